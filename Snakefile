@@ -1,0 +1,33 @@
+# Reproduces the tables and figures of the chosen scale: `snakemake --cores`. Every job is one `python -m leap_repro.<stage>`.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/calibration.smk"
+include: "workflow/rules/prune.smk"
+include: "workflow/rules/harden.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/miniature.smk"
+
+
+localrules:
+    all,
+    train_miniature,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{ROOT}/results.parquet",
+        tables("main", "time"),
+        [tables(model) for model in STUDY.models],
+        figures("density", "accuracy"),

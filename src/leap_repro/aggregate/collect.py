@@ -1,0 +1,113 @@
+"""Gather one model's cells into long-form parquet: results, outcomes of every question, density per block.
+
+`python -m leap_repro.aggregate.collect`. Every row carries what it takes to trace its number to the files that made it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leap_repro.artifacts import MANIFEST, PROVENANCE, Artifact, writing
+from leap_repro.cli import run_stage
+from leap_repro.errors import UserError
+from leap_repro.masks import MASK_FILE
+from leap_repro.provenance import git_commit, provenance
+
+RESULTS, OUTCOMES, DENSITY = "results.parquet", "outcomes.parquet", "density.parquet"
+
+
+def cell_keys(cell: str) -> dict[str, Any]:
+    """{model, method, sparsity_target, seed} of a cell's path; UserError if it is not one."""
+    parts = cell.split("/")
+    if len(parts) != 4:
+        raise UserError(f"cell {cell!r} is not <model>/<method>/<sparsity>/<seed>")
+    return {"model": parts[0], "method": parts[1], "sparsity_target": float(parts[2]), "seed": int(parts[3])}
+
+
+def recorded(artifact: Artifact) -> dict[str, Any]:
+    """What the artifact's provenance.json says."""
+    return json.loads((artifact.folder / PROVENANCE).read_text(encoding="utf-8"))
+
+
+def result_rows(root: Path, cell: str, commit: str) -> pd.DataFrame:
+    """The cell's metrics, one row each, with model revision, counts, hashes, fingerprints and versions."""
+    keys = cell_keys(cell)
+    model = Artifact.read(root / "models" / keys["model"])
+    hardened, evaluated = Artifact.read(root / "harden" / cell), Artifact.read(root / "evaluate" / cell)
+    calibration = Artifact.read(root / "calibration" / keys["model"] / "calibration" / str(keys["seed"]))
+    pruned_by, evaluated_by = recorded(Artifact.read(root / "prune" / cell)), recorded(evaluated)
+    if evaluated_by["inputs"]["cell"] != hardened.manifest_sha256:
+        raise UserError(f"cell {cell}: its evaluation was made from another mask; delete {evaluated.folder}")
+    facts = hardened.facts
+    metrics = pd.read_parquet(evaluated.file("metrics.parquet"))
+    row = keys | {
+        "scale": root.name,
+        "revision": model.facts["revision"],
+        "pattern": "dense" if facts["kept"] == facts["prunable"] else "unstructured",
+        "sparsity_actual": 1 - facts["kept"] / facts["prunable"],
+        "nonzero": facts["kept"],
+        "prunable": facts["prunable"],
+        "calibration_sha256": calibration.facts["ids_sha256"],
+        "tokens_sha256": facts["tokens_sha256"],
+        "mask_sha256": hardened.files[MASK_FILE]["sha256"],
+        "code_prune": pruned_by["code"],
+        "code_evaluate": evaluated_by["code"],
+        "versions": json.dumps(evaluated_by["versions"], sort_keys=True),
+        "git_commit": commit,
+    }
+    return metrics.assign(**row)[[*LEADING, *(c for c in [*metrics.columns, *row] if c not in LEADING)]]
+
+
+LEADING = ["scale", "model", "revision", "method", "pattern", "sparsity_target", "sparsity_actual", "nonzero"]
+LEADING += ["prunable", "seed", "task", "metric", "value", "stderr", "n", "protocol"]
+
+
+def density_rows(root: Path, cell: str) -> pd.DataFrame:
+    """Kept and prunable weights of every decoder block, from the hard mask's integer counts."""
+    blocks = Artifact.read(root / "harden" / cell).facts["blocks"]
+    rows = [{"block": int(block), "kept": kept, "numel": numel} for block, (kept, numel) in blocks.items()]
+    return pd.DataFrame(rows).sort_values("block").assign(**cell_keys(cell))
+
+
+def outcome_rows(root: Path, cell: str) -> pd.DataFrame:
+    """One row per question of the six tasks."""
+    return pd.read_parquet(Artifact.read(root / "evaluate" / cell).file("outcomes.parquet")).assign(**cell_keys(cell))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the three tables of one model."""
+    commit = git_commit()
+    root = arguments.root
+    cells = arguments.cells
+    inputs = {cell: Artifact.read(root / "evaluate" / cell) for cell in cells}
+    origin = provenance(("leap_repro.aggregate.collect",), {"root": str(root)}, inputs)
+    with writing(arguments.output, origin) as (payload, facts):
+        pd.concat([result_rows(root, cell, commit) for cell in cells]).to_parquet(payload / RESULTS, index=False)
+        pd.concat([outcome_rows(root, cell) for cell in cells]).to_parquet(payload / OUTCOMES, index=False)
+        pd.concat([density_rows(root, cell) for cell in cells]).to_parquet(payload / DENSITY, index=False)
+        facts |= {"model": arguments.model, "cells": len(cells)}
+
+
+def read_models(root: Path, models: list[str], table: str) -> pd.DataFrame:
+    """One of the three tables for several models, their hashes checked; UserError for one that was not collected."""
+    frames = [pd.read_parquet(Artifact.read(root / "aggregate" / model / MANIFEST).file(table)) for model in models]
+    return pd.concat(frames, ignore_index=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.collect", description=__doc__)
+    parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed> ...")
+    parser.add_argument("--output", required=True, type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,31 @@
+"""`python -m leap_repro.aggregate.join`: all models' results in one long-form parquet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from leap_repro.aggregate.collect import RESULTS, read_models
+from leap_repro.cli import run_stage
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read, concatenate, write through a rename."""
+    frame = read_models(arguments.root, arguments.models, RESULTS)
+    temporary = arguments.output.with_suffix(".tmp")
+    frame.to_parquet(temporary, index=False)
+    os.replace(temporary, arguments.output)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.join", description=__doc__)
+    parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
+    parser.add_argument("--models", required=True, nargs="+")
+    parser.add_argument("--output", required=True, type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

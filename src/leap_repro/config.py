@@ -1,0 +1,166 @@
+"""Read and check the configuration and lay out the grid of cells. No heavy imports: every dry run pays for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from leap_repro.budget import parse_sparsity
+from leap_repro.errors import UserError
+
+METHOD_TOKENS: dict[str, str | None] = {
+    "dense": None,
+    "magnitude": None,
+    "wanda": "calibration",
+    "sparsegpt": "calibration",
+    "admm": "calibration",
+    "leap": "mask_training",
+}
+"""Which token shard each module under `leap_repro.prune` reads; a module outside this table is an unknown method."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of `methods:`, with the scale's own options merged in."""
+
+    name: str
+    label: str
+    module: str
+    options: dict[str, Any]
+    warm_start: str | None
+    hardening: str
+    sparsities: tuple[str, ...]
+
+    @property
+    def tokens(self) -> str | None:
+        return METHOD_TOKENS[self.module]
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One experiment. The sparsity is a decimal string, so that paths and budgets agree to the weight."""
+
+    model: str
+    method: str
+    sparsity: str
+    seed: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.model}/{self.method}/{self.sparsity}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The chosen scale of a checked configuration."""
+
+    scale: str
+    settings: dict[str, Any]
+    methods: dict[str, Method]
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        return self.settings["models"]
+
+    def cells(self, model: str | None = None) -> list[Cell]:
+        """Every cell of the grid, or of one model, in the order in which tables show them."""
+        return [
+            Cell(name, method, sparsity, seed)
+            for name in ([model] if model else self.models)
+            for method in self.settings["methods"]
+            for sparsity in self.methods[method].sparsities
+            for seed in self.settings["seeds"]
+        ]
+
+
+def check(config: dict[str, Any], schema: Path) -> None:
+    """UserError with one sentence (key, value, what is allowed) for the first thing that is wrong."""
+    validator = jsonschema.Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(config))
+    if error is not None:
+        raise UserError(_sentence(error))
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    key = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))
+        return f"config: {key} has the unknown key {unknown[0]!r}; allowed are {known}"
+    if error.validator == "required":
+        missing = sorted(set(error.validator_value) - set(error.instance))
+        return f"config: {key} lacks the key {missing[0]!r}"
+    if error.validator == "enum":
+        return f"config: {key} is {error.instance!r}; allowed are {error.validator_value}"
+    if error.validator == "type":
+        return f"config: {key} is {error.instance!r}; it must be of type {error.validator_value}"
+    allowed = error.schema.get("description", error.message)
+    return f"config: {key} is {json.dumps(error.instance, default=str)}; {allowed}"
+
+
+def read_study(config: dict[str, Any], schema: Path) -> Study:
+    """Check `config` and return its chosen scale; UserError for anything the schema cannot say."""
+    check(config, schema)
+    scale = config["scale"]
+    if scale not in config["scales"]:
+        raise UserError(f"config: scale is {scale!r}; allowed are {sorted(config['scales'])}")
+    settings = config["scales"][scale]
+    for error in _name_errors(settings, set(config["methods"])):
+        raise UserError(f"config: {error}")
+    merged = _with_scale_options(config["methods"], settings)
+    check(config | {"methods": merged}, schema)
+    methods = {name: _method(name, line, settings) for name, line in merged.items()}
+    for error in _grid_errors(settings, methods):
+        raise UserError(f"config: {error}")
+    return Study(scale, settings, methods)
+
+
+def _with_scale_options(lines: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The lines of `methods:` with the scale's own options laid over theirs."""
+    own = settings.get("options", {})
+    return {name: line | {"options": line.get("options", {}) | own.get(name, {})} for name, line in lines.items()}
+
+
+def _method(name: str, line: dict[str, Any], settings: dict[str, Any]) -> Method:
+    sparsities = line.get("sparsities", settings["sparsities"])
+    return Method(
+        name=name,
+        label=line.get("label", name),
+        module=line["module"],
+        options=line["options"],
+        warm_start=line.get("warm_start"),
+        hardening=line.get("hardening", "exact"),
+        sparsities=tuple(_decimal(value) for value in sparsities),
+    )
+
+
+def _decimal(value: float) -> str:
+    """The sparsity as the decimal that paths and budgets use; UserError outside [0, 1)."""
+    parse_sparsity(value)
+    return f"{value:g}"
+
+
+def _name_errors(settings: dict[str, Any], known: set[str]) -> Iterator[str]:
+    for key in ("methods", "options"):
+        for name in settings.get(key, []):
+            if name not in known:
+                yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
+
+
+def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterator[str]:
+    for name, method in methods.items():
+        start = methods.get(method.warm_start) if method.warm_start else None
+        if method.warm_start and (start is None or start.tokens == "mask_training"):
+            yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
+        if start and not set(method.sparsities) <= set(start.sparsities):
+            yield f"methods.{name}.warm_start is {method.warm_start!r}, which does not run at every sparsity of {name}"
+        if method.tokens == "mask_training" and name in settings["methods"]:
+            for part in (settings["data"], settings):
+                if "mask_training" not in part:
+                    yield f"methods.{name} is learned and needs mask_training under the scale and under its data"

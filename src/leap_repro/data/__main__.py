@@ -1,0 +1,31 @@
+"""`python -m leap_repro.data`: bring one text corpus, or the task sets, into the results folder as parquet."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from leap_repro.artifacts import writing
+from leap_repro.cli import json_argument, run_stage
+from leap_repro.data.fetch import ROLES, fetch_tasks, fetch_text
+from leap_repro.provenance import provenance
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Fetch by role, write the manifest."""
+    fetch = fetch_tasks if arguments.role == "tasks" else fetch_text
+    with writing(arguments.output, provenance(("leap_repro.data.__main__",), arguments.spec, {})) as (payload, facts):
+        facts |= fetch(arguments.spec, payload)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The stage's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.data", description=__doc__)
+    parser.add_argument("--role", required=True, choices=ROLES)
+    parser.add_argument("--spec", required=True, type=json_argument, help='e.g. {"source": "path", "path": "my.txt"}')
+    parser.add_argument("--output", required=True, type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

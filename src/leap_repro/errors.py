@@ -1,0 +1,7 @@
+"""The one exception for mistakes that a user can mend: its message is a single clear sentence."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Raised with one sentence that names the key or file, its value, and what is allowed."""

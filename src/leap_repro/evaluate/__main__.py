@@ -1,0 +1,94 @@
+"""`python -m leap_repro.evaluate`: six zero-shot tasks and perplexity of one hardened cell.
+
+Writes `metrics.parquet` (one row per metric, with its protocol) and `outcomes.parquet` (one row per question).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from leap_repro.artifacts import Artifact, writing
+from leap_repro.cli import run_stage
+from leap_repro.evaluate.cell import apply_cell
+from leap_repro.evaluate.perplexity import evaluate_perplexity
+from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
+from leap_repro.models.load import load_model, load_tokenizer
+from leap_repro.provenance import provenance
+
+log = logging.getLogger(__name__)
+
+
+def accuracy_rows(accuracies: dict[str, float], outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """One row per task (percent) and one for their plain mean; standard errors are the binomial ones over questions."""
+    rows = []
+    for task, accuracy in accuracies.items():
+        count = sum(outcome["task"] == task for outcome in outcomes)
+        stderr = math.sqrt(accuracy * (1 - accuracy) / max(count - 1, 1))
+        rows.append(_row(task, "acc", 100 * accuracy, 100 * stderr, count, "zero-shot"))
+    mean = sum(row["value"] for row in rows) / len(rows)
+    stderr = math.sqrt(sum(row["stderr"] ** 2 for row in rows)) / len(rows)
+    rows.append(_row("average", "acc", mean, stderr, sum(row["n"] for row in rows), "mean of the six tasks"))
+    return rows
+
+
+def perplexity_rows(model: Any, tokenizer: Any, texts: list[str], arguments: argparse.Namespace) -> list[dict]:
+    """One row per window length; n counts windows."""
+    rows = []
+    for length in arguments.lengths:
+        result = evaluate_perplexity(model, tokenizer, texts, length, arguments.batch_size)
+        protocol = f"length {length}, BOS {result.bos}, {result.tokens} tokens"
+        rows.append(_row("perplexity", f"perplexity@{length}", result.value, result.stderr, result.windows, protocol))
+    return rows
+
+
+def _row(task: str, metric: str, value: float, stderr: float, count: int, protocol: str) -> dict[str, Any]:
+    return {"task": task, "metric": metric, "value": value, "stderr": stderr, "n": count, "protocol": protocol}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Load model and cell, check the counts, evaluate, write."""
+    names = ("model", "cell", "tasks", "text")
+    sources = {name: Artifact.read(getattr(arguments, name)) for name in names}
+    folder = sources["model"].verified_payload()
+    model, tokenizer = load_model(folder, arguments.dtype), load_tokenizer(folder)
+    kept = apply_cell(model, sources["cell"])
+    log.info("%s keeps %d of %d weights", sources["cell"].facts["cell"], kept, sources["cell"].facts["prunable"])
+    texts = pq.read_table(sources["text"].file("text.parquet")).column("text").to_pylist()
+    with torch.inference_mode():
+        rows = perplexity_rows(model, tokenizer, texts, arguments)
+        accuracies, outcomes = evaluate_tasks(
+            model, tokenizer, sources["tasks"].verified_payload(), arguments.batch_size
+        )
+    rows = accuracy_rows(accuracies, outcomes) + rows
+    parameters = {"lengths": arguments.lengths, "batch_size": arguments.batch_size, "dtype": arguments.dtype}
+    origin = provenance(("leap_repro.evaluate.__main__",), parameters, sources)
+    with writing(arguments.output, origin) as (payload, facts):
+        pq.write_table(pa.Table.from_pylist(rows), payload / "metrics.parquet")
+        pq.write_table(pa.Table.from_pylist(outcomes), payload / "outcomes.parquet")
+        facts |= {"cell": sources["cell"].facts["cell"], "kept": kept}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The stage's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.evaluate", description=__doc__)
+    parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model")
+    parser.add_argument("--cell", required=True, type=Path, help="folder of the hardened cell")
+    parser.add_argument("--tasks", required=True, type=Path, help="folder of the fetched task sets")
+    parser.add_argument("--text", required=True, type=Path, help="folder of the fetched perplexity text")
+    parser.add_argument("--lengths", required=True, type=int, nargs="+", help="perplexity window lengths in tokens")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--output", required=True, type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

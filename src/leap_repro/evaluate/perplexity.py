@@ -1,0 +1,83 @@
+"""Token perplexity by the pruning literature's protocol.
+
+The documents are joined with blank lines, tokenised once (with the tokenizer's own special tokens, so a BOS stands at
+the very beginning where the family uses one), cut into windows of `length` tokens without overlap, the rest dropped;
+perplexity = exp(mean over windows of the mean next-token loss). A family that needs a BOS in every window (Gemma) says
+so with `bos_per_window`: the window's first token is then the BOS and it scores length - 1 tokens of text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from leap_repro.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SEPARATOR = "\n\n"
+NEEDS_BOS_IN_EVERY_WINDOW = ("gemma",)
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """`value`, the standard error of it over windows (delta method), windows and scored tokens, and the BOS policy."""
+
+    value: float
+    stderr: float
+    windows: int
+    tokens: int
+    bos: str
+
+
+def windows_of(ids: Sequence[int], length: int, bos: int | None) -> Tensor:
+    """[windows, length] int64: consecutive cuts of `ids`, each led by `bos` if it is given (taking one place)."""
+    body = length - (bos is not None)
+    count = len(ids) // body
+    cut = torch.tensor(ids[: count * body], dtype=torch.long).view(count, body)
+    return cut if bos is None else torch.cat([torch.full((count, 1), bos), cut], dim=1)
+
+
+@torch.no_grad()
+def window_losses(model: nn.Module, windows_NT: Tensor, batch_size: int) -> Tensor:
+    """Mean next-token loss of each window, float64 [windows]."""
+    device = next(model.parameters()).device
+    losses = []
+    for batch in windows_NT.split(batch_size):
+        batch = batch.to(device)
+        logits = model(batch, use_cache=False).logits[:, :-1].float()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
+        losses.append(loss.view(len(batch), -1).double().mean(dim=1).cpu())
+    return torch.cat(losses)
+
+
+def evaluate_perplexity(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], length: int, batch_size: int
+) -> Perplexity:
+    """Perplexity of `model` on `documents` at windows of `length` tokens.
+
+    Raises UserError if the text is shorter than two windows or `length` exceeds the model's positions.
+    """
+    limit = getattr(model.config, "max_position_embeddings", length)
+    if length > limit:
+        raise UserError(f"perplexity length {length} exceeds the model's {limit} positions")
+    needs_bos = model.config.model_type.startswith(NEEDS_BOS_IN_EVERY_WINDOW)
+    ids = tokenizer(SEPARATOR.join(documents), add_special_tokens=not needs_bos, verbose=False)["input_ids"]
+    windows_NT = windows_of(ids, length, tokenizer.bos_token_id if needs_bos else None)
+    if len(windows_NT) < 2:
+        raise UserError(f"the perplexity text has {len(ids)} tokens: fewer than two windows of {length}")
+    losses = window_losses(model, windows_NT, batch_size)
+    value = math.exp(losses.mean())
+    return Perplexity(
+        value=value,
+        stderr=value * float(losses.std() / len(losses) ** 0.5),
+        windows=len(losses),
+        tokens=windows_NT.numel() - len(windows_NT),
+        bos="every window" if needs_bos else "once" if ids[:1] == [tokenizer.bos_token_id] else "none",
+    )

@@ -1,0 +1,71 @@
+"""lm-eval's six stock task definitions, pointed at local parquet files and otherwise unchanged.
+
+For each task a YAML is generated that includes the stock one and overrides only where the data come from. Loading this
+folder alone takes milliseconds; lm-eval's own index of all its tasks takes ten seconds.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from leap_repro.artifacts import write_text
+from leap_repro.errors import UserError
+
+TASKS = ("mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa")
+STOCK_YAML = {
+    "piqa": "piqa/piqa.yaml",
+    "arc_easy": "arc/arc_easy.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+}
+MMLU_YAML = "mmlu/default/mmlu_{subject}.yaml"
+
+
+def stock_folder() -> Path:
+    """Where the installed lm-eval keeps its task definitions."""
+    return Path(find_spec("lm_eval").origin).parent / "tasks"
+
+
+def write_task_yamls(data: Path, folder: Path) -> dict[str, list[str]]:
+    """Write the YAMLs for the task sets under `data` (a folder per set, a parquet file per split).
+
+    Returns the leaf tasks of each of the six tasks, {"mmlu": ["mmlu_astronomy", ...], "piqa": ["piqa"], ...}.
+    Raises UserError for a missing set, or an MMLU subject that lm-eval does not define.
+    """
+    leaves: dict[str, list[str]] = {}
+    for task, stock in STOCK_YAML.items():
+        _write_yaml(folder, task, stock, data / task)
+        leaves[task] = [task]
+    subjects = sorted(path.name.removeprefix("mmlu_") for path in data.glob("mmlu_*") if path.is_dir())
+    if not subjects:
+        raise UserError(f"{data} holds no MMLU subject (a folder mmlu_<subject> with test.parquet and dev.parquet)")
+    for subject in subjects:
+        _write_yaml(folder, f"mmlu_{subject}", MMLU_YAML.format(subject=subject), data / f"mmlu_{subject}")
+    leaves["mmlu"] = [f"mmlu_{subject}" for subject in subjects]
+    write_text(folder / "mmlu.yaml", _group_yaml(leaves["mmlu"]))
+    return {task: leaves[task] for task in TASKS}
+
+
+def _write_yaml(folder: Path, task: str, stock: str, data: Path) -> None:
+    include = stock_folder() / stock
+    splits = sorted(data.glob("*.parquet"))
+    if not include.is_file():
+        raise UserError(f"task set {data.name}: lm-eval defines no such task ({stock})")
+    if not splits:
+        raise UserError(f"task set {task}: {data} holds no parquet file")
+    files = "".join(f"    {path.stem}: {path.resolve()}\n" for path in splits)
+    write_text(
+        folder / f"{task}.yaml",
+        f"include: {include}\ntask: {task}\ndataset_path: parquet\ndataset_name: null\n"
+        f"dataset_kwargs:\n  data_files:\n{files}",
+    )
+
+
+def _group_yaml(subjects: list[str]) -> str:
+    members = "".join(f"  - {subject}\n" for subject in subjects)
+    return (
+        f"group: mmlu\ntask:\n{members}aggregate_metric_list:\n  - metric: acc\n    weight_by_size: true\n"
+        "metadata:\n  version: 2\n"
+    )

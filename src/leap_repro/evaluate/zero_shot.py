@@ -1,0 +1,61 @@
+"""Zero-shot accuracy on the six tasks, computed by lm-eval itself, with the outcome of every question kept."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from leap_repro.evaluate.tasks import write_task_yamls
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Outcome(TypedDict):
+    """One question: which task and leaf (MMLU subject) it belongs to, its index there, and whether it was answered."""
+
+    task: str
+    leaf: str
+    index: int
+    question_sha256: str
+    correct: int
+
+
+def evaluate_tasks(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Path, batch_size: int
+) -> tuple[dict[str, float], list[Outcome]]:
+    """{task: accuracy as lm-eval aggregates it (MMLU by question count)} and one outcome per question."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    with tempfile.TemporaryDirectory() as folder:
+        leaves = write_task_yamls(data, Path(folder))
+        results = simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            tasks=list(leaves),
+            num_fewshot=0,
+            task_manager=TaskManager(include_defaults=False, include_path=folder),
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    accuracies = {task: results["results"][task]["acc,none"] for task in leaves}
+    return accuracies, _outcomes(results["samples"], leaves)
+
+
+def _outcomes(samples: dict[str, list[dict]], leaves: dict[str, list[str]]) -> list[Outcome]:
+    return [
+        Outcome(
+            task=task,
+            leaf=leaf,
+            index=int(sample["doc_id"]),
+            question_sha256=sample["doc_hash"],
+            correct=int(sample["acc"]),
+        )
+        for task, members in leaves.items()
+        for leaf in members
+        for sample in sorted(samples[leaf], key=lambda sample: sample["doc_id"])
+    ]

@@ -1,0 +1,64 @@
+"""Average zero-shot accuracy against sparsity, one curve per method: `python -m leap_repro.figures.accuracy`.
+
+Every point is a hardened mask, never a relaxed one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from leap_repro.aggregate.collect import RESULTS, read_models
+from leap_repro.aggregate.statistics import over_seeds
+from leap_repro.cli import run_stage
+from leap_repro.figures.style import SERIES, figure_parser, save, use_style
+
+DENSE = "dense"
+MEAN = "mean of the models"
+
+
+def averages(results: pd.DataFrame) -> pd.DataFrame:
+    """The six-task average per model, method and sparsity (mean over seeds), and the models' mean as one more model."""
+    means = over_seeds(results[results["task"] == "average"])
+    mean = means.groupby(["method", "sparsity_target"], sort=False)["value"].mean().reset_index().assign(model=MEAN)
+    return pd.concat([means, mean], ignore_index=True)[["model", "method", "sparsity_target", "value"]]
+
+
+def plot(data: pd.DataFrame, labels: dict[str, str]) -> Figure:
+    """One panel per model and one for their mean; every curve starts at the dense model."""
+    models = list(dict.fromkeys(data["model"]))
+    columns = min(3, len(models))
+    rows = -(-len(models) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.25 * rows + 0.4), squeeze=False)
+    methods = [method for method in dict.fromkeys(data["method"]) if method != DENSE]
+    for axis, model in zip(axes.flat, models, strict=False):
+        panel = data[data["model"] == model]
+        dense = panel[panel["method"] == DENSE]
+        for series, method in zip(SERIES * 3, methods, strict=False):
+            curve = pd.concat([dense, panel[panel["method"] == method]]).sort_values("sparsity_target")
+            axis.plot(100 * curve["sparsity_target"], curve["value"], label=labels.get(method, method), **series)
+        axis.set_title(model, fontsize=8.5, fontweight="bold" if model == MEAN else None)
+        axis.set_xlabel("Sparsity (%)")
+    for axis in axes.flat[len(models) :]:
+        axis.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel("Average accuracy (%)\nhardened masks")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(handles))
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the results, plot, save."""
+    use_style()
+    data = averages(read_models(arguments.root, arguments.models, RESULTS))
+    save(plot(data, json.loads(arguments.labels)), data, arguments.output)
+
+
+if __name__ == "__main__":
+    run_stage(main, figure_parser("accuracy", __doc__))

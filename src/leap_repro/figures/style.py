@@ -1,0 +1,63 @@
+"""How every figure looks: colour-blind safe, legible in print and in grey, and saved three ways."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, each colour with its own marker and dash, so that no reading rests on colour alone.
+SERIES = (
+    {"color": "#D55E00", "marker": "o", "linestyle": "-"},
+    {"color": "#0072B2", "marker": "s", "linestyle": "--"},
+    {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    {"color": "#CC79A7", "marker": "D", "linestyle": ":"},
+    {"color": "#000000", "marker": "v", "linestyle": "-"},
+    {"color": "#E69F00", "marker": "P", "linestyle": "--"},
+    {"color": "#56B4E9", "marker": "X", "linestyle": "-."},
+)
+BUDGET_LINE = {"color": "#808080", "linestyle": "--", "linewidth": 1.0, "zorder": 0}
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults: embedded fonts, no frame on the top and right, fixed ids so that files repeat."""
+    plt.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "lines.markersize": 4.5,
+            "lines.linewidth": 1.4,
+            "legend.frameon": False,
+            "pdf.fonttype": 42,
+            "svg.hashsalt": "leap",
+            "savefig.dpi": 200,
+        }
+    )
+
+
+def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
+    """Write <stem>.png, <stem>.pdf and the plotted numbers as <stem>.csv."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(f"{stem}.png", metadata={"Software": None})
+    figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None, "ModDate": None, "Producer": None})
+    data.to_csv(f"{stem}.csv", index=False)
+    plt.close(figure)
+
+
+def figure_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """The arguments that every figure's command takes."""
+    parser = argparse.ArgumentParser(prog=f"python -m leap_repro.figures.{module}", description=description)
+    parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
+    parser.add_argument("--models", required=True, nargs="+")
+    parser.add_argument("--labels", default="{}", help="JSON, {method: how figures call it}")
+    parser.add_argument("--output", required=True, type=Path, help="path without suffix")
+    return parser

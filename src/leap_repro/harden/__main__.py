@@ -1,0 +1,92 @@
+"""`python -m leap_repro.harden`: turn a pruner's output into bit-packed masks, checked against the integer budget."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from leap_repro.artifacts import Artifact, writing
+from leap_repro.budget import parse_sparsity
+from leap_repro.cli import run_stage
+from leap_repro.errors import UserError
+from leap_repro.harden.tensors import RULES, harden_logits
+from leap_repro.masks import MASK_FILE, VALUES_FILE, block_of, check_budget, pack
+from leap_repro.provenance import provenance
+
+
+def split_by_kind(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """{"keep" | "values" | "logits": {tensor name: tensor}} from the suffixes that the pruners write."""
+    kinds: dict[str, dict[str, torch.Tensor]] = {"keep": {}, "values": {}, "logits": {}}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition(".")
+        kinds[kind][name] = tensor
+    return {kind: dict(sorted(found.items(), key=lambda item: _natural(item[0]))) for kind, found in kinds.items()}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts block 10 after block 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def tensor_rows(masks: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """The manifest's integer counts, one row per tensor."""
+    return [
+        {
+            "tensor": name,
+            "block": int(re.search(r"\.(\d+)\.", name).group(1)),
+            "shape": list(mask.shape),
+            "kept": int(mask.sum()),
+            "numel": mask.numel(),
+        }
+        for name, mask in masks.items()
+    ]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Harden, check, pack, write."""
+    pruned = Artifact.read(arguments.pruned)
+    kinds = split_by_kind(load_file(pruned.file("pruned.safetensors")))
+    sparsity = parse_sparsity(pruned.facts["sparsity"])
+    learned = bool(kinds["logits"])
+    masks = harden_logits(kinds["logits"], sparsity, arguments.rule) if learned else kinds["keep"]
+    if not masks:
+        raise UserError(f"{arguments.pruned} holds neither masks nor logits")
+    scope = "tensor" if not learned else {"exact": "global", "threshold": "none"}[arguments.rule]
+    rows = tensor_rows(masks)
+    check_budget(arguments.cell, {row["tensor"]: (row["kept"], row["numel"]) for row in rows}, sparsity, scope)
+    origin = provenance(("leap_repro.harden.__main__",), {"rule": arguments.rule}, {"pruned": pruned})
+    with writing(arguments.output, origin) as (payload, facts):
+        save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)
+        if kinds["values"]:
+            save_file(kinds["values"], payload / VALUES_FILE)
+        facts |= {
+            "cell": arguments.cell,
+            "sparsity": pruned.facts["sparsity"],
+            "seed": pruned.facts["seed"],
+            "tokens_sha256": pruned.facts["tokens_sha256"],
+            "budget_scope": scope,
+            "rule": arguments.rule if learned else "as pruned",
+            "kept": sum(row["kept"] for row in rows),
+            "prunable": sum(row["numel"] for row in rows),
+            "blocks": {str(block): list(counts) for block, counts in block_of(rows).items()},
+            "tensors": rows,
+        }
+
+
+def parser() -> argparse.ArgumentParser:
+    """The stage's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.harden", description=__doc__)
+    parser.add_argument("--pruned", required=True, type=Path, help="folder that the prune stage wrote")
+    parser.add_argument("--rule", default="exact", choices=RULES, help="how logits become a mask")
+    parser.add_argument("--cell", required=True, help="the cell's name, for messages")
+    parser.add_argument("--output", required=True, type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,96 @@
+"""Where models come from: one function per source, each filling a checkpoint folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from leap_repro.artifacts import sha256_of
+from leap_repro.errors import UserError
+
+WEIGHTS = "*.safetensors"
+SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the manifest says of a fetched model. `revision` is the sha256 over its weight files."""
+
+    architecture: str
+    revision: str
+    parameters: int
+    prunable: int
+    blocks: int
+
+
+def fetch_bundled(spec: dict[str, Any], payload: Path) -> None:
+    """Copy a released miniature model; UserError for an unknown name or weights that differ from `sha256`."""
+    released = files("leap_repro.miniature") / "released" / spec["name"]
+    if not released.is_dir():
+        known = sorted(item.name for item in (files("leap_repro.miniature") / "released").iterdir() if item.is_dir())
+        raise UserError(f"no bundled model {spec['name']!r}; the bundled ones are {known}")
+    with as_file(released) as folder:
+        _copy_checkpoint(folder, payload)
+    expected, found = spec.get("sha256"), sha256_of(payload / "model.safetensors")
+    if expected and expected != found:
+        raise UserError(f"the bundled weights of {spec['name']} have sha256 {found}, the config pins {expected}")
+
+
+def fetch_path(spec: dict[str, Any], payload: Path) -> None:
+    """Copy a local Hugging Face folder; UserError if it is no folder, or has no config or no safetensors."""
+    folder = Path(spec["path"]).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"model path {spec['path']!r} is not a folder")
+    if not (folder / "config.json").is_file() or not list(folder.glob(WEIGHTS)):
+        raise UserError(f"model path {spec['path']!r} must hold config.json and at least one .safetensors file")
+    _copy_checkpoint(folder, payload)
+
+
+SOURCES: dict[str, Callable[[dict[str, Any], Path], None]] = {"bundled": fetch_bundled, "path": fetch_path}
+
+
+def _copy_checkpoint(folder: Path, payload: Path) -> None:
+    """Only weights, tokenizer and configuration: no code, no pickles."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in SUFFIXES:
+            shutil.copyfile(path, payload / path.name)
+
+
+def describe(payload: Path) -> dict[str, Any]:
+    """The model's facts, from its configuration alone (no weights are loaded).
+
+    Raises UserError if transformers does not know the architecture or nothing in it can be pruned.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from leap_repro.models.prunable import decoder_blocks, prunable_linears
+
+    try:
+        config = AutoConfig.from_pretrained(payload, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        kind = json.loads((payload / "config.json").read_text()).get("model_type")
+        raise UserError(f"model type {kind!r} is not a causal language model of this transformers: {error}") from error
+    facts = ModelFacts(
+        architecture=type(model).__name__,
+        revision=_weights_revision(payload),
+        parameters=model.num_parameters(),
+        prunable=sum(linear.weight.numel() for linear in prunable_linears(model)),
+        blocks=len(decoder_blocks(model)[1]),
+    )
+    return asdict(facts)
+
+
+def _weights_revision(payload: Path) -> str:
+    """The sha256 of the weight file, or of the list of sha256s if there are several."""
+    import hashlib
+
+    digests = [sha256_of(path) for path in sorted(payload.glob(WEIGHTS))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,0 +1,45 @@
+"""Where a result comes from: code fingerprint, versions of the libraries that made it, and the inputs it read."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from leap_repro.artifacts import Artifact
+from leap_repro.fingerprint import fingerprint
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "lm_eval", "datasets", "numpy", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance(modules: tuple[str, ...], parameters: dict[str, Any], inputs: dict[str, Artifact]) -> dict[str, Any]:
+    """What is written to `provenance.json`: the fingerprint of `modules`, parameters, input manifests, versions."""
+    return {
+        "code": fingerprint(*modules),
+        "modules": sorted(modules),
+        "parameters": parameters,
+        "inputs": {name: artifact.manifest_sha256 for name, artifact in sorted(inputs.items())},
+        "versions": versions(),
+    }
+
+
+def git_commit(folder: Path = Path(__file__).parent) -> str:
+    """The commit of the checkout, with "+" if files differ from it, or "unknown" outside a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

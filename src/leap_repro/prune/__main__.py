@@ -1,0 +1,111 @@
+"""`python -m leap_repro.prune`: prune one cell (model, method, sparsity, seed) and leave its masks or logits."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+
+from leap_repro.artifacts import Artifact, writing
+from leap_repro.budget import parse_sparsity
+from leap_repro.cli import json_argument, run_stage
+from leap_repro.errors import UserError
+from leap_repro.masks import unpack_masks
+from leap_repro.models.load import load_model
+from leap_repro.provenance import provenance
+from leap_repro.prune.job import Job
+
+
+def load_method(module: str, options: dict[str, Any]) -> tuple[ModuleType, Any]:
+    """The method's module and its options as the module's dataclass; UserError if either does not exist."""
+    try:
+        method = importlib.import_module(f"leap_repro.prune.{module}")
+        return method, method.Options(**options)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"no pruning method in leap_repro.prune.{module}: {error}") from error
+    except TypeError as error:
+        raise UserError(f"options of {module}: {error}") from error
+
+
+def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tensor | None:
+    """Token ids [sequences, length] as int64; UserError if they do not fit the model's vocabulary."""
+    if artifact is None:
+        return None
+    tokens = load_file(artifact.file("tokens.safetensors"))["tokens"].long()
+    if int(tokens.max()) >= model.get_input_embeddings().num_embeddings:
+        raise UserError(f"{artifact.folder} holds token ids beyond the model's vocabulary: rebuild its calibration")
+    return tokens
+
+
+def checkpoint_folder(scratch: Path | None, origin: dict[str, Any]) -> Path | None:
+    """A folder for this very job (code, versions, inputs and parameters), so that no other's checkpoint is resumed."""
+    if scratch is None:
+        return None
+    return scratch / hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Load, prune, write `pruned.safetensors` and `log.parquet`."""
+    method, options = load_method(arguments.module, arguments.options)
+    sources = {"model": Artifact.read(arguments.model)}
+    if arguments.tokens:
+        sources["tokens"] = Artifact.read(arguments.tokens)
+    if arguments.warm_start:
+        sources["warm_start"] = Artifact.read(arguments.warm_start)
+    names = ("module", "options", "sparsity", "seed", "dtype")
+    parameters = {name: getattr(arguments, name) for name in names}
+    modules = ("leap_repro.prune.__main__", f"leap_repro.prune.{arguments.module}")
+    origin = provenance(modules, parameters, sources)
+    checkpoints = checkpoint_folder(arguments.scratch, origin)
+    model = load_model(sources["model"].verified_payload(), arguments.dtype)
+    cell = method.prune_cell(
+        Job(
+            model=model,
+            options=options,
+            sparsity=parse_sparsity(arguments.sparsity),
+            seed=arguments.seed,
+            tokens=read_tokens(sources.get("tokens"), model),
+            warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
+            checkpoints=checkpoints,
+        )
+    )
+    with writing(arguments.output, origin) as (payload, facts):
+        save_file({name: tensor.contiguous() for name, tensor in cell.tensors.items()}, payload / "pruned.safetensors")
+        pq.write_table(pa.Table.from_pylist(cell.log), payload / "log.parquet")
+        facts |= {
+            "sparsity": arguments.sparsity,
+            "seed": arguments.seed,
+            "tokens_sha256": sources["tokens"].facts["ids_sha256"] if arguments.tokens else None,
+        }
+    if checkpoints:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The stage's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.prune", description=__doc__)
+    parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model")
+    parser.add_argument("--tokens", type=Path, help="folder of the token shard (calibration, or mask training)")
+    parser.add_argument("--warm-start", type=Path, help="hardened cell whose mask a learned gate starts from")
+    parser.add_argument("--module", required=True, help="module under leap_repro.prune")
+    parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
+    parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--scratch", type=Path, help="where a training leaves checkpoints and a killed one resumes")
+    parser.add_argument("--output", required=True, type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

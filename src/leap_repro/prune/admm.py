@@ -1,0 +1,83 @@
+"""ADMM pruning (arXiv 2401.02938): alternate between the exact least-squares weights and the sparse projection.
+
+Per layer: min over P with ||P||_0 <= k of ||X (W - P)'||^2. Shapes: weights are handled transposed, V is [in, out].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from leap_repro.errors import UserError
+from leap_repro.prune.cholesky import inverse_spd
+from leap_repro.prune.job import Job, PrunedCell
+from leap_repro.prune.layer import Layer, PrunedLayer
+from leap_repro.prune.layerwise import prune_layers
+from leap_repro.prune.select import drop_smallest_in_matrix, drop_smallest_in_rows
+
+SCHEDULES = ("gradual", "as_released")
+GROUPS = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
+
+
+@dataclass(frozen=True)
+class Options:
+    """`iterations` in all, the mask moving in the first `mask_iterations`; `rho` the penalty; `damping` a share of the
+    mean diagonal; `schedule` "gradual" (as written) or "as_released" (the final sparsity from the first iteration on,
+    which is what the authors' whole-matrix code does); `group` "matrix" or "row"."""
+
+    iterations: int = 20
+    mask_iterations: int = 15
+    rho: float = 1.0
+    damping: float = 0.1
+    schedule: str = "gradual"
+    group: str = "matrix"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES or self.group not in GROUPS:
+            raise UserError(f"admm: schedule is one of {SCHEDULES} and group one of {tuple(GROUPS)}, not {self}")
+
+
+def sparsity_at(iteration: int, final: Fraction, options: Options) -> Fraction:
+    """s_t = s (1 - (1 - (t+1)/15)^3) as written; s from t = 0 on as released."""
+    if options.schedule == "as_released":
+        return final
+    remaining = 1 - Fraction(min(iteration + 1, options.mask_iterations), options.mask_iterations)
+    return final * (1 - remaining**3)
+
+
+def prune_cell(job: Job) -> PrunedCell:
+    """Prune the whole model, layer by layer."""
+    return prune_layers(job, prune_layer, statistics="gram")
+
+
+def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
+    """Twenty ADMM iterations on the column-normalised problem; the result is Z of the last mask, scaled back."""
+    scale = layer.statistics.column_norms + 1e-8
+    gram = layer.statistics.gram / torch.outer(scale, scale)
+    gram.diagonal().add_(options.damping * gram.diagonal().mean())
+    v_IO = (layer.weight * scale).T
+    target_IO = gram @ v_IO
+    gram.diagonal().add_(options.rho)
+    inverse = inverse_spd(gram, layer.name)
+    keep, z_IO = _iterate(v_IO, target_IO, inverse, layer.sparsity, options)
+    return PrunedLayer(keep.T.contiguous(), (z_IO.T / scale).contiguous())
+
+
+def _iterate(
+    v_IO: Tensor, target_IO: Tensor, inverse: Tensor, sparsity: Fraction, options: Options
+) -> tuple[Tensor, Tensor]:
+    """The loop Z = (V + U) * mask; U += V - Z; V = K (B + rho (Z - U)); returns the last mask and (V + U) * mask."""
+    u_IO = torch.zeros_like(v_IO)
+    keep = torch.ones_like(v_IO, dtype=torch.bool)
+    select = GROUPS[options.group]
+    for iteration in range(options.iterations):
+        if iteration < options.mask_iterations:
+            scores_OI = (v_IO + u_IO).abs().T
+            keep = select(scores_OI, sparsity_at(iteration, sparsity, options)).T
+        z_IO = (v_IO + u_IO) * keep
+        u_IO = u_IO + v_IO - z_IO
+        v_IO = inverse @ (target_IO + options.rho * (z_IO - u_IO))
+    return keep, (v_IO + u_IO) * keep

@@ -1,0 +1,45 @@
+"""The contract of a pruning method: what one cell's job is given, and what it gives back.
+
+A method is a module under `leap_repro.prune` with two names: `Options`, a dataclass whose fields are the keys that the
+config may set, and `prune_cell(job)`. Nothing else knows a method, so a new one is a new module and a line of config.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leap_repro.errors import UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell. `tokens` is int64 [sequences, length]; `warm_start` maps tensor names to bool masks."""
+
+    model: torch.nn.Module
+    options: Any
+    sparsity: Fraction
+    seed: int
+    tokens: Tensor | None = None
+    warm_start: dict[str, Tensor] | None = None
+    checkpoints: Path | None = None
+
+    def required_tokens(self) -> Tensor:
+        """The token shard; UserError if the job was started without one."""
+        if self.tokens is None:
+            raise UserError("this method looks at data: it needs --tokens")
+        return self.tokens
+
+
+@dataclass(frozen=True)
+class PrunedCell:
+    """`tensors` are "<name>.keep" (bool) and "<name>.values" if the method moves weights, or "<name>.logits";
+    `log` has one row per tensor (layer-wise) or per step (learned)."""
+
+    tensors: dict[str, Tensor]
+    log: list[dict[str, Any]]

@@ -1,0 +1,100 @@
+"""Sequential layer-wise pruning: one driver for every method that prunes a matrix from its own inputs.
+
+Block k's inputs come from the already pruned blocks before it; within a block one forward of the still unpruned block
+collects all statistics, then every matrix is pruned (the protocol of Wanda, SparseGPT and ADMM's code).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+
+from leap_repro.errors import UserError
+from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
+from leap_repro.models.walker import BlockRunner, walk_blocks
+from leap_repro.prune.job import Job, PrunedCell
+from leap_repro.prune.layer import Layer, PrunedLayer
+from leap_repro.prune.statistics import InputStatistics, relative_error, use_exact_float32
+
+log = logging.getLogger(__name__)
+CALIBRATION_BATCH = 16
+Needs = Literal["norms", "gram"] | None
+
+
+@torch.no_grad()
+def prune_layers(job: Job, rule: Callable[[Layer, Any], PrunedLayer], statistics: Needs) -> PrunedCell:
+    """Prune `job.model` in place with `rule(layer, options)`; returns masks, moved values and one log row per matrix.
+
+    `statistics` is what the rule looks at: None (weights only), "norms" (input column norms) or "gram" (X'X).
+    Raises UserError, naming tensor and block, for weights or inputs that are not finite.
+    """
+    use_exact_float32()
+    cell = PrunedCell({}, [])
+    block_count = len(decoder_blocks(job.model)[1])
+    for linears, runner in _blocks(job, statistics):
+        started = time.perf_counter()
+        collected = _collect(linears, runner, statistics)
+        for linear in linears:
+            _prune_linear(linear, collected[linear.name], job, rule, cell)
+        seconds = time.perf_counter() - started
+        log.info("block %d/%d pruned in %.1f s", linears[0].block + 1, block_count, seconds)
+    return cell
+
+
+def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
+    if statistics is not None:
+        yield from walk_blocks(job.model, job.required_tokens(), CALIBRATION_BATCH)
+        return
+    linears = prunable_linears(job.model)
+    for block in sorted({linear.block for linear in linears}):
+        yield [linear for linear in linears if linear.block == block], None
+
+
+def _collect(
+    linears: list[PrunableLinear], runner: BlockRunner | None, needs: Needs
+) -> dict[str, InputStatistics | None]:
+    if runner is None:
+        return {linear.name: None for linear in linears}
+    statistics = {
+        linear.name: InputStatistics(linear.module.in_features, linear.weight.device, needs == "gram")
+        for linear in linears
+    }
+    runner.collect({linear.module: statistics[linear.name] for linear in linears})
+    for linear in linears:
+        if not bool(torch.isfinite(statistics[linear.name].total).all()):
+            raise UserError(f"the inputs of {linear.name} (block {linear.block}) are not finite")
+    return statistics
+
+
+def _prune_linear(
+    linear: PrunableLinear,
+    statistics: InputStatistics | None,
+    job: Job,
+    rule: Callable[[Layer, Any], PrunedLayer],
+    cell: PrunedCell,
+) -> None:
+    """Prune one matrix, write the result into the model, so that later blocks see it, and into `cell`."""
+    weight = linear.weight.detach().float()
+    if not bool(torch.isfinite(weight).all()):
+        raise UserError(f"the weights of {linear.name} (block {linear.block}) are not finite")
+    pruned = rule(Layer(linear.name, weight.clone(), statistics, job.sparsity), job.options)
+    values = (weight if pruned.values is None else pruned.values) * pruned.keep
+    stored = values.to(linear.weight.dtype)
+    linear.module.weight.data.copy_(stored)
+    cell.tensors[f"{linear.name}.keep"] = pruned.keep.cpu()
+    if pruned.values is not None:
+        cell.tensors[f"{linear.name}.values"] = stored.cpu()
+    error = relative_error(weight, stored, statistics.gram) if statistics and statistics.needs_gram else None
+    cell.log.append(
+        {
+            "block": linear.block,
+            "tensor": linear.name,
+            "kept": int(pruned.keep.sum()),
+            "numel": weight.numel(),
+            "relative_error": error,
+        }
+    )

@@ -1,0 +1,67 @@
+"""Input statistics of one linear layer, accumulated in float32 in the order in which the batches come.
+
+Shapes: X is [tokens, in_features]; gram is G = X'X.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class InputStatistics:
+    """The Gram matrix G = X'X, or only its diagonal (the squared column norms) where a method needs no more."""
+
+    in_features: int
+    device: torch.device
+    needs_gram: bool
+    tokens: int = 0
+    total: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = (self.in_features, self.in_features) if self.needs_gram else (self.in_features,)
+        self.total = torch.zeros(shape, dtype=torch.float32, device=self.device)
+
+    def add(self, x_TI: Tensor) -> None:
+        """Add one batch of inputs; TF32 stays off, because 10 mantissa bits change masks."""
+        x_TI = x_TI.float()
+        self.tokens += x_TI.shape[0]
+        if self.needs_gram:
+            self.total.addmm_(x_TI.T, x_TI)
+        else:
+            self.total += x_TI.square().sum(dim=0)
+
+    @property
+    def gram(self) -> Tensor:
+        """G = X'X, [in, in] float32."""
+        assert self.needs_gram
+        return self.total
+
+    @property
+    def column_norms(self) -> Tensor:
+        """The Euclidean norm of each input feature over all tokens, [in] float32."""
+        squares = self.total.diagonal() if self.needs_gram else self.total
+        return squares.sqrt()
+
+    @property
+    def hessian(self) -> Tensor:
+        """H = (2 / n) G of the layer's reconstruction error, a new [in, in] tensor."""
+        return self.gram * (2.0 / max(self.tokens, 1))
+
+
+def relative_error(weight: Tensor, pruned: Tensor, gram: Tensor) -> float:
+    """||X (W - P)'||^2 / ||X W'||^2, from the Gram matrix in float64; 0 where the layer's output is zero."""
+    gram = gram.double()
+    weight, change = weight.double(), weight.double() - pruned.double()
+    reference = ((weight @ gram) * weight).sum()
+    error = ((change @ gram) * change).sum()
+    return float(error / reference) if reference > 0 else 0.0
+
+
+def use_exact_float32() -> None:
+    """Keep TF32 out of float32 matrix products on CUDA."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False

@@ -1,0 +1,93 @@
+"""Token perplexity against a window-by-window float64 computation written from the protocol."""
+
+import math
+
+import pytest
+import torch
+from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from leap_repro.errors import UserError
+from leap_repro.evaluate.perplexity import evaluate_perplexity, windows_of
+from leap_repro.miniature.text import pages
+from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
+
+SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return pages("test", 12)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(texts):
+    return learn_vocabulary(texts, 400)
+
+
+def tiny(kind="llama"):
+    torch.manual_seed(0)
+    config, model = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (GemmaConfig, GemmaForCausalLM)
+    extra = {} if kind == "llama" else {"head_dim": 8}
+    return model(config(**SIZES, **extra, initializer_range=0.3)).eval()
+
+
+def by_hand(model, windows):
+    """exp of the mean over windows of the mean next-token loss, one window at a time in float64."""
+    model = model.double()
+    losses = []
+    with torch.no_grad():
+        for window in windows:
+            log_probabilities = model(torch.tensor([window])).logits[0].log_softmax(-1)
+            picked = [log_probabilities[i, token] for i, token in enumerate(window[1:])]
+            losses.append(-sum(picked) / len(picked))
+    return math.exp(sum(losses) / len(losses))
+
+
+@pytest.mark.parametrize("length", [16, 64])
+def test_perplexity_is_that_of_consecutive_windows(texts, vocabulary, length):
+    tokenizer = family_tokenizer(vocabulary, bos=True)
+    ids = tokenizer("\n\n".join(texts))["input_ids"]
+    windows = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
+    found = evaluate_perplexity(tiny(), tokenizer, texts, length, batch_size=7)
+    assert found.value == pytest.approx(by_hand(tiny(), windows), rel=1e-5)
+    assert (found.windows, found.tokens, found.bos) == (len(windows), len(windows) * (length - 1), "once")
+
+
+def test_gemma_gets_a_bos_in_every_window(texts, vocabulary):
+    tokenizer = family_tokenizer(vocabulary, bos=True)
+    ids = tokenizer("\n\n".join(texts), add_special_tokens=False)["input_ids"]
+    windows = [[tokenizer.bos_token_id, *ids[start : start + 31]] for start in range(0, len(ids) - 30, 31)]
+    found = evaluate_perplexity(tiny("gemma"), tokenizer, texts, 32, batch_size=8)
+    assert found.value == pytest.approx(by_hand(tiny("gemma"), windows), rel=1e-5)
+    assert found.bos == "every window"
+
+
+def test_a_family_without_bos_says_so(texts, vocabulary):
+    assert evaluate_perplexity(tiny(), family_tokenizer(vocabulary, bos=False), texts, 32, 8).bos == "none"
+
+
+def test_the_rest_of_the_text_is_dropped():
+    assert windows_of(list(range(11)), 4, None).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize(("length", "documents", "part"), [(65, 12, "64 positions"), (64, 0, "fewer than two windows")])
+def test_impossible_lengths_are_refused(texts, vocabulary, length, documents, part):
+    tokenizer = family_tokenizer(vocabulary, bos=True)
+    with pytest.raises(UserError, match=part):
+        evaluate_perplexity(tiny(), tokenizer, texts[:documents] or ["short"], length, 8)
+
+
+def test_a_uniform_model_has_the_vocabulary_as_perplexity(texts, vocabulary):
+    model = tiny()
+    model.lm_head.weight.data.zero_()
+    found = evaluate_perplexity(model, family_tokenizer(vocabulary, bos=True), texts, 32, 8)
+    assert found.value == pytest.approx(400, rel=1e-6)
+    assert found.stderr == pytest.approx(0, abs=1e-3)

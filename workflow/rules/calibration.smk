@@ -1,0 +1,27 @@
+RECIPES = {"calibration": "windows", "mask_training": "packed"}
+
+
+rule build_tokens:
+    input:
+        model=manifest("models/{model}"),
+        text=manifest("data/{role}"),
+        payloads=[payload("models/{model}"), payload("data/{role}")],
+    output:
+        manifest=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/manifest.json",
+        provenance=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/provenance.json",
+        payload=directory(f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/payload"),
+    log:
+        f"{LOGS}/calibration/{{model}}/{{role}}/{{seed}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/calibration/{{model}}/{{role}}/{{seed}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        recipe=lambda w: RECIPES[w.role],
+        shard=lambda w: "--sequences {sequences} --length {length}".format(**STUDY.settings[w.role]),
+        code=code("calibration.__main__"),
+    message:
+        "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}"
+    shell:
+        "python -m leap_repro.calibration --model {input.model} --text {input.text} --recipe {params.recipe}"
+        " {params.shard} --seed {wildcards.seed} --output $(dirname {output.manifest}) 2> {log}"

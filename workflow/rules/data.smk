@@ -1,0 +1,21 @@
+rule fetch_data:
+    input:
+        lambda w: [path for path in [STUDY.settings["data"][w.role].get("path")] if path],
+    output:
+        manifest=f"{ROOT}/data/{{role}}/manifest.json",
+        provenance=f"{ROOT}/data/{{role}}/provenance.json",
+        payload=directory(f"{ROOT}/data/{{role}}/payload"),
+    log:
+        f"{LOGS}/data/{{role}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/data/{{role}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        spec=lambda w: as_json(STUDY.settings["data"][w.role]),
+        code=code("data.__main__"),
+    message:
+        "Fetching the {wildcards.role} data"
+    shell:
+        "python -m leap_repro.data --role {wildcards.role} --spec {params.spec:q}"
+        " --output $(dirname {output.manifest}) 2> {log}"

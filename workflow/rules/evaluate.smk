@@ -1,0 +1,34 @@
+rule evaluate:
+    input:
+        model=manifest("models/{model}"),
+        cell=manifest(f"harden/{CELL}"),
+        tasks=manifest("data/tasks"),
+        text=manifest("data/perplexity"),
+        payloads=[
+            payload("models/{model}"),
+            payload(f"harden/{CELL}"),
+            payload("data/tasks"),
+            payload("data/perplexity"),
+        ],
+    output:
+        manifest=f"{ROOT}/evaluate/{CELL}/manifest.json",
+        provenance=f"{ROOT}/evaluate/{CELL}/provenance.json",
+        payload=directory(f"{ROOT}/evaluate/{CELL}/payload"),
+    log:
+        f"{LOGS}/evaluate/{CELL}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/evaluate/{CELL}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: STUDY.settings["threads"]
+    params:
+        lengths=" ".join(str(length) for length in STUDY.settings["evaluation"]["perplexity_lengths"]),
+        batch=STUDY.settings["evaluation"]["batch_size"],
+        dtype=DTYPE,
+        code=code("evaluate.__main__"),
+    message:
+        "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}"
+    shell:
+        "python -m leap_repro.evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
+        " --text {input.text} --lengths {params.lengths} --batch-size {params.batch} --dtype {params.dtype}"
+        " --output $(dirname {output.manifest}) 2> {log}"

@@ -1,0 +1,23 @@
+rule harden:
+    input:
+        pruned=manifest(f"prune/{CELL}"),
+        payload=payload(f"prune/{CELL}"),
+    output:
+        manifest=f"{ROOT}/harden/{CELL}/manifest.json",
+        provenance=f"{ROOT}/harden/{CELL}/provenance.json",
+        payload=directory(f"{ROOT}/harden/{CELL}/payload"),
+    log:
+        f"{LOGS}/harden/{CELL}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/harden/{CELL}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        rule=lambda w: STUDY.methods[w.method].hardening,
+        code=code("harden.__main__"),
+    message:
+        "Hardening {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}"
+    shell:
+        "python -m leap_repro.harden --pruned {input.pruned} --rule {params.rule}"
+        " --cell {wildcards.model}/{wildcards.method}/{wildcards.sparsity}/{wildcards.seed}"
+        " --output $(dirname {output.manifest}) 2> {log}"

@@ -1,0 +1,26 @@
+# Not part of the default target: train the bundled models again from their seed, and publish a run's tables and figures.
+MINIATURE_MODELS = sorted(spec["name"] for spec in config["scales"]["miniature"]["models"].values() if "name" in spec)
+
+
+rule train_miniature:
+    input:
+        expand("results/trained/{name}/manifest.json", name=MINIATURE_MODELS),
+
+
+rule train_miniature_model:
+    output:
+        manifest="results/trained/{name}/manifest.json",
+        provenance="results/trained/{name}/provenance.json",
+        payload=directory("results/trained/{name}/payload"),
+    log:
+        "logs/trained/{name}.log",
+    benchmark:
+        "results/benchmarks/trained/{name}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        code=code("miniature.train"),
+    message:
+        "Training the miniature {wildcards.name} (about ten minutes)"
+    shell:
+        "python -m leap_repro.miniature.train --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"

@@ -1,0 +1,20 @@
+rule fetch_model:
+    input:
+        lambda w: model_files(w.model),
+    output:
+        manifest=f"{ROOT}/models/{{model}}/manifest.json",
+        provenance=f"{ROOT}/models/{{model}}/provenance.json",
+        payload=directory(f"{ROOT}/models/{{model}}/payload"),
+    log:
+        f"{LOGS}/models/{{model}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/models/{{model}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        spec=lambda w: as_json(STUDY.models[w.model]),
+        code=code("models.__main__"),
+    message:
+        "Fetching model {wildcards.model}"
+    shell:
+        "python -m leap_repro.models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

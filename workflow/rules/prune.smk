@@ -1,0 +1,28 @@
+rule prune:
+    input:
+        lambda w: [place(folder) for folder in prune_sources(w).values() for place in (manifest, payload)],
+        model=manifest("models/{model}"),
+        payload=payload("models/{model}"),
+    output:
+        manifest=f"{ROOT}/prune/{CELL}/manifest.json",
+        provenance=f"{ROOT}/prune/{CELL}/provenance.json",
+        payload=directory(f"{ROOT}/prune/{CELL}/payload"),
+    log:
+        f"{LOGS}/prune/{CELL}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/prune/{CELL}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: STUDY.settings["threads"]
+    params:
+        sources=lambda w: " ".join(f"--{name} {manifest(folder)}" for name, folder in prune_sources(w).items()),
+        module=lambda w: STUDY.methods[w.method].module,
+        options=lambda w: as_json(STUDY.methods[w.method].options),
+        dtype=DTYPE,
+        code=lambda w: code("prune.__main__", f"prune.{STUDY.methods[w.method].module}"),
+    message:
+        "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}"
+    shell:
+        "python -m leap_repro.prune --model {input.model} {params.sources} --module {params.module}"
+        " --options {params.options:q} --sparsity {wildcards.sparsity} --seed {wildcards.seed} --dtype {params.dtype}"
+        " --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"
