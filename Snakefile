@@ -27,7 +27,4 @@ localrules:
 rule all:
     default_target: True
     input:
-        f"{ROOT}/results.parquet",
-        tables("main", "time"),
-        [tables(model) for model in STUDY.models],
-        figures("density", "accuracy"),
+        targets(),

@@ -60,6 +60,11 @@ def figures(*names):
     return expand(f"{ROOT}/figures/{{name}}.{{suffix}}", name=names, suffix=("png", "pdf", "csv"))
 
 
+def targets():
+    """All that the chosen scale's configuration asks for."""
+    return [f"{ROOT}/results.parquet", *tables("main", "time", *STUDY.models), *figures("density", "accuracy")]
+
+
 def model_files(model):
     """The files of a model that lies on this machine, so that a change in them is noticed."""
     path = STUDY.models[model].get("path")

@@ -24,3 +24,21 @@ rule train_miniature_model:
         "Training the miniature {wildcards.name} (about ten minutes)"
     shell:
         "python -m leap_repro.miniature.train --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"
+
+
+rule publish:
+    input:
+        targets(),
+    log:
+        f"{LOGS}/publish.log",
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        root=lambda w: ROOT,
+        scale=STUDY.scale,
+        code=code("aggregate.publish"),
+    message:
+        "Copying tables and figures into figures/ and the README"
+    shell:
+        "python -m leap_repro.aggregate.publish --root {params.root} --target figures/{params.scale}"
+        " --readme README.md 2> {log}"

@@ -1,0 +1,111 @@
+"""Token shards are what they claim: windows of real documents, or one packed stream, the same for the same seed."""
+
+import hashlib
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from leap_repro.calibration.shards import ids_sha256, packed, random_windows
+from leap_repro.miniature.text import pages
+
+LENGTH = 48
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Pages of text, and one document too short for a window."""
+    return [*pages("calibration", 30), "The friend of Dala."]
+
+
+@pytest.fixture(scope="module")
+def documents(texts, tokenizer):
+    return [tokenizer(text)["input_ids"] for text in texts]
+
+
+def sources(window, documents):
+    """The documents that hold `window` as a run of their ids."""
+    size = len(window)
+    return [
+        index
+        for index, ids in enumerate(documents)
+        if any(ids[start : start + size] == window for start in range(len(ids) - size + 1))
+    ]
+
+
+def test_every_window_is_a_run_of_a_document_of_its_own_longer_than_the_window(texts, documents, tokenizer):
+    windows = random_windows(tokenizer, texts, 20, LENGTH, seed=0)
+    assert windows.dtype == torch.int32
+    assert windows.shape == (20, LENGTH)
+    found = [sources(window.tolist(), documents) for window in windows]
+    assert all(len(indices) == 1 for indices in found)
+    assert len({indices[0] for indices in found}) == 20
+    assert all(len(documents[indices[0]]) > LENGTH for indices in found)
+
+
+def test_windows_start_anywhere_in_their_document(texts, documents, tokenizer):
+    windows = random_windows(tokenizer, texts, 20, LENGTH, seed=0).tolist()
+    starts = set()
+    for window in windows:
+        ids = documents[sources(window, documents)[0]]
+        starts.add(next(start for start in range(len(ids)) if ids[start : start + LENGTH] == window))
+    assert len(starts) > 10
+
+
+@pytest.mark.parametrize("recipe", [random_windows, packed])
+def test_the_seed_decides_the_shard(texts, tokenizer, recipe):
+    one, again, other = (recipe(tokenizer, texts, 10, LENGTH, seed) for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_a_document_of_exactly_the_windows_length_does_not_do(tokenizer, texts, documents, refused):
+    exact = len(documents[0])
+    assert random_windows(tokenizer, texts[:1], 1, exact - 1, seed=0).tolist() == [documents[0][: exact - 1]]
+    with refused("only 0 of 1", f"length={exact}", "sequences=1"):
+        random_windows(tokenizer, texts[:1], 1, exact, seed=0)
+
+
+def test_too_few_long_documents_are_told_with_the_numbers(tokenizer, texts, refused):
+    with refused("of 31 documents", "length=48", "sequences=32"):
+        random_windows(tokenizer, texts, 32, 48, seed=0)
+
+
+def test_the_packed_stream_is_the_documents_one_after_another_each_closed_by_eos(texts, documents, tokenizer):
+    rows = 60
+    shard = packed(tokenizer, texts, rows, LENGTH, seed=0)
+    assert shard.dtype == torch.int32
+    assert shard.shape == (rows, LENGTH)
+    pieces = [[*ids, tokenizer.eos_token_id] for ids in documents]
+    stream, position, used = shard.flatten().tolist(), 0, []
+    while position < len(stream):
+        left = stream[position:]
+        fits = [index for index, piece in enumerate(pieces) if piece[: len(left)] == left[: len(piece)]]
+        assert fits, f"no document goes on at {position}"
+        used.append(fits[0])
+        position += len(pieces[fits[0]])
+    assert len(set(used)) == len(used) > 1
+    assert used != sorted(used)
+
+
+def test_a_packed_shard_may_use_every_token_but_no_more(texts, documents, tokenizer, refused):
+    total = sum(len(ids) + 1 for ids in documents)
+    every = packed(tokenizer, texts, 1, total, seed=0)
+    pieces = [[*ids, tokenizer.eos_token_id] for ids in documents]
+    assert sorted(every[0].tolist()) == sorted(token for piece in pieces for token in piece)
+    with refused(f"{total} tokens", f"length={total + 1}"):
+        packed(tokenizer, texts, 1, total + 1, seed=0)
+
+
+def test_the_hash_is_that_of_the_ids_as_little_endian_int32():
+    expected = hashlib.sha256(struct.pack("<6i", 0, 1, 2, 300, 70000, 5)).hexdigest()
+    assert ids_sha256(torch.tensor([[0, 1, 2], [300, 70000, 5]])) == expected
+
+
+def test_the_hash_depends_on_neither_type_layout_nor_file(tmp_path):
+    ids = torch.randint(1280, (6, 9), generator=torch.Generator().manual_seed(0))
+    save_file({"tokens": ids.to(torch.int32)}, tmp_path / "tokens.safetensors")
+    read = load_file(tmp_path / "tokens.safetensors")["tokens"]
+    assert len({ids_sha256(form) for form in (ids, ids.to(torch.int16), ids.t().contiguous().t(), read)}) == 1
+    assert ids_sha256(ids) != ids_sha256(ids.flip(0))

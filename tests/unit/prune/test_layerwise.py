@@ -1,0 +1,132 @@
+"""The block-by-block driver equals a naive protocol that reruns the whole model from its start for every block."""
+
+from __future__ import annotations
+
+import copy
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from leap_repro.errors import UserError
+from leap_repro.prune import admm, magnitude, sparsegpt, wanda
+from leap_repro.prune.job import Job
+
+DATA_METHODS = [wanda, sparsegpt, admm]
+LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+LINEARS += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+
+
+def linears_of(model, block):
+    return {f"model.layers.{block}.{name}.weight": model.model.layers[block].get_submodule(name) for name in LINEARS}
+
+
+@torch.no_grad()
+def inputs_of(model, block, tokens):
+    """The inputs [tokens, in] of each matrix of a block, from one run of the whole model as it now is."""
+    seen, handles = {}, []
+    for name, linear in linears_of(model, block).items():
+        handles.append(
+            linear.register_forward_hook(lambda _, args, __, name=name: seen.update({name: args[0].flatten(0, 1)}))
+        )
+    model(tokens)
+    for handle in handles:
+        handle.remove()
+    return {name: x.double().numpy() for name, x in seen.items()}
+
+
+def naive_wanda_mask(weight, inputs, sparsity, drop_count):
+    scores = np.abs(weight) * np.linalg.norm(inputs, axis=0)
+    share = int(Fraction(sparsity) * weight.shape[1])
+    order = np.argsort(scores, axis=1, kind="stable")
+    keep = np.ones(weight.shape, dtype=bool)
+    np.put_along_axis(keep, order[:, :share], False, axis=1)
+    following = [(scores[row, order[row, share]], row) for row in range(len(weight))]
+    for _, row in sorted(following)[: drop_count(sparsity, weight.size) - share * len(weight)]:
+        keep[row, order[row, share]] = False
+    return keep
+
+
+@pytest.mark.parametrize("sparsity", ["0.5", "0.6", "0.9"])
+def test_wanda_masks_are_those_of_the_naive_sequential_protocol(sparsity, tiny_llama, tokens, drop_count):
+    cell = wanda.prune_cell(Job(tiny_llama(blocks=3), wanda.Options(), Fraction(sparsity), seed=0, tokens=tokens))
+    naive = tiny_llama(blocks=3)
+    for block in range(3):
+        inputs = inputs_of(naive, block, tokens)
+        for name, linear in linears_of(naive, block).items():
+            keep = naive_wanda_mask(linear.weight.double().numpy(), inputs[name], sparsity, drop_count)
+            np.testing.assert_array_equal(cell.tensors[f"{name}.keep"].numpy(), keep, err_msg=name)
+            linear.weight.data *= torch.from_numpy(keep)
+    assert len(cell.tensors) == 3 * len(LINEARS)
+
+
+def test_earlier_blocks_being_pruned_changes_the_masks_of_later_ones(tiny_llama, tokens, drop_count):
+    cell = wanda.prune_cell(Job(tiny_llama(), wanda.Options(), Fraction("0.6"), seed=0, tokens=tokens))
+    dense = tiny_llama()
+    inputs = inputs_of(dense, 1, tokens)
+    changed = [
+        not np.array_equal(
+            naive_wanda_mask(linear.weight.double().numpy(), inputs[name], "0.6", drop_count),
+            cell.tensors[f"{name}.keep"].numpy(),
+        )
+        for name, linear in linears_of(dense, 1).items()
+    ]
+    assert any(changed)
+
+
+@pytest.mark.parametrize("method", [sparsegpt, admm])
+def test_the_logged_error_is_that_of_the_layers_outputs_in_the_sequential_protocol(method, tiny_llama, tokens):
+    model = tiny_llama(blocks=3)
+    cell = method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+    logged = {row["tensor"]: row["relative_error"] for row in cell.log}
+    naive = tiny_llama(blocks=3)
+    for block in range(3):
+        inputs = inputs_of(naive, block, tokens)
+        for name, linear in linears_of(naive, block).items():
+            weight, pruned = linear.weight.double().numpy(), cell.tensors[f"{name}.values"].double().numpy()
+            error = np.sum((inputs[name] @ (weight - pruned).T) ** 2) / np.sum((inputs[name] @ weight.T) ** 2)
+            assert logged[name] == pytest.approx(error, rel=1e-3)
+            linear.weight.data.copy_(torch.from_numpy(pruned))
+
+
+@pytest.mark.parametrize("method", [magnitude, *DATA_METHODS])
+def test_the_log_has_one_row_a_matrix_with_its_integer_counts(method, tiny_llama, tokens):
+    model = tiny_llama()
+    cell = method.prune_cell(Job(model, method.Options(), Fraction("0.6"), seed=0, tokens=tokens))
+    state = model.state_dict()
+    assert [(row["block"], row["tensor"]) for row in cell.log] == [
+        (block, name) for block in range(2) for name in linears_of(model, block)
+    ]
+    for row in cell.log:
+        assert row["numel"] == state[row["tensor"]].numel()
+        assert row["kept"] == int(state[row["tensor"]].count_nonzero())
+
+
+@pytest.mark.parametrize("method", DATA_METHODS)
+def test_pruning_twice_from_the_same_start_gives_the_same_cell(method, tiny_llama, tokens):
+    start = tiny_llama()
+    cells = [
+        method.prune_cell(Job(copy.deepcopy(start), method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+        for _ in range(2)
+    ]
+    assert all(torch.equal(tensor, cells[1].tensors[name]) for name, tensor in cells[0].tensors.items())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", [magnitude, *DATA_METHODS])
+@pytest.mark.parametrize("tensor", ["mlp.gate_proj", "mlp.down_proj"])
+def test_weights_that_are_not_finite_are_an_error_that_names_them(method, bad, tensor, tiny_llama, tokens):
+    model = tiny_llama(blocks=3)
+    model.model.layers[1].get_submodule(tensor).weight.data[2, 3] = bad
+    with pytest.raises(UserError, match=rf"weights of model\.layers\.1\.{tensor}\.weight \(block 1\).*not finite"):
+        method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", DATA_METHODS)
+def test_inputs_that_are_not_finite_are_an_error_that_names_the_matrix(method, bad, tiny_llama, tokens):
+    model = tiny_llama(blocks=3)
+    model.model.layers[1].post_attention_layernorm.weight.data[4] = bad
+    with pytest.raises(UserError, match=r"inputs of model\.layers\.1\.mlp\.gate_proj\.weight \(block 1\).*not finite"):
+        method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))

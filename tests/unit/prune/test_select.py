@@ -1,0 +1,122 @@
+"""Budgets are met to the weight and the choice is the brute-force one, for every shape, sparsity and tie."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leap_repro.prune.select import drop_smallest, drop_smallest_in_matrix, drop_smallest_in_rows
+
+SPARSITIES = st.integers(0, 999).map(lambda thousandths: Fraction(thousandths, 1000))
+
+
+@st.composite
+def score_matrices(draw, distinct=False):
+    rows, columns = draw(st.integers(1, 9)), draw(st.integers(1, 13))
+    if distinct:
+        flat = draw(st.permutations(range(rows * columns)))
+    else:
+        flat = draw(st.lists(st.integers(0, 4), min_size=rows * columns, max_size=rows * columns))
+    return torch.tensor(flat, dtype=torch.float32).view(rows, columns)
+
+
+def smallest_first(scores: list[float]) -> list[int]:
+    """Positions by score; of equal scores the earlier position first."""
+    return sorted(range(len(scores)), key=lambda position: (scores[position], position))
+
+
+def brute_force_matrix(scores, count):
+    gone = set(smallest_first(scores.flatten().tolist())[:count])
+    return [position not in gone for position in range(scores.numel())]
+
+
+def brute_force_rows(scores, sparsity, total):
+    rows, columns = scores.shape
+    share = math.floor(sparsity * columns)
+    orders = [smallest_first(row) for row in scores.tolist()]
+    gone = {(row, column) for row, order in enumerate(orders) for column in order[:share]}
+    following = sorted((float(scores[row, order[share]]), row) for row, order in enumerate(orders) if share < columns)
+    gone |= {(row, orders[row][share]) for _, row in following[: total - rows * share]}
+    return [[(row, column) not in gone for column in range(columns)] for row in range(rows)]
+
+
+@given(scores=score_matrices(), sparsity=SPARSITIES)
+@settings(max_examples=150, deadline=None)
+def test_a_matrix_drops_exactly_its_budget_and_the_brute_force_choice(scores, sparsity, drop_count):
+    count = drop_count(sparsity, scores.numel())
+    keep = drop_smallest_in_matrix(scores, sparsity)
+    assert keep.dtype == torch.bool
+    assert int((~keep).sum()) == count
+    assert keep.flatten().tolist() == brute_force_matrix(scores, count)
+
+
+@given(scores=st.one_of(score_matrices(), score_matrices(distinct=True)), sparsity=SPARSITIES)
+@settings(max_examples=250, deadline=None)
+def test_rows_drop_exactly_the_matrix_budget_and_the_brute_force_choice(scores, sparsity, drop_count):
+    total = drop_count(sparsity, scores.numel())
+    keep = drop_smallest_in_rows(scores, sparsity)
+    assert int((~keep).sum()) == total
+    assert keep.tolist() == brute_force_rows(scores, sparsity, total)
+
+
+@given(scores=score_matrices(), sparsity=SPARSITIES)
+@settings(max_examples=150, deadline=None)
+def test_each_row_drops_the_floor_or_the_ceiling_of_its_share(scores, sparsity):
+    share = sparsity * scores.shape[1]
+    per_row = (~drop_smallest_in_rows(scores, sparsity)).sum(dim=1).tolist()
+    assert set(per_row) <= {math.floor(share), math.ceil(share)}
+
+
+@given(scores=score_matrices(distinct=True), sparsity=SPARSITIES)
+@settings(max_examples=150, deadline=None)
+def test_rows_that_drop_one_more_are_those_whose_next_score_is_smallest(scores, sparsity):
+    keep = drop_smallest_in_rows(scores, sparsity)
+    per_row = (~keep).sum(dim=1)
+    more = per_row > per_row.min()
+    if more.any():
+        last_dropped = scores.masked_fill(keep, -1.0).max(dim=1).values[more]
+        first_kept = scores.masked_fill(~keep, math.inf).min(dim=1).values[~more]
+        assert last_dropped.max() < first_kept.min()
+
+
+@given(scores=score_matrices(), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_any_count_from_none_to_all_is_dropped_exactly(scores, data):
+    count = data.draw(st.integers(0, scores.numel()))
+    keep = drop_smallest(scores, count)
+    assert keep.shape == scores.shape
+    assert keep.flatten().tolist() == brute_force_matrix(scores, count)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "numel", "gone"),
+    [
+        ("0.5", 5, 2),
+        ("0.5", 3, 2),
+        ("0.25", 6, 2),
+        ("0.25", 10, 2),
+        ("0.7", 15, 10),
+        ("0.7", 45, 32),
+        ("0.145", 100, 14),
+        ("0", 4, 0),
+    ],
+)
+@pytest.mark.parametrize("select", [drop_smallest_in_matrix, drop_smallest_in_rows])
+def test_halves_of_the_exact_fraction_and_not_of_a_float_round_to_even(select, sparsity, numel, gone):
+    assert int((~select(torch.arange(float(numel)).view(1, numel), Fraction(sparsity))).sum()) == gone
+
+
+def test_of_equal_scores_the_earlier_positions_go():
+    keep = drop_smallest_in_matrix(torch.ones(3, 4), Fraction("0.5"))
+    assert keep.flatten().tolist() == [False] * 6 + [True] * 6
+
+
+def test_of_rows_with_equal_next_scores_the_earlier_drop_one_more():
+    keep = drop_smallest_in_rows(torch.ones(4, 3), Fraction("0.5"))
+    assert (~keep).sum(dim=1).tolist() == [2, 2, 1, 1]
+    assert keep[3].tolist() == [False, True, True]

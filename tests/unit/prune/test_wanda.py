@@ -1,0 +1,63 @@
+"""Wanda drops the smallest |W_ij| * ||X_:j|| of each output row and moves no weight."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from leap_repro.errors import UserError
+from leap_repro.prune import wanda
+from leap_repro.prune.job import Job
+
+
+def brute_force(weight, inputs, sparsity, total):
+    """Floor of the share per row, then the smallest next score of all rows, one row at a time."""
+    rows, columns = weight.shape
+    scores = np.array(
+        [[abs(weight[i, j]) * math.sqrt(sum(x * x for x in inputs[:, j])) for j in range(columns)] for i in range(rows)]
+    )
+    share = math.floor(Fraction(sparsity) * columns)
+    keep = np.ones((rows, columns), dtype=bool)
+    for row in range(rows):
+        keep[row, np.argsort(scores[row], kind="stable")[:share]] = False
+    open_rows = set(range(rows))
+    while np.sum(~keep) < total:
+        row, column = min(
+            ((i, j) for i in open_rows for j in range(columns) if keep[i, j]), key=lambda ij: (scores[ij], ij)
+        )
+        keep[row, column] = False
+        open_rows.remove(row)
+    return keep
+
+
+@pytest.mark.parametrize("sparsity", ["0", "0.3", "0.5", "0.6", "0.99"])
+@pytest.mark.parametrize("dead", [(), (0, 5)])
+@pytest.mark.parametrize("needs_gram", [False, True])
+def test_the_mask_is_the_brute_force_one(sparsity, dead, needs_gram, random_layer, drop_count):
+    layer, weight, inputs = random_layer(6, 11, sparsity, seed=1, needs_gram=needs_gram, dead=dead)
+    pruned = wanda.prune_layer(layer, wanda.Options())
+    expected = brute_force(weight, inputs, sparsity, drop_count(sparsity, weight.size))
+    np.testing.assert_array_equal(pruned.keep.numpy(), expected)
+    assert pruned.values is None
+
+
+def test_of_equal_weights_those_with_the_smallest_inputs_go(make_layer):
+    inputs = np.ones((10, 4)) * [3.0, 1.0, 4.0, 2.0]
+    pruned = wanda.prune_layer(make_layer(np.full((3, 4), -0.5), inputs, "0.5"), wanda.Options())
+    assert pruned.keep.tolist() == [[True, False, True, False]] * 3
+
+
+def test_rows_do_not_compete_with_one_another(random_layer, make_layer):
+    _, weight, inputs = random_layer(6, 10, "0.5")
+    louder = weight * np.array([[1.0], [100.0], [0.01], [10.0], [1.0], [1.0]])
+    masks = [wanda.prune_layer(make_layer(w, inputs, "0.5"), wanda.Options()).keep for w in (weight, louder)]
+    assert torch.equal(*masks)
+
+
+def test_a_job_without_tokens_is_refused(tiny_llama):
+    with pytest.raises(UserError, match="--tokens"):
+        wanda.prune_cell(Job(tiny_llama(), wanda.Options(), Fraction("0.5"), seed=0))

@@ -1,0 +1,119 @@
+"""A folder with a manifest is whole, and damage after that is noticed and named."""
+
+import json
+
+import pytest
+
+from leap_repro.artifacts import MANIFEST, PROVENANCE, Artifact, write_json, write_text, writing
+
+CONTENT = {"a.bin": b"\x00\x01\x02", "deep/b.txt": b"two"}
+
+
+def leave(folder, content=CONTENT, provenance=None, facts=None):
+    with writing(folder, provenance or {"code": "1"}) as (payload, recorded):
+        for name, data in content.items():
+            (payload / name).parent.mkdir(parents=True, exist_ok=True)
+            (payload / name).write_bytes(data)
+        recorded |= facts or {"n": 3}
+    return folder
+
+
+def fail_to_leave(folder):
+    with writing(folder, {}) as (payload, _):
+        (payload / "half.bin").write_bytes(b"half")
+        raise RuntimeError("killed")
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    artifact = Artifact.read(leave(tmp_path / "cell"))
+    assert artifact.facts == {"n": 3}
+    assert {name: artifact.file(name).read_bytes() for name in artifact.files} == CONTENT
+    assert {name: entry["bytes"] for name, entry in artifact.files.items()} == {"a.bin": 3, "deep/b.txt": 3}
+
+
+def test_an_artifact_is_opened_by_its_folder_or_its_manifest(tmp_path):
+    folder = leave(tmp_path / "cell")
+    assert Artifact.read(folder) == Artifact.read(folder / MANIFEST) == Artifact.read(str(folder))
+
+
+def test_an_exception_leaves_neither_a_manifest_nor_a_stray_folder(tmp_path, refused):
+    with pytest.raises(RuntimeError, match="killed"):
+        fail_to_leave(tmp_path / "cell")
+    assert list((tmp_path / "cell").iterdir()) == []
+    with refused(str(tmp_path / "cell"), MANIFEST):
+        Artifact.read(tmp_path / "cell")
+
+
+def test_a_failed_second_run_takes_the_first_manifest_away(tmp_path, refused):
+    folder = leave(tmp_path / "cell")
+    with pytest.raises(RuntimeError, match="killed"):
+        fail_to_leave(folder)
+    assert not list(folder.glob(".payload-*"))
+    with refused(MANIFEST):
+        Artifact.read(folder)
+
+
+def test_a_second_run_leaves_nothing_of_the_first(tmp_path):
+    leave(tmp_path / "cell", {"old.bin": b"old"})
+    artifact = Artifact.read(leave(tmp_path / "cell"))
+    assert sorted(path.name for path in artifact.payload.iterdir()) == ["a.bin", "deep"]
+    assert sorted(path.name for path in artifact.folder.iterdir()) == [MANIFEST, "payload", PROVENANCE]
+
+
+def test_the_manifest_says_nothing_of_the_provenance(tmp_path):
+    one = leave(tmp_path / "one", provenance={"code": "1"})
+    two = leave(tmp_path / "two", content=dict(reversed(CONTENT.items())), provenance={"code": "2"})
+    assert (one / MANIFEST).read_bytes() == (two / MANIFEST).read_bytes()
+    assert Artifact.read(one).manifest_sha256 == Artifact.read(two).manifest_sha256
+    assert json.loads((two / PROVENANCE).read_text()) == {"code": "2"}
+
+
+@pytest.mark.parametrize("change", [{"content": {"a.bin": b"\x00\x01\x03"}}, {"facts": {"n": 4}}])
+def test_other_content_or_facts_give_another_manifest(tmp_path, change):
+    one, two = leave(tmp_path / "one"), leave(tmp_path / "two", **change)
+    assert Artifact.read(one).manifest_sha256 != Artifact.read(two).manifest_sha256
+
+
+@pytest.mark.parametrize("name", list(CONTENT))
+def test_one_changed_byte_is_noticed_and_its_file_named(tmp_path, refused, name):
+    artifact = Artifact.read(leave(tmp_path / "cell"))
+    path = artifact.payload / name
+    data = bytearray(path.read_bytes())
+    data[1] ^= 1
+    path.write_bytes(data)
+    with refused(str(path)):
+        artifact.file(name)
+    with refused(str(path)):
+        artifact.verified_payload()
+    assert all(artifact.file(other) for other in CONTENT if other != name)
+
+
+def test_a_missing_file_and_an_unlisted_file_are_refused_by_name(tmp_path, refused):
+    artifact = Artifact.read(leave(tmp_path / "cell"))
+    (artifact.payload / "a.bin").unlink()
+    (artifact.payload / "extra.bin").write_bytes(b"")
+    with refused("a.bin"):
+        artifact.file("a.bin")
+    with refused("extra.bin"):
+        artifact.file("extra.bin")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"facts": {}}', "[]", "null"])
+def test_a_broken_manifest_is_refused_by_its_folder(tmp_path, refused, text):
+    (tmp_path / MANIFEST).write_text(text)
+    with refused(str(tmp_path)):
+        Artifact.read(tmp_path)
+
+
+def test_text_that_cannot_be_written_leaves_the_old_text_and_no_temporary_file(tmp_path):
+    write_text(tmp_path / "deep" / "x.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "deep" / "x.txt", "\ud800")
+    assert (tmp_path / "deep" / "x.txt").read_text() == "old"
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+
+
+def test_json_is_the_same_whatever_the_order_of_its_keys(tmp_path):
+    write_json(tmp_path / "one.json", {"a": 1, "b": 2})
+    write_json(tmp_path / "two.json", {"b": 2, "a": 1})
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()

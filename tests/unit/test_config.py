@@ -1,0 +1,182 @@
+"""Every mistake in the config is told in one sentence before any job starts, and the real config is right."""
+
+import re
+from dataclasses import fields
+from fractions import Fraction
+from importlib import import_module
+
+import pytest
+import yaml
+
+from leap_repro.config import METHOD_TOKENS, read_study
+
+MISSING = object()
+LEAP = {"module": "leap", "warm_start": "wanda"}
+
+# where (dots between keys), what is put there, what the sentence must contain
+BAD = [
+    # unknown keys, at every level
+    ("colour", 1, "colour"),
+    ("scales.miniature.colour", 1, "colour"),
+    ("scales.miniature.models.tiny", {"source": "bundled", "name": "x", "revision": "main"}, "revision"),
+    ("scales.miniature.models.tiny", {"source": "path", "path": "x", "sha256": "0" * 64}, "sha256"),
+    ("scales.miniature.data.c4", {"source": "path", "path": "x.txt"}, "c4"),
+    ("scales.miniature.data.perplexity.column", "text", "column"),
+    ("scales.miniature.data.tasks.split", "test", "split"),
+    ("scales.miniature.calibration.size", 3, "size"),
+    ("scales.miniature.evaluation.stride", 3, "stride"),
+    ("methods.wanda.tokens", "calibration", "tokens"),
+    ("scales.paper.colour", 1, "colour"),
+    # options that the method's module does not have
+    ("methods.sparsegpt.options.blocksize", 64, "blocksize"),
+    ("methods.magnitude.options", {"damping": 0.1}, "damping"),
+    ("methods.leap.options.lambda1", 7.0, "lambda1"),
+    ("scales.miniature.options.leap.step", 10, "step"),
+    ("scales.miniature.options.wanda", {"damping": 0.1}, "damping"),
+    ("scales.miniature.options.leap.steps", "many", "many"),
+    ("scales.miniature.options.lepa", {"steps": 10}, "lepa"),
+    # wrong types and values
+    ("scale", 3, "scale"),
+    ("scales.miniature", [], "scales.miniature"),
+    ("methods", ["wanda"], "methods"),
+    ("methods.wanda", None, "methods.wanda"),
+    ("methods.admm.options.iterations", 0, "iterations"),
+    ("methods.admm.options.iterations", 2.5, "2.5"),
+    ("methods.admm.options.group", "column", "column"),
+    ("methods.leap.hardening", "soft", "soft"),
+    ("scales.miniature.threads", "two", "two"),
+    ("scales.miniature.dtype", "int8", "int8"),
+    ("scales.miniature.calibration.length", 1, "calibration.length"),
+    ("scales.miniature.calibration.sequences", -1, "-1"),
+    ("scales.miniature.evaluation.perplexity_lengths", [64, 64], "[64, 64]"),
+    ("scales.miniature.models.tiny", {"source": "bundled", "name": "x", "sha256": "abc"}, "abc"),
+    # the grid
+    ("scale", "huge", "huge"),
+    ("scales.miniature.sparsities", [1.0], "1.0"),
+    ("scales.miniature.sparsities", [-0.1], "-0.1"),
+    ("scales.miniature.sparsities", ["half"], "half"),
+    ("scales.miniature.sparsities", [True], "True"),
+    ("scales.miniature.sparsities", [float("nan")], "nan"),
+    ("scales.miniature.sparsities", [0.5, 0.5], "[0.5, 0.5]"),
+    ("scales.miniature.sparsities", [], "sparsities"),
+    ("scales.miniature.seeds", [0, 0], "[0, 0]"),
+    ("scales.miniature.seeds", [], "seeds"),
+    ("scales.miniature.seeds", [-1], "-1"),
+    ("scales.miniature.seeds", [1.0], "1.0"),
+    ("scales.miniature.methods", [], "methods"),
+    ("scales.miniature.methods", ["dense", "wandb"], "wandb"),
+    ("scales.miniature.models", {}, "models"),
+    ("methods.wanda.sparsities", [1.5], "1.5"),
+    ("methods.wanda.module", "wandb", "wandb"),
+    ("methods.leap.warm_start", "wandb", "wandb"),
+    ("methods.leap.warm_start", "leap-threshold", "leap-threshold"),
+    ("methods.leap.sparsities", [0.7], "methods.leap"),
+    # sources
+    ("scales.miniature.models.tiny", {"source": "hub", "id": "x"}, "hub"),
+    ("scales.miniature.data.calibration", {"source": "hub", "id": "x"}, "hub"),
+    ("scales.miniature.data.calibration", {"source": "bundled", "split": "valid"}, "valid"),
+    ("scales.miniature.data.tasks", {"source": "bundle"}, "bundle"),
+    # names that cannot be folders
+    ("scales.miniature.models.org/tiny", {"source": "path", "path": "x"}, "org/tiny"),
+    ("methods.leap/fast", LEAP, "leap/fast"),
+    ("methods.", LEAP, '""'),
+    # missing keys
+    ("scale", MISSING, "scale"),
+    ("methods", MISSING, "methods"),
+    ("methods.wanda.module", MISSING, "module"),
+    ("scales.miniature.models", MISSING, "models"),
+    ("scales.miniature.seeds", MISSING, "seeds"),
+    ("scales.miniature.data.tasks", MISSING, "tasks"),
+    ("scales.miniature.data.mask_training", MISSING, "mask_training"),
+    ("scales.miniature.mask_training", MISSING, "mask_training"),
+    ("scales.miniature.calibration.length", MISSING, "length"),
+    ("scales.miniature.models.tiny", {"source": "bundled"}, "name"),
+    ("scales.miniature.models.tiny", {"source": "path"}, "path"),
+    ("scales.miniature.models.tiny", {"name": "x"}, "source"),
+]
+
+
+def change(config, where, value):
+    *parents, last = where.split(".")
+    for key in parents:
+        config = config.setdefault(key, {})
+    if value is MISSING:
+        del config[last]
+    else:
+        config[last] = value
+
+
+@pytest.fixture(scope="session")
+def schema(project):
+    return project / "workflow" / "schemas" / "config.schema.yaml"
+
+
+@pytest.mark.parametrize(("where", "value", "word"), BAD, ids=[f"{where}={value!r:.40}" for where, value, _ in BAD])
+def test_a_mistake_is_told_in_one_sentence_that_names_it(config, schema, refused, where, value, word):
+    change(config, where, value)
+    with refused(word):
+        read_study(config, schema)
+
+
+@pytest.mark.parametrize("scale", ["miniature", "paper"])
+def test_the_real_config_loads_at_both_scales(config, schema, scale):
+    study = read_study(config | {"scale": scale}, schema)
+    assert study.scale == scale
+    assert len(study.models) == 5
+    assert len(study.cells()) == 5 * (1 + 5 * 2)
+
+
+def test_the_grid_holds_every_combination_once(config, schema):
+    study = read_study(config, schema)
+    cells = study.cells()
+    pruned = {(method, s) for method in ("magnitude", "wanda", "sparsegpt", "admm", "leap") for s in ("0.5", "0.6")}
+    grid = {(model, method, s, 0) for model in study.models for method, s in pruned | {("dense", "0")}}
+    assert len(cells) == len(grid) == 55
+    assert {(cell.model, cell.method, cell.sparsity, cell.seed) for cell in cells} == grid
+
+
+def test_the_cells_of_a_model_are_its_part_of_the_grid_and_seeds_multiply_it(config, schema):
+    config["scales"]["miniature"]["seeds"] = [0, 3]
+    study = read_study(config, schema)
+    assert [cell for model in study.models for cell in study.cells(model)] == study.cells()
+    assert [cell.path for cell in study.cells("gemma3-1b-mini")[:3]] == [
+        "gemma3-1b-mini/dense/0/0",
+        "gemma3-1b-mini/dense/0/3",
+        "gemma3-1b-mini/magnitude/0.5/0",
+    ]
+
+
+def test_the_options_of_a_scale_win_over_those_of_the_method(config, schema):
+    options = read_study(config, schema).methods["leap"].options
+    assert options["steps"] == config["scales"]["miniature"]["options"]["leap"]["steps"]
+    assert options["steps"] != config["methods"]["leap"]["options"]["steps"]
+    assert options["beta2"] == config["methods"]["leap"]["options"]["beta2"]
+
+
+@pytest.mark.parametrize("value", [0.5, 0.123, 0.1234567, 0.9999999, 0.00001, 0])
+def test_the_sparsity_of_a_cell_is_exactly_the_configs_and_fits_a_path(config, schema, value):
+    config["scales"]["miniature"]["sparsities"] = [value]
+    sparsity = read_study(config, schema).methods["wanda"].sparsities[0]
+    assert Fraction(sparsity) == Fraction(str(value))
+    assert re.fullmatch(r"[0-9.]+", sparsity)
+
+
+def test_the_methods_are_the_modules_that_can_prune(project, schema):
+    sources = (project / "src/leap_repro/prune").glob("*.py")
+    modules = [path.stem for path in sources if not path.stem.startswith("__")]
+    pruners = {name for name in modules if hasattr(import_module(f"leap_repro.prune.{name}"), "prune_cell")}
+    allowed = yaml.safe_load(schema.read_text())["$defs"]["method"]["properties"]["module"]["enum"]
+    assert pruners == set(METHOD_TOKENS) == set(allowed)
+
+
+@pytest.mark.parametrize("module", sorted(METHOD_TOKENS))
+def test_the_schema_allows_exactly_the_options_of_the_module(schema, module):
+    definitions = yaml.safe_load(schema.read_text())["$defs"]
+    found = []
+    for rule in definitions["method"]["allOf"]:
+        condition = rule["if"]["properties"]["module"]
+        if module in condition.get("enum", [condition.get("const")]):
+            found.append(rule["then"]["properties"]["options"]["$ref"].rpartition("/")[2])
+    assert len(found) == 1
+    options = import_module(f"leap_repro.prune.{module}").Options
+    assert set(definitions[found[0]]["properties"]) == {field.name for field in fields(options)}

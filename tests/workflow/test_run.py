@@ -1,0 +1,75 @@
+"""The tiny grid end to end: every rule runs, every promised file is there and says what it should."""
+
+import json
+
+import pandas as pd
+import pytest
+
+CELLS = {("dense", 0.0), ("wanda", 0.5), ("admm", 0.5), ("leap", 0.5)}
+TASKS = {"mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa", "average"}
+
+
+@pytest.fixture(scope="module")
+def results(finished):
+    return pd.read_parquet(finished / "results/tiny/results.parquet")
+
+
+def test_every_cell_has_every_metric(results):
+    assert set(zip(results["method"], results["sparsity_target"], strict=True)) == CELLS
+    for _, cell in results.groupby("method"):
+        assert set(cell.loc[cell["metric"] == "acc", "task"]) == TASKS
+        assert set(cell.loc[cell["task"] == "perplexity", "metric"]) == {"perplexity@32", "perplexity@64"}
+
+
+def test_every_row_can_be_traced(results):
+    for column in ("revision", "calibration_sha256", "mask_sha256", "code_prune", "code_evaluate", "git_commit"):
+        assert results[column].str.len().min() > 6, column
+    assert set(json.loads(results["versions"].iloc[0])) >= {"torch", "transformers", "lm_eval"}
+    assert results.loc[results["method"] == "leap", "tokens_sha256"].notna().all()
+    assert results["calibration_sha256"].nunique() == 1
+
+
+def test_the_budget_is_met_to_the_weight(results):
+    pruned = results[results["method"] != "dense"]
+    assert (2 * pruned["nonzero"] == pruned["prunable"]).all()
+    dense = results[results["method"] == "dense"]
+    assert (dense["nonzero"] == dense["prunable"]).all()
+
+
+@pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
+@pytest.mark.parametrize("table", ["main", "mini", "time"])
+def test_every_table_is_written_in_three_forms(finished, table, suffix):
+    assert (finished / f"results/tiny/tables/{table}.{suffix}").read_text().strip()
+
+
+def test_the_model_table_has_the_promised_columns(finished):
+    text = (finished / "results/tiny/tables/mini.md").read_text()
+    header = next(line for line in text.splitlines() if line.startswith("| Sparsity"))
+    for column in ("MMLU", "PIQA", "ARC-E", "ARC-C", "WinoG", "OBQA", "Average", "PPL 32", "PPL 64", "Realised"):
+        assert column in header
+    assert [line.split("|")[2].strip() for line in text.splitlines() if "%" in line and "|" in line] == [
+        "Dense",
+        "Wanda",
+        "ADMM",
+        "LEAP",
+    ]
+
+
+@pytest.mark.parametrize("figure", ["density", "accuracy"])
+def test_figures_are_written_with_their_data(finished, figure):
+    folder = finished / "results/tiny/figures"
+    assert (folder / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    assert len(pd.read_csv(folder / f"{figure}.csv"))
+
+
+def test_leap_logs_every_step(finished):
+    log = pd.read_parquet(finished / "results/tiny/prune/mini/leap/0.5/0/payload/log.parquet")
+    assert list(log["step"]) == [0, 1, 2, 3]
+    assert {"loss_lm", "density_relaxed", "density_hard", "tau", "kappa", "learning_rate"} <= set(log.columns)
+
+
+def test_the_time_table_counts_every_job(finished):
+    times = pd.read_csv(finished / "results/tiny/tables/time.csv")
+    assert times.loc[times["stage"] == "prune", "jobs"].sum() == len(CELLS)
+    assert times.loc[times["stage"] == "evaluate", "jobs"].sum() == len(CELLS)
