@@ -5,3 +5,8 @@ from __future__ import annotations
 
 class UserError(ValueError):
     """Raised with one sentence that names the key or file, its value, and what is allowed."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of another library's error message: enough to know why, short enough for one sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -27,7 +27,17 @@ def test_a_sparsity_outside_0_1_is_refused_with_its_value(text, refused):
 
 @pytest.mark.parametrize(
     ("sparsity", "count", "expected"),
-    [("0.5", 5, 2), ("0.5", 7, 4), ("0.6", 5, 3), ("0.6", 7, 4), ("0", 7, 0), ("0.1", 30, 3), ("0.6", 0, 0), ("0.17", 650, 110), ("0.018", 750, 14)],
+    [
+        ("0.5", 5, 2),
+        ("0.5", 7, 4),
+        ("0.6", 5, 3),
+        ("0.6", 7, 4),
+        ("0", 7, 0),
+        ("0.1", 30, 3),
+        ("0.6", 0, 0),
+        ("0.17", 650, 110),
+        ("0.018", 750, 14),
+    ],
 )
 def test_dropped_rounds_and_takes_halves_to_even(sparsity, count, expected):
     assert dropped(parse_sparsity(sparsity), count) == expected

@@ -1,4 +1,4 @@
-"""A scratch copy of the workflow with a tiny grid, run once for the whole folder; each test then works on its own copy."""
+"""A scratch copy of the workflow with a tiny grid, run once; each test then works on a copy of its own."""
 
 import os
 import shutil

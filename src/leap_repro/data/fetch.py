@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, reason
 from leap_repro.miniature.questions import task_sets
 from leap_repro.miniature.text import SPLIT_PAGES, pages
 
@@ -39,8 +39,8 @@ def path_text(spec: dict[str, Any]) -> list[str]:
         raise UserError(f"text path {spec['path']!r} is not a file")
     try:
         return [text for text in readers[path.suffix](path) if text and text.strip()]
-    except (KeyError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"text path {spec['path']!r} has no readable column or key 'text' ({error})") from error
+    except (KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"text path {spec['path']!r} has no readable column or key 'text' ({reason(error)})") from error
 
 
 def _parquet_text(path: Path) -> list[str]:
@@ -101,14 +101,26 @@ def fetch_tasks(spec: dict[str, Any], payload: Path) -> dict[str, Any]:
     sources[_source(spec, tuple(sources))](spec, payload)
     rows = {}
     for path in sorted(payload.glob("*/*.parquet")):
-        file = pq.ParquetFile(path)
-        set_name = path.parent.name
-        needed = REQUIRED_COLUMNS["mmlu" if set_name.startswith("mmlu_") else set_name]
-        missing = needed - set(file.schema_arrow.names)
-        if missing:
-            raise UserError(f"task file {set_name}/{path.name} lacks the columns {sorted(missing)}")
-        rows[f"{set_name}/{path.stem}"] = file.metadata.num_rows
+        rows[f"{path.parent.name}/{path.stem}"] = _checked_rows(path)
     return {"rows": rows}
+
+
+def _checked_rows(path: Path) -> int:
+    """The rows of <set>/<split>.parquet; UserError if it is no parquet, of no known set, or lacks a column."""
+    name = f"{path.parent.name}/{path.name}"
+    kind = "mmlu" if path.parent.name.startswith("mmlu_") else path.parent.name
+    if kind not in REQUIRED_COLUMNS:
+        raise UserError(
+            f"task file {name} is of no known set; the sets are {sorted(REQUIRED_COLUMNS)} (mmlu_<subject>)"
+        )
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise UserError(f"task file {name} is not readable parquet ({reason(error)})") from error
+    missing = REQUIRED_COLUMNS[kind] - set(file.schema_arrow.names)
+    if missing:
+        raise UserError(f"task file {name} lacks the columns {sorted(missing)}")
+    return file.metadata.num_rows
 
 
 def _source(spec: dict[str, Any], allowed: tuple[str, ...]) -> str:

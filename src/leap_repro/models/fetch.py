@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.artifacts import sha256_of
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, reason
 
 WEIGHTS = "*.safetensors"
 SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
@@ -76,8 +76,9 @@ def describe(payload: Path) -> dict[str, Any]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        kind = json.loads((payload / "config.json").read_text()).get("model_type")
-        raise UserError(f"model type {kind!r} is not a causal language model of this transformers: {error}") from error
+        raise UserError(
+            f"model type {_model_type(payload)!r} is not a causal language model of this transformers: {reason(error)}"
+        ) from error
     facts = ModelFacts(
         architecture=type(model).__name__,
         revision=_weights_revision(payload),
@@ -86,6 +87,13 @@ def describe(payload: Path) -> dict[str, Any]:
         blocks=len(decoder_blocks(model)[1]),
     )
     return asdict(facts)
+
+
+def _model_type(payload: Path) -> str | None:
+    try:
+        return json.loads((payload / "config.json").read_text()).get("model_type")
+    except (ValueError, AttributeError):
+        return None
 
 
 def _weights_revision(payload: Path) -> str:

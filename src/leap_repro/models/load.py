@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,7 +33,9 @@ def load_model(folder: Path, dtype: str = "float32") -> PreTrainedModel:
             trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} is not a causal language model that transformers can load: {error}") from error
+        raise UserError(
+            f"{folder} is not a causal language model that transformers can load: {reason(error)}"
+        ) from error
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval().to(best_device())
@@ -46,4 +48,4 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} has no tokenizer that transformers can load: {error}") from error
+        raise UserError(f"{folder} has no tokenizer that transformers can load: {reason(error)}") from error

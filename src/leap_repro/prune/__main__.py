@@ -30,6 +30,7 @@ def load_method(module: str, options: dict[str, Any]) -> tuple[ModuleType, Any]:
     """The method's module and its options as the module's dataclass; UserError if either does not exist."""
     try:
         method = importlib.import_module(f"leap_repro.prune.{module}")
+        _ = method.prune_cell
         return method, method.Options(**options)
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(f"no pruning method in leap_repro.prune.{module}: {error}") from error

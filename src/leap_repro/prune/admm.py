@@ -38,6 +38,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.group not in GROUPS:
             raise UserError(f"admm: schedule is one of {SCHEDULES} and group one of {tuple(GROUPS)}, not {self}")
+        if not 1 <= self.mask_iterations <= self.iterations:
+            raise UserError(f"admm: mask_iterations must lie between 1 and iterations, not {self}")
 
 
 def sparsity_at(iteration: int, final: Fraction, options: Options) -> Fraction:

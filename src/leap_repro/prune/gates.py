@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from leap_repro.seeds import named_seed
+
 LOGIT_STD = 0.014
 PRIOR_STDS = 3.0
 
@@ -21,7 +23,7 @@ def initial_logits(count: int, warm_start: Tensor | None, seed: int) -> Tensor:
 
     `warm_start` is a flat bool mask [count], or None for no prior. Returns float32 [count].
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(named_seed("logits", seed))
     theta = torch.randn(count, generator=generator) * LOGIT_STD
     if warm_start is None:
         return theta
@@ -30,7 +32,7 @@ def initial_logits(count: int, warm_start: Tensor | None, seed: int) -> Tensor:
 
 def logistic_noise(count: int, seed: int, step: int, device: torch.device) -> Tensor:
     """Logistic(0, 1) noise of one step, the same for the same (seed, step, count, kind of device)."""
-    generator = torch.Generator(device=device).manual_seed((seed << 32) + step + 1)
+    generator = torch.Generator(device=device).manual_seed(named_seed("noise", seed, step))
     uniform = torch.rand(count, generator=generator, device=device)
     return torch.logit(uniform, eps=1e-7)
 

@@ -57,6 +57,9 @@ def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear],
 def _collect(
     linears: list[PrunableLinear], runner: BlockRunner | None, needs: Needs
 ) -> dict[str, InputStatistics | None]:
+    for linear in linears:
+        if not bool(torch.isfinite(linear.weight).all()):
+            raise UserError(f"the weights of {linear.name} (block {linear.block}) are not finite")
     if runner is None:
         return {linear.name: None for linear in linears}
     statistics = {
@@ -78,9 +81,7 @@ def _prune_linear(
     cell: PrunedCell,
 ) -> None:
     """Prune one matrix, write the result into the model, so that later blocks see it, and into `cell`."""
-    weight = linear.weight.detach().float()
-    if not bool(torch.isfinite(weight).all()):
-        raise UserError(f"the weights of {linear.name} (block {linear.block}) are not finite")
+    weight = linear.weight.detach().float().clone()
     pruned = rule(Layer(linear.name, weight.clone(), statistics, job.sparsity), job.options)
     values = (weight if pruned.values is None else pruned.values) * pruned.keep
     stored = values.to(linear.weight.dtype)

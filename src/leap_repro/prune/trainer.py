@@ -19,6 +19,7 @@ from tqdm import tqdm
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.gates import logistic_noise, relaxed_gates
+from leap_repro.seeds import named_seed
 
 log = logging.getLogger(__name__)
 STATE_FILE = "state.safetensors"
@@ -87,7 +88,7 @@ def batch_indices(step: int, batch_size: int, sequences: int, seed: int) -> Tens
     positions = torch.arange(step * batch_size, (step + 1) * batch_size)
     passes = positions // sequences
     order = {
-        int(p): torch.randperm(sequences, generator=torch.Generator().manual_seed((seed << 32) + int(p)))
+        int(p): torch.randperm(sequences, generator=torch.Generator().manual_seed(named_seed("order", seed, int(p))))
         for p in passes.unique()
     }
     return torch.stack([order[int(p)][i % sequences] for p, i in zip(passes, positions, strict=True)])
@@ -222,6 +223,7 @@ class MaskTrainer:
             "exp_avg": state["exp_avg"].to(self.device),
             "exp_avg_sq": state["exp_avg_sq"].to(self.device),
         }
-        self.rows = [dict(zip(LOG_COLUMNS, row.tolist(), strict=True)) for row in state["log"]]
+        rows = (dict(zip(LOG_COLUMNS, row.tolist(), strict=True)) for row in state["log"])
+        self.rows = [row | {"step": int(row["step"])} for row in rows]
         log.info("resumed after step %d of %d", done, self.options.steps)
         return done

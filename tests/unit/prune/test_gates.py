@@ -24,8 +24,12 @@ def test_the_noise_is_the_difference_of_two_gumbels():
     assert stats.ks_2samp(noise, gumbels[1] - gumbels[0]).pvalue > 0.005
 
 
-def test_the_noise_is_finite_where_the_uniform_draw_ends():
-    assert torch.isfinite(logistic_noise(4_000_000, 0, 0, CPU)).all()
+def test_the_noise_has_the_logistic_tails_and_is_finite_where_the_uniform_draw_is_zero():
+    # 2^26 draws of 24 bits: about four uniform zeros, whose logit would be infinite.
+    extremes = torch.stack([torch.stack(logistic_noise(1 << 22, 0, step, CPU).aminmax()) for step in range(16)])
+    assert torch.isfinite(extremes).all()
+    assert extremes[:, 0].max() < -13
+    assert extremes[:, 1].min() > 13
 
 
 def test_the_same_seed_and_step_draw_the_same_noise():
