@@ -90,7 +90,7 @@ class Artifact:
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             return cls(folder, manifest["facts"], manifest["files"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} holds no readable {MANIFEST} ({type(error).__name__}: {error})") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ import yaml
 
 from leap_repro.budget import parse_sparsity
 from leap_repro.errors import UserError
+
+Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+)
+"""JSON Schema counts 1.0 as an integer; a folder, a seed and range() do not."""
 
 METHOD_TOKENS: dict[str, str | None] = {
     "dense": None,
@@ -81,7 +88,7 @@ class Study:
 
 def check(config: dict[str, Any], schema: Path) -> None:
     """UserError with one sentence (key, value, what is allowed) for the first thing that is wrong."""
-    validator = jsonschema.Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    validator = Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if error is not None:
         raise UserError(_sentence(error))
@@ -91,7 +98,7 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     key = ".".join(str(part) for part in error.absolute_path) or "the configuration"
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known))
+        unknown = sorted(set(error.instance) - set(known), key=str)
         return f"config: {key} has the unknown key {unknown[0]!r}; allowed are {known}"
     if error.validator == "required":
         missing = sorted(set(error.validator_value) - set(error.instance))
@@ -143,7 +150,7 @@ def _method(name: str, line: dict[str, Any], settings: dict[str, Any]) -> Method
 def _decimal(value: float) -> str:
     """The sparsity as the decimal that paths and budgets use; UserError outside [0, 1)."""
     parse_sparsity(value)
-    return f"{value:g}"
+    return format(Decimal(str(value)).normalize(), "f")
 
 
 def _name_errors(settings: dict[str, Any], known: set[str]) -> Iterator[str]:

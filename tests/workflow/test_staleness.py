@@ -1,7 +1,7 @@
 """What runs again after a change: only what the change can touch. Counted in dry runs of a finished scratch copy."""
 
 import pytest
-from conftest import planned, snakemake
+from scratch import planned, snakemake
 
 PACKAGE = "src/leap_repro"
 AFTER_EVALUATION = {"collect_model": 1, "join_results": 1, "build_model_table": 1, "build_main_table": 1}

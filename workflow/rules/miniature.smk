@@ -1,10 +1,10 @@
 # Not part of the default target: train the bundled models again from their seed, and publish a run's tables and figures.
-MINIATURE_MODELS = sorted(spec["name"] for spec in config["scales"]["miniature"]["models"].values() if "name" in spec)
+from leap_repro.miniature.architectures import ARCHITECTURES
 
 
 rule train_miniature:
     input:
-        expand("results/trained/{name}/manifest.json", name=MINIATURE_MODELS),
+        expand("results/trained/{name}/manifest.json", name=ARCHITECTURES),
 
 
 rule train_miniature_model:

@@ -3,7 +3,8 @@
 Everything that the miniature reads or asks comes from here, so one seed fixes the text, the questions and, through the
 training recipe, the models. A *fact* is (person, attribute) -> value; a *rule* sends a value to one of four classes;
 `friend` is a permutation of the people. Every third fact is *held out*: the text states it plainly, but no training
-passage asks about it, derives from it or reaches it through a friend. The test questions are about those facts only.
+passage asks about it or derives from it. The test questions are about those facts only. (A training question about a
+friend may have a held-out fact as its answer; the question itself is never one of the test's.)
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Options:
 
     steps, batch_size (sequences per step), micro_batch_size (sequences per forward), learning_rate, warmup_steps,
     beta1, beta2, tau_start/tau_end and kappa_start/kappa_end (both linear in step), density_weight (lambda 1),
-    norm_weight (lambda 2), checkpoint_every (steps), gradient_checkpointing.
+    norm_weight (lambda 2), checkpoint_every (steps).
     """
 
     steps: int = 2000
@@ -61,7 +61,6 @@ class Options:
     density_weight: float = 7.0
     norm_weight: float = 10.0
     checkpoint_every: int = 100
-    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size % self.micro_batch_size:
@@ -160,14 +159,14 @@ class MaskTrainer:
         return {
             "step": step,
             "loss_lm": loss_lm,
-            "density_relaxed": float(density),
-            "density_hard": float((self.theta > 0).float().mean()),
+            "density_relaxed": density.item(),
+            "density_hard": (self.theta > 0).float().mean().item(),
             "tau": tau,
             "kappa": kappa,
             "learning_rate": learning_rate(options, step),
-            "density_term": float(density_term),
-            "norm_term": float(norm_term),
-            "loss": loss_lm + float(density_term) + float(norm_term),
+            "density_term": density_term.item(),
+            "norm_term": norm_term.item(),
+            "loss": loss_lm + density_term.item() + norm_term.item(),
         }
 
     def _accumulate(self, masked: Tensor, step: int) -> tuple[float, Tensor]:
@@ -193,10 +192,10 @@ class MaskTrainer:
                 bar.set_postfix(loss=f"{row['loss_lm']:.3f}", density=f"{row['density_relaxed']:.3f}", refresh=False)
                 bar.update()
                 if checkpoints and (step + 1) % self.options.checkpoint_every == 0 and step + 1 < self.options.steps:
-                    self._save(checkpoints, step + 1)
+                    self._save(checkpoints)
         return self.rows
 
-    def _save(self, folder: Path, done: int) -> None:
+    def _save(self, folder: Path) -> None:
         """Write theta, Adam's moments and the log so far; the rename makes it whole or absent."""
         folder.mkdir(parents=True, exist_ok=True)
         state = self.optimizer.state[self.theta]
@@ -207,7 +206,7 @@ class MaskTrainer:
             "log": torch.tensor([[row[name] for name in LOG_COLUMNS] for row in self.rows], dtype=torch.float64),
         }
         temporary = folder / f".{STATE_FILE}.tmp"
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, {"done": str(done)})
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
         temporary.replace(folder / STATE_FILE)
 
     def _resume(self, folder: Path | None) -> int:
