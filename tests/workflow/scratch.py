@@ -1,5 +1,6 @@
 """How the workflow tests run Snakemake in a scratch copy and read its plans."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,10 @@ QUESTIONS = 6
 def snakemake(folder, *arguments, check=True):
     """Run Snakemake in `folder`; returns its output, stderr included."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     if check and done.returncode:
         logs = "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in Path(folder, "logs").rglob("*.log"))
         raise AssertionError(f"{done.stdout}\n{done.stderr}\n{logs}")
