@@ -1,0 +1,104 @@
+"""Tables from made-up results: the right rows, bold where it is best, three forms that agree."""
+
+import io
+
+import pandas as pd
+import pytest
+
+from leap_repro.aggregate.tables import main_table, model_table
+
+AVERAGES = {"dense": {0.0: 70.0}, "admm": {0.5: 60.0, 0.6: 50.0}, "leap": {0.5: 59.0, 0.6: 55.0}}
+TASKS = ("mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa", "average")
+LABELS = {"dense": "Dense", "admm": "ADMM", "leap": "LEAP"}
+
+
+def results(models=("m_1",)):
+    rows = []
+    for model in models:
+        for method, by_sparsity in AVERAGES.items():
+            for sparsity, value in by_sparsity.items():
+                cell = {"model": model, "method": method, "sparsity_target": sparsity, "seed": 0}
+                cell["sparsity_actual"] = sparsity
+                rows += [cell | {"task": task, "metric": "acc", "value": value} for task in TASKS]
+                rows += [
+                    cell | {"task": "perplexity", "metric": f"perplexity@{n}", "value": 100 / value + n}
+                    for n in (128, 64)
+                ]
+    return pd.DataFrame(rows)
+
+
+def outcomes(models=("m_1",)):
+    """LEAP is right on the same four of five questions as ADMM, and at 60 % on the fifth too."""
+    return pd.DataFrame(
+        {"model": model, "method": method, "sparsity_target": sparsity, "seed": 0, "task": task, "leaf": task}
+        | {"index": index, "correct": int(index < 4 or (method == "leap" and sparsity == 0.6))}
+        for model in models
+        for method in ("admm", "leap")
+        for sparsity in (0.5, 0.6)
+        for task in TASKS[:-1]
+        for index in range(5)
+    )
+
+
+@pytest.fixture
+def table():
+    return model_table("m_1", results(), outcomes(), LABELS)
+
+
+def test_rows_are_dense_and_then_methods_by_sparsity(table):
+    assert list(zip(table.shown["Sparsity"], table.shown["Method"], strict=True)) == [
+        ("0 %", "Dense"),
+        ("50 %", "ADMM"),
+        ("50 %", "LEAP"),
+        ("60 %", "ADMM"),
+        ("60 %", "LEAP"),
+    ]
+
+
+def test_best_is_bold_among_pruned_methods_of_a_sparsity(table):
+    assert {row for row, column in table.bold if column == "Average"} == {1, 4}
+    assert {row for row, column in table.bold if column == "PPL 64 ↓"} == {1, 4}
+
+
+def test_a_tie_is_bold_twice():
+    tied = results().assign(value=50.0)
+    bold = model_table("m_1", tied, outcomes(), LABELS).bold
+    assert {row for row, column in bold if column == "Average"} == {1, 2, 3, 4}
+
+
+def test_shorter_windows_come_first(table):
+    columns = list(table.shown.columns)
+    assert columns.index("PPL 64 ↓") < columns.index("PPL 128 ↓")
+
+
+def test_the_difference_to_admm_is_paired(table):
+    assert list(table.shown["Δ ADMM"]) == ["", "", "+0.00 ± 0.00", "", "+20.00 ± 8.16"]
+
+
+def test_csv_holds_the_unrounded_numbers(table, tmp_path):
+    table.write(tmp_path / "t")
+    numbers = pd.read_csv(tmp_path / "t.csv")
+    assert list(numbers["average"]) == [70.0, 60.0, 59.0, 50.0, 55.0]
+    assert numbers["difference_to_admm"].iloc[-1] == pytest.approx(20.0)
+
+
+def test_markdown_and_latex_show_the_same_cells(table):
+    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 5
+    assert "**55.00**" in lines[-1]
+    latex = table.latex()
+    assert latex.count(r"\\") == 1 + 5
+    assert r"\textbf{55.00}" in latex
+    assert r"60 \%" in latex
+    assert r"m\_1" in latex
+    frame = pd.read_csv(io.StringIO("\n".join(lines[:1] + lines[2:])), sep=r"\s*\|\s*", engine="python")
+    assert list(frame["Method"]) == list(table.shown["Method"])
+
+
+def test_the_main_table_averages_over_models():
+    models = ("a", "b")
+    table = main_table(results(models), outcomes(models), LABELS)
+    assert list(table.shown.columns) == ["Sparsity", "Method", "a", "b", "Mean", "Δ ADMM"]
+    assert list(table.shown["Mean"]) == ["70.00", "60.00", "59.00", "50.00", "55.00"]
+    assert table.shown["a"].iloc[0].startswith("70.00 / ")
+    assert table.shown["Δ ADMM"].iloc[-1] == "+20.00 ± 8.16"
