@@ -48,7 +48,7 @@ def result_rows(root: Path, cell: str, commit: str) -> pd.DataFrame:
     row = keys | {
         "scale": root.name,
         "revision": model.facts["revision"],
-        "pattern": "dense" if facts["kept"] == facts["prunable"] else "unstructured",
+        "pattern": "dense" if facts["kept"] == facts["prunable"] else facts["pattern"],
         "sparsity_actual": 1 - facts["kept"] / facts["prunable"],
         "nonzero": facts["kept"],
         "prunable": facts["prunable"],

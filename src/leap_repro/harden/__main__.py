@@ -56,7 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
     masks = harden_logits(kinds["logits"], sparsity, arguments.rule) if learned else kinds["keep"]
     if not masks:
         raise UserError(f"{arguments.pruned} holds neither masks nor logits")
-    scope = "tensor" if not learned else {"exact": "global", "threshold": "none"}[arguments.rule]
+    scope = "none" if learned and arguments.rule == "threshold" else pruned.facts["budget_scope"]
     rows = tensor_rows(masks)
     check_budget(arguments.cell, {row["tensor"]: (row["kept"], row["numel"]) for row in rows}, sparsity, scope)
     origin = provenance(("leap_repro.harden.__main__",), {"rule": arguments.rule}, {"pruned": pruned})
@@ -69,6 +69,7 @@ def main(arguments: argparse.Namespace) -> None:
             "sparsity": pruned.facts["sparsity"],
             "seed": pruned.facts["seed"],
             "tokens_sha256": pruned.facts["tokens_sha256"],
+            "pattern": pruned.facts["pattern"],
             "budget_scope": scope,
             "rule": arguments.rule if learned else "as pruned",
             "kept": sum(row["kept"] for row in rows),

@@ -83,7 +83,7 @@ def main(arguments: argparse.Namespace) -> None:
     with writing(arguments.output, origin) as (payload, facts):
         save_file({name: tensor.contiguous() for name, tensor in cell.tensors.items()}, payload / "pruned.safetensors")
         pq.write_table(pa.Table.from_pylist(cell.log), payload / "log.parquet")
-        facts |= {
+        facts |= cell.facts | {
             "sparsity": arguments.sparsity,
             "seed": arguments.seed,
             "tokens_sha256": sources["tokens"].facts["ids_sha256"] if arguments.tokens else None,

@@ -6,7 +6,7 @@ config may set, and `prune_cell(job)`. Nothing else knows a method, so a new one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,13 @@ class Job:
 @dataclass(frozen=True)
 class PrunedCell:
     """`tensors` are "<name>.keep" (bool) and "<name>.values" if the method moves weights, or "<name>.logits";
-    `log` has one row per tensor (layer-wise) or per step (learned)."""
+    `log` has one row per tensor (layer-wise) or per step (learned); `facts` go into the manifest; harden obeys them:
+
+    * `pattern`: "unstructured", or "n:m" where every m consecutive inputs keep m - n, or "tiles" (dense or 2:4);
+    * `budget_scope`: what keeps its share exactly: every "tensor", all together ("global"), the nearest number of
+      "tiles", or "none" (an as-released rounding: the counts are recorded, nothing is promised).
+    """
 
     tensors: dict[str, Tensor]
     log: list[dict[str, Any]]
+    facts: dict[str, Any] = field(default_factory=lambda: {"pattern": "unstructured", "budget_scope": "tensor"})

@@ -29,4 +29,5 @@ def prune_cell(job: Job) -> PrunedCell:
     trainer = MaskTrainer(job.model, job.required_tokens(), theta, float(1 - job.sparsity), job.options, job.seed)
     log = trainer.run(job.checkpoints)
     logits = trainer.weights.split(trainer.theta.detach().cpu())
-    return PrunedCell({f"{name}.logits": matrix.contiguous() for name, matrix in logits.items()}, log)
+    tensors = {f"{name}.logits": matrix.contiguous() for name, matrix in logits.items()}
+    return PrunedCell(tensors, log, {"pattern": "unstructured", "budget_scope": "global"})
