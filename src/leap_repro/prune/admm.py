@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
-from leap_repro.prune.cholesky import inverse_spd
+from leap_repro.prune.cholesky import factor_damped
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise import prune_layers
@@ -59,13 +59,10 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
     """Twenty ADMM iterations on the column-normalised problem; the result is Z of the last mask, scaled back."""
     scale = layer.statistics.column_norms + 1e-8
     gram = layer.statistics.gram / torch.outer(scale, scale)
-    gram.diagonal().add_(options.damping * gram.diagonal().mean())
+    factored = factor_damped(gram, layer.name, options.damping, shift=options.rho)
     v_IO = (layer.weight * scale).T
-    target_IO = gram @ v_IO
-    gram.diagonal().add_(options.rho)
-    inverse = inverse_spd(gram, layer.name)
-    keep, z_IO = _iterate(v_IO, target_IO, inverse, layer.sparsity, options)
-    return PrunedLayer(keep.T.contiguous(), (z_IO.T / scale).contiguous())
+    keep, z_IO = _iterate(v_IO, gram @ v_IO, factored.inverse(), layer.sparsity, options)
+    return PrunedLayer(keep.T.contiguous(), (z_IO.T / scale).contiguous(), {"dampings": factored.dampings})
 
 
 def _iterate(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +24,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class PrunedLayer:
-    """A keep-mask [out, in] (bool) and, if the method moves weights, their new values (float32, zero where dropped)."""
+    """A keep-mask [out, in] (bool) and, if the method moves weights, their new values (float32, zero where dropped).
+
+    `log` holds further columns of the matrix's row in the log, the same ones for every matrix of a method. Columns
+    whose names end in "dampings" hold all dampings that a Cholesky factor was tried with (`cholesky.py`); raised ones
+    also go into the manifest.
+    """
 
     keep: Tensor
     values: Tensor | None = None
+    log: dict[str, Any] = field(default_factory=dict)

@@ -98,4 +98,8 @@ def _prune_linear(
             "numel": weight.numel(),
             "relative_error": error,
         }
+        | pruned.log
     )
+    raised = {column: tried for column, tried in pruned.log.items() if column.endswith("dampings") and len(tried) > 1}
+    if raised:
+        cell.facts.setdefault("raised_dampings", {})[linear.name] = raised

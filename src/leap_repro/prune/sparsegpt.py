@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.budget import dropped
-from leap_repro.prune.cholesky import upper_factor_of_inverse
+from leap_repro.prune.cholesky import fill_dead_inputs, upper_factor_of_inverse
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise import prune_layers
@@ -35,7 +35,8 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
     """Prune block after block of columns; the budget of columns 0..b is round(s * out * b), so the total is exact."""
     weight = layer.weight.clone()
     rows, columns = weight.shape
-    factor = upper_factor_of_inverse(damped_hessian(layer.statistics.hessian, weight, options.damping), layer.name)
+    hessian = fill_dead_inputs(layer.statistics.hessian, weight)
+    factor, dampings = upper_factor_of_inverse(hessian, layer.name, options.damping)
     keep = torch.ones_like(weight, dtype=torch.bool)
     for start in range(0, columns, options.block_size):
         stop = min(start + options.block_size, columns)
@@ -43,19 +44,7 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
         diagonal = factor.diagonal()[start:stop]
         keep[:, start:stop] = drop_smallest((weight[:, start:stop] / diagonal).square(), count)
         prune_columns(weight, keep, factor, start, stop)
-    return PrunedLayer(keep, weight)
-
-
-def damped_hessian(hessian: Tensor, weight: Tensor, damping: float) -> Tensor:
-    """H with damping on its diagonal; dead inputs (H_jj = 0) get H_jj = 1 and their weights are set to zero, in place.
-
-    Damping is a share of the mean diagonal with the dead inputs' ones counted in, as in the reference.
-    """
-    dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1.0
-    weight[:, dead] = 0.0
-    hessian.diagonal().add_(damping * hessian.diagonal().mean())
-    return hessian
+    return PrunedLayer(keep, weight, {"dampings": dampings})
 
 
 def prune_columns(weight: Tensor, keep: Tensor, factor: Tensor, start: int, stop: int) -> None:
