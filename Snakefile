@@ -21,6 +21,7 @@ include: "workflow/rules/miniature.smk"
 
 localrules:
     all,
+    extended,
     train_miniature,
 
 
@@ -28,3 +29,9 @@ rule all:
     default_target: True
     input:
         targets(),
+
+
+rule extended:
+    input:
+        targets(),
+        targets("extended/"),

@@ -43,6 +43,7 @@ class Method:
     warm_start: str | None
     hardening: str
     sparsities: tuple[str, ...]
+    variant_of: str | None
 
     @property
     def tokens(self) -> str | None:
@@ -75,12 +76,16 @@ class Study:
     def models(self) -> dict[str, dict[str, Any]]:
         return self.settings["models"]
 
-    def cells(self, model: str | None = None) -> list[Cell]:
-        """Every cell of the grid, or of one model, in the order in which tables show them."""
+    def grid_methods(self, extended: bool = False) -> list[str]:
+        """The methods of the default grid; `extended` adds the variants and as-released switches."""
+        return self.settings["methods"] + (self.settings.get("extended", []) if extended else [])
+
+    def cells(self, model: str | None = None, extended: bool = False) -> list[Cell]:
+        """Every cell of the default or the extended grid, or of one model, in the order in which tables show them."""
         return [
             Cell(name, method, sparsity, seed)
             for name in ([model] if model else self.models)
-            for method in self.settings["methods"]
+            for method in self.grid_methods(extended)
             for sparsity in self.methods[method].sparsities
             for seed in self.settings["seeds"]
         ]
@@ -144,6 +149,7 @@ def _method(name: str, line: dict[str, Any], settings: dict[str, Any]) -> Method
         warm_start=line.get("warm_start"),
         hardening=line.get("hardening", "exact"),
         sparsities=tuple(_decimal(value) for value in sparsities),
+        variant_of=line.get("variant_of"),
     )
 
 
@@ -154,10 +160,12 @@ def _decimal(value: float) -> str:
 
 
 def _name_errors(settings: dict[str, Any], known: set[str]) -> Iterator[str]:
-    for key in ("methods", "options"):
+    for key in ("methods", "extended", "options"):
         for name in settings.get(key, []):
             if name not in known:
                 yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
+    for name in set(settings["methods"]) & set(settings.get("extended", [])):
+        yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
 
 
 def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterator[str]:
@@ -167,7 +175,9 @@ def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterat
             yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
         if start and not set(method.sparsities) <= set(start.sparsities):
             yield f"methods.{name}.warm_start is {method.warm_start!r}, which does not run at every sparsity of {name}"
-        if method.tokens == "mask_training" and name in settings["methods"]:
+        if method.variant_of and method.variant_of not in methods:
+            yield f"methods.{name}.variant_of is {method.variant_of!r}; it must be one of {sorted(methods)}"
+        if method.tokens == "mask_training" and name in settings["methods"] + settings.get("extended", []):
             for part in (settings["data"], settings):
                 if "mask_training" not in part:
                     yield f"methods.{name} is learned and needs mask_training under the scale and under its data"

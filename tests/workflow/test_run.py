@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from scratch import planned, snakemake
 
 CELLS = {("dense", 0.0), ("wanda", 0.5), ("admm", 0.5), ("leap", 0.5)}
 TASKS = {"mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa", "average"}
@@ -37,7 +38,7 @@ def test_the_budget_is_met_to_the_weight(results):
 
 
 @pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
-@pytest.mark.parametrize("table", ["main", "mini", "time"])
+@pytest.mark.parametrize("table", ["main", "mini", "time", "published"])
 def test_every_table_is_written_in_three_forms(finished, table, suffix):
     assert (finished / f"results/tiny/tables/{table}.{suffix}").read_text().strip()
 
@@ -73,3 +74,16 @@ def test_the_time_table_counts_every_job(finished):
     times = pd.read_csv(finished / "results/tiny/tables/time.csv")
     assert times.loc[times["stage"] == "prune", "jobs"].sum() == len(CELLS)
     assert times.loc[times["stage"] == "evaluate", "jobs"].sum() == len(CELLS)
+
+
+def test_the_extended_target_adds_the_variants_and_leaves_the_default_tables_alone(checkout):
+    before = (checkout / "results/tiny/tables/main.md").read_bytes()
+    snakemake(checkout, "extended")
+    assert (checkout / "results/tiny/tables/main.md").read_bytes() == before
+    extended = pd.read_parquet(checkout / "results/tiny/extended/results.parquet")
+    assert set(zip(extended["method"], extended["sparsity_target"], strict=True)) == {*CELLS, ("admm-as-released", 0.5)}
+    variants = pd.read_csv(checkout / "results/tiny/extended/tables/variants.csv")
+    assert list(variants["method"]) == ["admm-as-released"]
+    averages = extended[extended["task"] == "average"].set_index("method")["value"]
+    assert variants["difference"].iloc[0] == pytest.approx(averages["admm-as-released"] - averages["admm"])
+    assert planned(checkout) == {}

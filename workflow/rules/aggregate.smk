@@ -1,24 +1,24 @@
 # Per model first and then together, so that one model's table needs that model only and no command line grows with
-# the whole grid.
+# the whole grid. {grid} is empty for the default grid and "extended/" for the one with variants.
 rule collect_model:
     input:
-        lambda w: evaluated(manifest, w.model),
-        lambda w: evaluated(payload, w.model),
+        lambda w: evaluated(manifest, w),
+        lambda w: evaluated(payload, w),
         lambda w: [manifest(f"calibration/{w.model}/calibration/{seed}") for seed in STUDY.settings["seeds"]],
         model=manifest("models/{model}"),
     output:
-        manifest=f"{ROOT}/aggregate/{{model}}/manifest.json",
-        provenance=f"{ROOT}/aggregate/{{model}}/provenance.json",
-        payload=directory(f"{ROOT}/aggregate/{{model}}/payload"),
+        manifest=f"{ROOT}/{{grid}}aggregate/{{model}}/manifest.json",
+        provenance=f"{ROOT}/{{grid}}aggregate/{{model}}/provenance.json",
+        payload=directory(f"{ROOT}/{{grid}}aggregate/{{model}}/payload"),
     log:
-        f"{LOGS}/aggregate/{{model}}.log",
+        f"{LOGS}/{{grid}}aggregate/{{model}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/aggregate/{{model}}.tsv"
+        f"{ROOT}/benchmarks/{{grid}}aggregate/{{model}}.tsv"
     conda:
         "../../envs/cpu.yaml"
     params:
         root=lambda w: ROOT,
-        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model)),
+        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, extended=bool(w.grid))),
         code=code("aggregate.collect"),
     message:
         "Collecting the results of {wildcards.model}"
@@ -29,16 +29,16 @@ rule collect_model:
 
 rule join_results:
     input:
-        [manifest(f"aggregate/{model}") for model in STUDY.models],
-        [payload(f"aggregate/{model}") for model in STUDY.models],
+        collected(manifest),
+        collected(payload),
     output:
-        f"{ROOT}/results.parquet",
+        f"{ROOT}/{{grid}}results.parquet",
     log:
-        f"{LOGS}/aggregate/join.log",
+        f"{LOGS}/{{grid}}aggregate/join.log",
     conda:
         "../../envs/cpu.yaml"
     params:
-        root=lambda w: ROOT,
+        root=grid_root,
         models=" ".join(STUDY.models),
         code=code("aggregate.join"),
     message:
@@ -49,62 +49,69 @@ rule join_results:
 
 rule build_model_table:
     input:
-        manifest("aggregate/{model}"),
-        payload("aggregate/{model}"),
+        manifest("{grid}aggregate/{model}"),
+        payload("{grid}aggregate/{model}"),
     output:
         tables("{model}"),
     log:
-        f"{LOGS}/aggregate/table-{{model}}.log",
+        f"{LOGS}/{{grid}}aggregate/table-{{model}}.log",
     wildcard_constraints:
         model="|".join(map(re.escape, STUDY.models)),
     conda:
         "../../envs/cpu.yaml"
     params:
-        root=lambda w: ROOT,
-        labels=as_json({name: method.label for name, method in STUDY.methods.items()}),
+        root=grid_root,
+        methods=method_facts,
         code=code("aggregate.tables"),
     message:
         "Building the table of {wildcards.model}"
     shell:
-        "python -m leap_repro.aggregate.tables --root {params.root} --models {wildcards.model} --labels {params.labels:q}"
-        " --output {params.root}/tables/{wildcards.model} 2> {log}"
+        "python -m leap_repro.aggregate.tables model --root {params.root} --models {wildcards.model}"
+        " --methods {params.methods:q} --output {params.root}/tables/{wildcards.model} 2> {log}"
 
 
-rule build_main_table:
+rule build_study_table:
     input:
-        [manifest(f"aggregate/{model}") for model in STUDY.models],
-        [payload(f"aggregate/{model}") for model in STUDY.models],
+        collected(manifest),
+        collected(payload),
     output:
-        tables("main"),
+        tables("{table}"),
     log:
-        f"{LOGS}/aggregate/table-main.log",
+        f"{LOGS}/{{grid}}aggregate/table-{{table}}.log",
+    wildcard_constraints:
+        table="main|variants|published",
     conda:
         "../../envs/cpu.yaml"
     params:
-        root=lambda w: ROOT,
+        root=grid_root,
         models=" ".join(STUDY.models),
-        labels=as_json({name: method.label for name, method in STUDY.methods.items()}),
+        methods=method_facts,
+        stands_for=as_json({name: model.get("stands_for") for name, model in STUDY.models.items()}),
         code=code("aggregate.tables"),
     message:
-        "Building the main table"
+        "Building the table {wildcards.table}"
     shell:
-        "python -m leap_repro.aggregate.tables --root {params.root} --models {params.models} --main --labels {params.labels:q}"
-        " --output {params.root}/tables/main 2> {log}"
+        "python -m leap_repro.aggregate.tables {wildcards.table} --root {params.root} --models {params.models}"
+        " --methods {params.methods:q} --stands-for {params.stands_for:q}"
+        " --output {params.root}/tables/{wildcards.table} 2> {log}"
 
 
 rule build_time_table:
     input:
-        cell_benchmarks(),
+        cell_benchmarks,
     output:
         tables("time"),
     log:
-        f"{LOGS}/aggregate/table-time.log",
+        f"{LOGS}/{{grid}}aggregate/table-time.log",
     conda:
         "../../envs/cpu.yaml"
     params:
-        root=lambda w: ROOT,
+        benchmarks=lambda w: f"{ROOT}/benchmarks",
+        root=grid_root,
+        methods=lambda w: " ".join(STUDY.grid_methods(extended=bool(w.grid))),
         code=code("aggregate.times"),
     message:
         "Summing up where the time went"
     shell:
-        "python -m leap_repro.aggregate.times --root {params.root} --output {params.root}/tables/time 2> {log}"
+        "python -m leap_repro.aggregate.times --benchmarks {params.benchmarks} --methods {params.methods}"
+        " --output {params.root}/tables/time 2> {log}"

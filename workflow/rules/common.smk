@@ -30,6 +30,7 @@ wildcard_constraints:
     sparsity=r"[0-9.]+",
     seed=r"[0-9]+",
     role=r"[a-z_]+",
+    grid=r"(extended/)?",
 
 
 def manifest(folder):
@@ -52,17 +53,21 @@ def as_json(value):
     return json.dumps(value, sort_keys=True)
 
 
-def tables(*names):
-    return expand(f"{ROOT}/tables/{{name}}.{{suffix}}", name=names, suffix=("md", "csv", "tex"))
+def tables(*names, grid="{{grid}}"):
+    return expand(f"{ROOT}/{grid}tables/{{name}}.{{suffix}}", name=names, suffix=("md", "csv", "tex"))
 
 
-def figures(*names):
-    return expand(f"{ROOT}/figures/{{name}}.{{suffix}}", name=names, suffix=("png", "pdf", "csv"))
+def figures(*names, grid="{{grid}}"):
+    return expand(f"{ROOT}/{grid}figures/{{name}}.{{suffix}}", name=names, suffix=("png", "pdf", "csv"))
 
 
-def targets():
-    """All that the chosen scale's configuration asks for."""
-    return [f"{ROOT}/results.parquet", *tables("main", "time", *STUDY.models), *figures("density", "accuracy")]
+def targets(grid=""):
+    """All that the chosen scale's configuration asks for, of the default grid or of the one in `extended/`."""
+    return [
+        f"{ROOT}/{grid}results.parquet",
+        *tables("main", "time", "published", *STUDY.models, *(["variants"] if grid else []), grid=grid),
+        *figures("density", "accuracy", grid=grid),
+    ]
 
 
 def model_files(model):
@@ -82,16 +87,32 @@ def prune_sources(w):
     return folders
 
 
-def evaluated(place, model):
+def evaluated(place, w):
     """What the cells of one model left behind: the files of every stage that a result row is traced to."""
-    cells = STUDY.cells(model)
+    cells = STUDY.cells(w.model, extended=bool(w.grid))
     return [place(f"{stage}/{cell.path}") for cell in cells for stage in ("harden", "evaluate")]
 
 
-def cell_benchmarks():
+def collected(place):
+    """The collected results of every model of a grid."""
+    return [place(f"{{grid}}aggregate/{model}") for model in STUDY.models]
+
+
+def method_facts(w):
+    """What tables and figures need to know of a grid's methods besides their results."""
+    methods = [STUDY.methods[name] for name in STUDY.grid_methods(extended=bool(w.grid))]
+    return as_json({method.name: {"label": method.label, "variant_of": method.variant_of} for method in methods})
+
+
+def grid_root(w):
+    """Where a grid's own results lie."""
+    return f"{ROOT}/{w.grid}".rstrip("/")
+
+
+def cell_benchmarks(w):
     """The benchmark file of every job of the grid that has one, by stage and cell."""
     return [
         f"{ROOT}/benchmarks/{stage}/{cell.path}.tsv"
-        for cell in STUDY.cells()
+        for cell in STUDY.cells(extended=bool(w.grid))
         for stage in ("prune", "harden", "evaluate")
     ]

@@ -1,24 +1,24 @@
 rule plot_figure:
     input:
-        [manifest(f"aggregate/{model}") for model in STUDY.models],
-        [payload(f"aggregate/{model}") for model in STUDY.models],
+        collected(manifest),
+        collected(payload),
     output:
         figures("{figure}"),
     log:
-        f"{LOGS}/figures/{{figure}}.log",
+        f"{LOGS}/{{grid}}figures/{{figure}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/figures/{{figure}}.tsv"
+        f"{ROOT}/benchmarks/{{grid}}figures/{{figure}}.tsv"
     wildcard_constraints:
         figure="density|accuracy",
     conda:
         "../../envs/cpu.yaml"
     params:
-        root=lambda w: ROOT,
+        root=grid_root,
         models=" ".join(STUDY.models),
-        labels=as_json({name: method.label for name, method in STUDY.methods.items()}),
+        methods=method_facts,
         code=lambda w: code(f"figures.{w.figure}"),
     message:
         "Plotting {wildcards.figure}"
     shell:
         "python -m leap_repro.figures.{wildcards.figure} --root {params.root} --models {params.models}"
-        " --labels {params.labels:q} --output {params.root}/figures/{wildcards.figure} 2> {log}"
+        " --methods {params.methods:q} --output {params.root}/figures/{wildcards.figure} 2> {log}"

@@ -11,17 +11,24 @@ from leap_repro.aggregate.render import Table
 from leap_repro.cli import run_stage
 
 STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
+OF_CELLS = ("prune", "harden", "evaluate")
 PER_METHOD = ("prune",)
 
 
-def read_benchmarks(folder: Path) -> pd.DataFrame:
-    """One row per job: stage, method (of prune jobs), seconds on the clock and of CPU, peak memory in MB."""
+def read_benchmarks(folder: Path, methods: list[str]) -> pd.DataFrame:
+    """One row per job, those of cells only if their method is one of `methods`.
+
+    Columns: stage, method (of prune jobs), seconds on the clock, peak memory in MB.
+    """
     rows = []
     for stage in STAGES:
         for path in sorted((folder / stage).rglob("*.tsv")):
+            method = path.relative_to(folder / stage).parts[1] if stage in OF_CELLS else ""
+            if method and method not in methods:
+                continue
             line = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
-            method = path.relative_to(folder / stage).parts[1] if stage in PER_METHOD else ""
-            rows.append({"stage": stage, "method": method, "seconds": line["s"], "memory": line["max_rss"]})
+            shown = method if stage in PER_METHOD else ""
+            rows.append({"stage": stage, "method": shown, "seconds": line["s"], "memory": line["max_rss"]})
     return pd.DataFrame(rows)
 
 
@@ -48,14 +55,15 @@ def time_table(jobs: pd.DataFrame) -> Table:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Read the benchmark files under the results folder and write the table."""
-    time_table(read_benchmarks(arguments.root / "benchmarks")).write(arguments.output)
+    """Read the benchmark files and write the table."""
+    time_table(read_benchmarks(arguments.benchmarks, arguments.methods)).write(arguments.output)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.times", description=__doc__)
-    parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
+    parser.add_argument("--benchmarks", required=True, type=Path, help="folder of Snakemake's benchmark files")
+    parser.add_argument("--methods", required=True, nargs="+", help="the methods whose cells count")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser
 

@@ -6,7 +6,6 @@ Every point is a hardened mask, never a relaxed one.
 from __future__ import annotations
 
 import argparse
-import json
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -28,27 +27,27 @@ def averages(results: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([means, mean], ignore_index=True)[["model", "method", "sparsity_target", "value"]]
 
 
-def plot(data: pd.DataFrame, labels: dict[str, str]) -> Figure:
+def plot(data: pd.DataFrame, methods: dict[str, dict]) -> Figure:
     """One panel per model and one for their mean; every curve starts at the dense model."""
     models = list(dict.fromkeys(data["model"]))
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.25 * rows + 0.4), squeeze=False)
-    methods = [method for method in dict.fromkeys(data["method"]) if method != DENSE]
+    names = [method for method in dict.fromkeys(data["method"]) if method != DENSE]
     for axis, model in zip(axes.flat, models, strict=False):
         panel = data[data["model"] == model]
         dense = panel[panel["method"] == DENSE]
-        for series, method in zip(SERIES * 3, methods, strict=False):
+        for series, method in zip(SERIES * 3, names, strict=False):
             curve = pd.concat([dense, panel[panel["method"] == method]]).sort_values("sparsity_target")
-            axis.plot(100 * curve["sparsity_target"], curve["value"], label=labels.get(method, method), **series)
+            axis.plot(100 * curve["sparsity_target"], curve["value"], label=methods[method]["label"], **series)
         axis.set_title(model, fontsize=8.5, fontweight="bold" if model == MEAN else None)
         axis.set_xlabel("Sparsity (%)")
     for axis in axes.flat[len(models) :]:
         axis.set_visible(False)
     for row in axes:
         row[0].set_ylabel("Average accuracy (%)\nhardened masks")
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(handles))
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     figure.set_layout_engine("constrained")
     return figure
 
@@ -57,7 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Read the results, plot, save."""
     use_style()
     data = averages(read_models(arguments.root, arguments.models, RESULTS))
-    save(plot(data, json.loads(arguments.labels)), data, arguments.output)
+    save(plot(data, arguments.methods), data, arguments.output)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from leap_repro.cli import json_argument
+
 # Okabe and Ito's palette, each colour with its own marker and dash, so that no reading rests on colour alone.
 SERIES = (
     {"color": "#D55E00", "marker": "o", "linestyle": "-"},
@@ -56,8 +58,8 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
 def figure_parser(module: str, description: str | None) -> argparse.ArgumentParser:
     """The arguments that every figure's command takes."""
     parser = argparse.ArgumentParser(prog=f"python -m leap_repro.figures.{module}", description=description)
-    parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
+    parser.add_argument("--root", required=True, type=Path, help="results folder of a scale, or its extended grid's")
     parser.add_argument("--models", required=True, nargs="+")
-    parser.add_argument("--labels", default="{}", help="JSON, {method: how figures call it}")
+    parser.add_argument("--methods", required=True, type=json_argument, help='{method: {"label": how figures call it}}')
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser

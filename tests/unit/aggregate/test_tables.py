@@ -9,7 +9,10 @@ from leap_repro.aggregate.tables import main_table, model_table
 
 AVERAGES = {"dense": {0.0: 70.0}, "admm": {0.5: 60.0, 0.6: 50.0}, "leap": {0.5: 59.0, 0.6: 55.0}}
 TASKS = ("mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa", "average")
-LABELS = {"dense": "Dense", "admm": "ADMM", "leap": "LEAP"}
+METHODS = {
+    name: {"label": label, "variant_of": None}
+    for name, label in (("dense", "Dense"), ("admm", "ADMM"), ("leap", "LEAP"))
+}
 
 
 def results(models=("m_1",)):
@@ -42,7 +45,7 @@ def outcomes(models=("m_1",)):
 
 @pytest.fixture
 def table():
-    return model_table("m_1", results(), outcomes(), LABELS)
+    return model_table("m_1", results(), outcomes(), METHODS)
 
 
 def test_rows_are_dense_and_then_methods_by_sparsity(table):
@@ -62,7 +65,7 @@ def test_best_is_bold_among_pruned_methods_of_a_sparsity(table):
 
 def test_a_tie_is_bold_twice():
     tied = results().assign(value=50.0)
-    bold = model_table("m_1", tied, outcomes(), LABELS).bold
+    bold = model_table("m_1", tied, outcomes(), METHODS).bold
     assert {row for row, column in bold if column == "Average"} == {1, 2, 3, 4}
 
 
@@ -97,7 +100,7 @@ def test_markdown_and_latex_show_the_same_cells(table):
 
 def test_the_main_table_averages_over_models():
     models = ("a", "b")
-    table = main_table(results(models), outcomes(models), LABELS)
+    table = main_table(results(models), outcomes(models), METHODS)
     assert list(table.shown.columns) == ["Sparsity", "Method", "a", "b", "Mean", "Δ ADMM"]
     assert list(table.shown["Mean"]) == ["70.00", "60.00", "59.00", "50.00", "55.00"]
     assert table.shown["a"].iloc[0].startswith("70.00 / ")

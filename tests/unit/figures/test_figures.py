@@ -44,6 +44,9 @@ def test_density_without_leap_is_refused():
         density.block_densities(BLOCKS[BLOCKS["method"] == "wanda"])
 
 
+METHODS = {name: {"label": name.upper()} for name in ("admm", "leap")}
+
+
 def averages():
     rows = [
         {"model": model, "method": method, "sparsity_target": sparsity, "value": value + offset}
@@ -62,7 +65,7 @@ def test_accuracy_adds_the_mean_of_the_models():
 
 
 def test_every_curve_starts_at_the_dense_model():
-    figure = accuracy.plot(averages(), {"admm": "ADMM"})
+    figure = accuracy.plot(averages(), METHODS)
     for line in figure.axes[0].lines:
         assert (line.get_xdata()[0], line.get_ydata()[0]) == (0.0, 70.0)
     assert "hardened masks" in words(figure)
@@ -77,6 +80,6 @@ def test_the_same_figure_is_saved_to_the_same_bytes(tmp_path):
     use_style()
     data = averages()
     for name in ("one", "two"):
-        save(accuracy.plot(data, {}), data, tmp_path / name)
+        save(accuracy.plot(data, METHODS), data, tmp_path / name)
     for suffix in ("png", "pdf", "csv"):
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()

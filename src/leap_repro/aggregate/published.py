@@ -1,0 +1,131 @@
+"""Our numbers beside the published ones, never mixed: each keeps its own column and the published ones their source.
+
+`data/published_results.csv` holds every published number that could be found (model, method, pattern, sparsity, task,
+metric, value, window length or note, source). A miniature stands for a model but is not one: only the signs and the
+orderings of differences compare, so the table shows differences and whether their signs agree.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from leap_repro.aggregate.layout import (
+    DENSE,
+    REFERENCE,
+    Methods,
+    format_difference,
+    format_perplexity,
+    format_sparsity,
+    wide,
+)
+from leap_repro.aggregate.render import Table
+from leap_repro.aggregate.statistics import paired_difference
+
+PUBLISHED = Path(__file__).parent / "data" / "published_results.csv"
+KEY = ["source", "model", "method", "pattern", "sparsity"]
+PATTERNS = {"tiles": "dense/2:4"}
+REFERENCES = {"Dense": DENSE, "ADMM": REFERENCE}
+
+
+def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
+    """One row per published cell (KEY): `average` over the six tasks in percent, `perplexity` and its `length`."""
+    rows = pd.read_csv(path, dtype={"seqlen_or_note": str})
+    average = rows[rows["task"] == "average_6"].set_index(KEY)["value"].rename("average")
+    perplexity = rows[rows["metric"] == "perplexity"].set_index(KEY)
+    perplexity = perplexity[["value", "seqlen_or_note"]].set_axis(["perplexity", "length"], axis=1)
+    return average.to_frame().join(perplexity).reset_index()
+
+
+def published_table(
+    results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods, stands_for: dict[str, str | None]
+) -> Table:
+    """A row per published pruned cell that this grid also ran, matched by label, pattern and sparsity.
+
+    `stands_for` maps our models to the published names. Differences are taken within a source, to its own Dense and
+    ADMM rows; ours are paired over questions.
+    """
+    published = read_published()
+    patterns = results.groupby(["model", "method"])["pattern"].first()
+    frame = wide(results)
+    rows = []
+    for row in frame[frame["sparsity_target"] > 0].itertuples():
+        if methods[row.method]["variant_of"]:
+            continue  # the published rows are the methods', not their variants'
+        theirs = published[
+            (published["model"] == stands_for.get(row.model))
+            & (published["method"] == methods[row.method]["label"].split(" (")[0])
+            & (published["pattern"] == PATTERNS.get(patterns[row.model, row.method], patterns[row.model, row.method]))
+            & (published["sparsity"] == row.sparsity_target)
+        ]
+        rows += [_row(cell, row, published, frame, outcomes) for cell in theirs.itertuples()]
+    columns = ["model", "stands_for", "sparsity", "method", "pattern", "published_average", "average"]
+    columns += [
+        f"{kind}{name}" for name in REFERENCES.values() for kind in ("published_minus_", "minus_", "stderr_minus_")
+    ]
+    numbers = pd.DataFrame(rows, columns=[*columns, "published_perplexity", "published_length", "source"])
+    return Table(_caption(numbers), _shown(numbers, methods), numbers, notes=NOTES)
+
+
+def _row(cell: tuple, ours: tuple, published: pd.DataFrame, frame: pd.DataFrame, outcomes: pd.DataFrame) -> list:
+    numbers = [ours.model, cell.model, cell.sparsity, ours.method, cell.pattern, cell.average, ours.average]
+    peers = published[(published["source"] == cell.source) & (published["model"] == cell.model)]
+    for label, name in REFERENCES.items():
+        reference = peers[(peers["method"] == label) & peers["sparsity"].isin([0, cell.sparsity])]
+        theirs = cell.average - reference["average"].iloc[0] if len(reference) and cell.method != label else math.nan
+        numbers += [theirs, *_our_difference(ours, name, frame, outcomes)]
+    return [*numbers, cell.perplexity, cell.length, cell.source]
+
+
+def _our_difference(ours: tuple, reference: str, frame: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[float, float]:
+    """(our average minus the reference's on the same model, standard error), NaN where there is nothing to compare."""
+    if ours.method == reference:
+        return math.nan, math.nan
+    own = outcomes[outcomes["model"] == ours.model]
+    sparsity = own["method"].map({ours.method: ours.sparsity_target, reference: ours.sparsity_target} | {DENSE: 0.0})
+    return paired_difference(own[own["sparsity_target"] == sparsity], ours.method, reference)
+
+
+def signs(numbers: pd.DataFrame, reference: str) -> tuple[int, int]:
+    """(differences to `reference` whose sign is the published one's, differences that both have)."""
+    both = numbers.dropna(subset=[f"published_minus_{reference}", f"minus_{reference}"])
+    same = (both[f"published_minus_{reference}"] > 0) == (both[f"minus_{reference}"] > 0)
+    return int(same.sum()), len(both)
+
+
+def _caption(numbers: pd.DataFrame) -> str:
+    parts = [
+        "{} of {} differences to {} have the published sign".format(*signs(numbers, name), label)
+        for label, name in REFERENCES.items()
+    ]
+    return "Beside the published numbers, hardened masks: " + "; ".join(parts)
+
+
+def _shown(numbers: pd.DataFrame, methods: Methods) -> pd.DataFrame:
+    shown = pd.DataFrame({"Published model": numbers["stands_for"], "Ours": numbers["model"]})
+    shown["Sparsity"] = numbers["sparsity"].map(format_sparsity)
+    shown["Method"] = [methods[name]["label"] for name in numbers["method"]]
+    shown["Published average"] = numbers["published_average"].map("{:.2f}".format)
+    shown["Our average"] = numbers["average"].map("{:.2f}".format)
+    for label, name in REFERENCES.items():
+        shown[f"Published Δ {label}"] = [_signed(value) for value in numbers[f"published_minus_{name}"]]
+        pairs = zip(numbers[f"minus_{name}"], numbers[f"stderr_minus_{name}"], strict=True)
+        shown[f"Our Δ {label}"] = [format_difference(*pair) for pair in pairs]
+    lengths = numbers["published_length"].fillna("")
+    ppl = [format_perplexity(value) for value in numbers["published_perplexity"]]
+    shown["Published PPL (length)"] = [f"{value} ({length})" for value, length in zip(ppl, lengths, strict=True)]
+    shown["Source"] = numbers["source"]
+    return shown
+
+
+def _signed(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+NOTES = (
+    "Average: six zero-shot tasks, in percent. Δ: difference in points within a source, or within our run (± standard "
+    "error, paired over questions). A miniature stands for the published model and is not it: compare signs and "
+    "orderings, never values. Published perplexities are WikiText-2's, the window length as its source states it."
+)
