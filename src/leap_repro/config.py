@@ -14,6 +14,7 @@ import yaml
 
 from leap_repro.budget import parse_sparsity
 from leap_repro.errors import UserError
+from leap_repro.patterns import UNSTRUCTURED, parse_pattern
 
 Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
@@ -170,6 +171,7 @@ def _name_errors(settings: dict[str, Any], known: set[str]) -> Iterator[str]:
 
 def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterator[str]:
     for name, method in methods.items():
+        yield from _pattern_errors(name, method)
         start = methods.get(method.warm_start) if method.warm_start else None
         if method.warm_start and (start is None or start.tokens == "mask_training"):
             yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
@@ -181,3 +183,17 @@ def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterat
             for part in (settings["data"], settings):
                 if "mask_training" not in part:
                     yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+
+
+def _pattern_errors(name: str, method: Method) -> Iterator[str]:
+    """An N:M mask has one sparsity; blocks of columns must hold whole groups."""
+    pattern = parse_pattern(method.options.get("pattern", UNSTRUCTURED))
+    if pattern is None:
+        return
+    if {parse_sparsity(sparsity) for sparsity in method.sparsities} != {pattern.sparsity}:
+        only = f"its sparsities must be [{float(pattern.sparsity):g}]"
+        yield f"methods.{name}.options.pattern is {str(pattern)!r}: {only}, not {list(map(float, method.sparsities))}"
+    block_size = method.options.get("block_size", pattern.group)
+    if block_size % pattern.group:
+        whole = f"a multiple of {pattern.group}, because its pattern is {str(pattern)!r}"
+        yield f"methods.{name}.options.block_size is {block_size}; it must be {whole}"

@@ -13,6 +13,7 @@ from torch import Tensor
 from leap_repro.artifacts import Artifact
 from leap_repro.budget import kept
 from leap_repro.errors import UserError
+from leap_repro.patterns import parse_pattern
 
 MASK_FILE = "mask.safetensors"
 VALUES_FILE = "values.safetensors"
@@ -63,3 +64,22 @@ def check_budget(cell: str, counts: dict[str, tuple[int, int]], sparsity: Fracti
         expected = kept(sparsity, numel)
         if found != expected:
             raise UserError(f"cell {cell}: {name} keeps {found} of {numel} weights, its budget is {expected}")
+
+
+def check_pattern(cell: str, masks: dict[str, Tensor], name: str) -> None:
+    """UserError naming the cell and the tensor unless masks of an N:M pattern follow it in every group of M inputs.
+
+    "N:M+dense-rows" lets a row keep every weight instead. A pattern of another kind promises no N:M.
+    """
+    if ":" not in name:
+        return
+    pattern = parse_pattern(name)
+    for tensor, keep in masks.items():
+        if keep.shape[1] % pattern.group:
+            raise UserError(f"cell {cell}: {tensor} has {keep.shape[1]} inputs, which {pattern.group} does not divide")
+        dropped = (~keep).view(keep.shape[0], -1, pattern.group).sum(dim=2)
+        wrong = (dropped != pattern.dropped) & ~(keep.all(dim=1, keepdim=True) & pattern.dense_rows)
+        if bool(wrong.any()):
+            row, group = wrong.nonzero()[0].tolist()
+            place = f"row {row} drops {int(dropped[row, group])} from input {group * pattern.group} on"
+            raise UserError(f"cell {cell}: {tensor} is not {pattern}: {place}")

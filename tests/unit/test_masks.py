@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from leap_repro.artifacts import Artifact, writing
-from leap_repro.masks import MASK_FILE, VALUES_FILE, block_of, check_budget, pack, read_values, unpack, unpack_masks
+from leap_repro.masks import (
+    MASK_FILE,
+    VALUES_FILE,
+    block_of,
+    check_budget,
+    check_pattern,
+    pack,
+    read_values,
+    unpack,
+    unpack_masks,
+)
 
 CELL = "tiny/wanda/0.6/0"
 
@@ -101,3 +111,45 @@ def test_counts_within_the_scope_of_the_budget_pass(scope, counts):
 def test_one_weight_off_the_budget_fails_by_cell_and_tensor(scope, counts, words, refused):
     with refused(CELL, *words):
         check_budget(CELL, counts, Fraction("0.6"), scope)
+
+
+def two_of_four():
+    return {"a.weight": torch.tensor([[1, 0, 1, 0, 0, 0, 1, 1], [0, 1, 1, 0, 1, 0, 0, 1]]).bool()}
+
+
+def test_a_mask_that_follows_its_pattern_passes():
+    check_pattern(CELL, two_of_four(), "2:4")
+    check_pattern(CELL, two_of_four(), "4:8")
+    check_pattern(CELL, {"a.weight": random_mask((3, 5), 0)}, "unstructured")
+
+
+@pytest.mark.parametrize("place", [(0, 1), (0, 2), (1, 7)])
+def test_one_weight_off_the_pattern_fails_by_cell_tensor_and_place(place, refused):
+    masks = two_of_four()
+    masks["a.weight"][place] ^= True
+    group = 4 * (place[1] // 4)
+    with refused(CELL, "a.weight", "2:4", f"row {place[0]}", f"input {group} on"):
+        check_pattern(CELL, masks, "2:4")
+
+
+def test_a_group_that_only_its_neighbour_makes_up_for_fails(refused):
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0, 1, 0]]).bool()
+    check_pattern(CELL, {"a.weight": mask}, "4:8")
+    with refused("a.weight"):
+        check_pattern(CELL, {"a.weight": mask}, "2:4")
+
+
+def test_rows_may_be_dense_only_where_the_pattern_says_so(refused):
+    masks = two_of_four()
+    masks["a.weight"][1] = True
+    check_pattern(CELL, masks, "2:4+dense-rows")
+    with refused("row 1"):
+        check_pattern(CELL, masks, "2:4")
+    masks["a.weight"][1, 0] = False
+    with refused("row 1"):
+        check_pattern(CELL, masks, "2:4+dense-rows")
+
+
+def test_inputs_that_a_group_does_not_divide_fail_by_name(refused):
+    with refused(CELL, "a.weight", "5"):
+        check_pattern(CELL, {"a.weight": random_mask((3, 5), 0)}, "2:4")

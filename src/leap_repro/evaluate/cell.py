@@ -10,7 +10,7 @@ from torch import nn
 from leap_repro.artifacts import Artifact
 from leap_repro.budget import parse_sparsity
 from leap_repro.errors import UserError
-from leap_repro.masks import check_budget, read_values, unpack_masks
+from leap_repro.masks import check_budget, check_pattern, read_values, unpack_masks
 from leap_repro.models.load import load_tokenizer
 from leap_repro.models.prunable import prunable_linears
 
@@ -19,7 +19,7 @@ from leap_repro.models.prunable import prunable_linears
 def apply_cell(model: nn.Module, cell: Artifact) -> int:
     """Write mask and values into the model's prunable weights, in place; returns the kept weights, recounted.
 
-    Raises UserError, naming the cell, if its tensors are not the model's or the count differs from its budget.
+    Raises UserError, naming the cell, if its tensors are not the model's, or count or pattern break its promise.
     """
     name = cell.facts["cell"]
     masks, values = unpack_masks(cell), read_values(cell)
@@ -33,6 +33,7 @@ def apply_cell(model: nn.Module, cell: Artifact) -> int:
         linear.weight.copy_(torch.where(mask, source, torch.zeros_like(source)))
         counts[linear.name] = (int(mask.sum()), mask.numel())
     check_budget(name, counts, parse_sparsity(cell.facts["sparsity"]), cell.facts["budget_scope"])
+    check_pattern(name, masks, cell.facts["pattern"])
     total = sum(kept for kept, _ in counts.values())
     if total != cell.facts["kept"]:
         raise UserError(f"cell {name} keeps {total} weights, its manifest says {cell.facts['kept']}")

@@ -15,7 +15,7 @@ from leap_repro.budget import parse_sparsity
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.harden.tensors import RULES, harden_logits
-from leap_repro.masks import MASK_FILE, VALUES_FILE, block_of, check_budget, pack
+from leap_repro.masks import MASK_FILE, VALUES_FILE, block_of, check_budget, check_pattern, pack
 from leap_repro.provenance import provenance
 
 
@@ -59,6 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
     scope = "none" if learned and arguments.rule == "threshold" else pruned.facts["budget_scope"]
     rows = tensor_rows(masks)
     check_budget(arguments.cell, {row["tensor"]: (row["kept"], row["numel"]) for row in rows}, sparsity, scope)
+    check_pattern(arguments.cell, masks, pruned.facts["pattern"])
     origin = provenance(("leap_repro.harden.__main__",), {"rule": arguments.rule}, {"pruned": pruned})
     with writing(arguments.output, origin) as (payload, facts):
         save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)

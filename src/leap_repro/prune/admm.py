@@ -16,17 +16,25 @@ from leap_repro.prune.cholesky import factor_damped
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise import prune_layers
-from leap_repro.prune.select import drop_smallest_in_matrix, drop_smallest_in_rows
+from leap_repro.prune.select import (
+    drop_smallest_in_groups,
+    drop_smallest_in_matrix,
+    drop_smallest_in_rows,
+    floor_in_matrix,
+    floor_in_rows,
+)
+from leap_repro.prune.selector import SelectorOptions
 
 SCHEDULES = ("gradual", "as_released")
-GROUPS = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
+EXACT = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
+AS_RELEASED = {"matrix": floor_in_matrix, "row": floor_in_rows}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SelectorOptions):
     """`iterations` in all, the mask moving in the first `mask_iterations`; `rho` the penalty; `damping` a share of the
-    mean diagonal; `schedule` "gradual" (as written) or "as_released" (the final sparsity from the first iteration on,
-    which is what the authors' whole-matrix code does); `group` "matrix" or "row"."""
+    mean diagonal; `schedule` "gradual" (as written) or "as_released" (the authors' code: the final sparsity from the
+    first iteration on where weights compete in the whole matrix, gradual elsewhere); `group` "matrix" or "row"."""
 
     iterations: int = 20
     mask_iterations: int = 15
@@ -36,15 +44,18 @@ class Options:
     group: str = "matrix"
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES or self.group not in GROUPS:
-            raise UserError(f"admm: schedule is one of {SCHEDULES} and group one of {tuple(GROUPS)}, not {self}")
+        super().__post_init__()
+        if self.schedule not in SCHEDULES or self.group not in EXACT:
+            raise UserError(f"admm: schedule is one of {SCHEDULES} and group one of {tuple(EXACT)}, not {self}")
+        if self.n_of_m and self.group != "matrix":
+            raise UserError(f"admm: pattern {self.pattern} leaves no choice of group, {self.group!r} would be ignored")
         if not 1 <= self.mask_iterations <= self.iterations:
             raise UserError(f"admm: mask_iterations must lie between 1 and iterations, not {self}")
 
 
 def sparsity_at(iteration: int, final: Fraction, options: Options) -> Fraction:
-    """s_t = s (1 - (1 - (t+1)/15)^3) as written; s from t = 0 on as released."""
-    if options.schedule == "as_released":
+    """s_t = s (1 - (1 - (t+1)/15)^3) as written; s from t = 0 on as released, in the whole-matrix path only."""
+    if options.schedule == "as_released" and options.group == "matrix" and options.n_of_m is None:
         return final
     remaining = 1 - Fraction(min(iteration + 1, options.mask_iterations), options.mask_iterations)
     return final * (1 - remaining**3)
@@ -52,7 +63,7 @@ def sparsity_at(iteration: int, final: Fraction, options: Options) -> Fraction:
 
 def prune_cell(job: Job) -> PrunedCell:
     """Prune the whole model, layer by layer."""
-    return prune_layers(job, prune_layer, statistics="gram")
+    return prune_layers(job, prune_layer, statistics="gram", facts=job.options.facts)
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
@@ -71,12 +82,19 @@ def _iterate(
     """The loop Z = (V + U) * mask; U += V - Z; V = K (B + rho (Z - U)); returns the last mask and (V + U) * mask."""
     u_IO = torch.zeros_like(v_IO)
     keep = torch.ones_like(v_IO, dtype=torch.bool)
-    select = GROUPS[options.group]
     for iteration in range(options.iterations):
         if iteration < options.mask_iterations:
-            scores_OI = (v_IO + u_IO).abs().T
-            keep = select(scores_OI, sparsity_at(iteration, sparsity, options)).T
+            keep = _project((v_IO + u_IO).abs().T, sparsity_at(iteration, sparsity, options), options).T
         z_IO = (v_IO + u_IO) * keep
         u_IO = u_IO + v_IO - z_IO
         v_IO = inverse @ (target_IO + options.rho * (z_IO - u_IO))
     return keep, (v_IO + u_IO) * keep
+
+
+def _project(scores_OI: Tensor, sparsity: Fraction, options: Options) -> Tensor:
+    """The mask of the sparse set nearest to V + U. With N:M only the N smallest of each group can be dropped, the
+    smallest of the whole matrix first, so that the pattern is complete when the schedule is at its end."""
+    if options.n_of_m:
+        protected = drop_smallest_in_groups(scores_OI, options.n_of_m)
+        scores_OI = scores_OI.masked_fill(protected, torch.inf)
+    return (AS_RELEASED if options.as_released else EXACT)[options.group](scores_OI, sparsity)

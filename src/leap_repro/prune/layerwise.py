@@ -16,24 +16,35 @@ import torch
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.models.walker import BlockRunner, walk_blocks
+from leap_repro.patterns import parse_pattern
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layer import Layer, PrunedLayer
+from leap_repro.prune.selector import SelectorOptions, check_shape
 from leap_repro.prune.statistics import InputStatistics, relative_error, use_exact_float32
 
 log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16
 Needs = Literal["norms", "gram"] | None
+EXACT = SelectorOptions().facts
 
 
 @torch.no_grad()
-def prune_layers(job: Job, rule: Callable[[Layer, Any], PrunedLayer], statistics: Needs) -> PrunedCell:
+def prune_layers(
+    job: Job,
+    rule: Callable[[Layer, Any], PrunedLayer],
+    statistics: Needs,
+    facts: dict[str, str] = EXACT,
+) -> PrunedCell:
     """Prune `job.model` in place with `rule(layer, options)`; returns masks, moved values and one log row per matrix.
 
-    `statistics` is what the rule looks at: None (weights only), "norms" (input column norms) or "gram" (X'X).
-    Raises UserError, naming tensor and block, for weights or inputs that are not finite.
+    `statistics` is what the rule looks at: None (weights only), "norms" (input column norms) or "gram" (X'X); `facts`
+    is what its masks promise. Raises UserError, naming the tensor, for a shape that an N:M pattern does not fit and,
+    with its block, for weights or inputs that are not finite.
     """
     use_exact_float32()
-    cell = PrunedCell({}, [])
+    cell = PrunedCell({}, [], dict(facts))
+    for linear in prunable_linears(job.model):
+        check_shape(linear.name, linear.weight.shape[1], job.sparsity, parse_pattern(facts["pattern"]))
     block_count = len(decoder_blocks(job.model)[1])
     for linears, runner in _blocks(job, statistics):
         started = time.perf_counter()

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise import prune_layers
-from leap_repro.prune.select import drop_smallest_in_matrix
+from leap_repro.prune.select import drop_smallest_in_groups, drop_smallest_in_matrix, up_to_threshold
+from leap_repro.prune.selector import SelectorOptions
 
 
 @dataclass(frozen=True)
-class Options:
-    """Magnitude pruning has no options."""
+class Options(SelectorOptions):
+    """Only what every selector has; as released, a threshold "<=" that overshoots by one weight and by all ties."""
 
 
 def prune_cell(job: Job) -> PrunedCell:
     """Prune the whole model, layer by layer."""
-    return prune_layers(job, prune_layer, statistics=None)
+    return prune_layers(job, prune_layer, statistics=None, facts=job.options.facts)
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
-    """Keep the numel - round(s * numel) largest magnitudes exactly (no overshoot on ties)."""
-    return PrunedLayer(drop_smallest_in_matrix(layer.weight.abs(), layer.sparsity))
+    """Drop the smallest magnitudes of the matrix, or of each N:M group."""
+    scores = layer.weight.abs()
+    if options.n_of_m:
+        return PrunedLayer(drop_smallest_in_groups(scores, options.n_of_m))
+    select = up_to_threshold if options.as_released else drop_smallest_in_matrix
+    return PrunedLayer(select(scores, layer.sparsity))

@@ -11,50 +11,76 @@ import torch
 from torch import Tensor
 
 from leap_repro.budget import dropped
+from leap_repro.patterns import Pattern
 from leap_repro.prune.cholesky import fill_dead_inputs, upper_factor_of_inverse
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise import prune_layers
-from leap_repro.prune.select import drop_smallest
+from leap_repro.prune.select import drop_smallest, drop_smallest_in_groups, up_to_threshold
+from leap_repro.prune.selector import SelectorOptions, check_block
 
 
 @dataclass(frozen=True)
-class Options:
-    """`block_size`: columns whose mask is chosen together; `damping`: added to H, as a share of its mean diagonal."""
+class Options(SelectorOptions):
+    """`block_size`: columns whose mask is chosen together; `damping`: added to H, as a share of its mean diagonal.
+    As released, each block drops what is "<=" a threshold: one weight a block too many, and all ties."""
 
     block_size: int = 128
     damping: float = 0.01
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_block("sparsegpt", self.block_size, self.n_of_m)
+
 
 def prune_cell(job: Job) -> PrunedCell:
     """Prune the whole model, layer by layer."""
-    return prune_layers(job, prune_layer, statistics="gram")
+    return prune_layers(job, prune_layer, statistics="gram", facts=job.options.facts)
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
-    """Prune block after block of columns; the budget of columns 0..b is round(s * out * b), so the total is exact."""
+    """Prune block after block of columns, from left to right."""
     weight = layer.weight.clone()
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     hessian = fill_dead_inputs(layer.statistics.hessian, weight)
     factor, dampings = upper_factor_of_inverse(hessian, layer.name, options.damping)
     keep = torch.ones_like(weight, dtype=torch.bool)
     for start in range(0, columns, options.block_size):
-        stop = min(start + options.block_size, columns)
-        count = dropped(layer.sparsity, rows * stop) - dropped(layer.sparsity, rows * start)
-        diagonal = factor.diagonal()[start:stop]
-        keep[:, start:stop] = drop_smallest((weight[:, start:stop] / diagonal).square(), count)
-        prune_columns(weight, keep, factor, start, stop)
+        block = slice(start, min(start + options.block_size, columns))
+        if options.n_of_m is None:
+            keep[:, block] = _choose(_scores(weight, factor, block), block, layer, options)
+        prune_columns(weight, keep, factor, block, options.n_of_m)
     return PrunedLayer(keep, weight, {"dampings": dampings})
 
 
-def prune_columns(weight: Tensor, keep: Tensor, factor: Tensor, start: int, stop: int) -> None:
-    """Zero the dropped weights of columns start..stop, spread their error to the right within the block as they go,
-    and to the rest of the matrix once at the end (the lazy batch update: exact up to rounding)."""
-    errors = torch.zeros_like(weight[:, start:stop])
-    for column in range(start, stop):
+def _scores(weight: Tensor, factor: Tensor, columns: slice) -> Tensor:
+    """w^2 / U_jj^2 (up to a factor 2 the error that dropping w makes), of the weights as they now are."""
+    return (weight[:, columns] / factor.diagonal()[columns]).square()
+
+
+def _choose(scores: Tensor, block: slice, layer: Layer, options: Options) -> Tensor:
+    """The block's mask. Exact: the budget of columns 0..b is round(s * out * b), so that the total is exact."""
+    if options.as_released:
+        return up_to_threshold(scores, layer.sparsity)
+    rows = scores.shape[0]
+    count = dropped(layer.sparsity, rows * block.stop) - dropped(layer.sparsity, rows * block.start)
+    return drop_smallest(scores, count)
+
+
+def prune_columns(weight: Tensor, keep: Tensor, factor: Tensor, block: slice, pattern: Pattern | None) -> None:
+    """Zero the dropped weights of a block of columns, spread their error to the right within the block as they go,
+    and to the rest of the matrix once at the end (the lazy batch update: exact up to rounding).
+
+    An N:M pattern is chosen on the way, at the first column of each group, from the weights as updated so far.
+    """
+    errors = torch.zeros_like(weight[:, block])
+    for column in range(block.start, block.stop):
+        if pattern and column % pattern.group == 0:
+            group = slice(column, column + pattern.group)
+            keep[:, group] = drop_smallest_in_groups(_scores(weight, factor, group), pattern)
         kept_values = weight[:, column] * keep[:, column]
         error = (weight[:, column] - kept_values) / factor[column, column]
-        weight[:, column:stop] -= torch.outer(error, factor[column, column:stop])
+        weight[:, column : block.stop] -= torch.outer(error, factor[column, column : block.stop])
         weight[:, column] = kept_values
-        errors[:, column - start] = error
-    weight[:, stop:] -= errors @ factor[start:stop, stop:]
+        errors[:, column - block.start] = error
+    weight[:, block.stop :] -= errors @ factor[block, block.stop :]

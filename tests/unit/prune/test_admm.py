@@ -43,7 +43,8 @@ def float64_admm(weight, inputs, sparsity, drop_count, schedule="gradual", group
     u = np.zeros_like(v)
     for t in range(20):
         if t < 15:
-            s = sparsity if schedule == "as_released" else sparsity * (1 - (1 - Fraction(t + 1, 15)) ** 3)
+            constant = schedule == "as_released" and group == "matrix"
+            s = sparsity if constant else sparsity * (1 - (1 - Fraction(t + 1, 15)) ** 3)
             scores, total = np.abs(v + u).T, drop_count(s, v.size)
             keep = smallest(scores, total) if group == "matrix" else smallest_in_rows(scores, s, total)
         z = (v + u) * keep.T
@@ -86,9 +87,18 @@ def test_the_gradual_schedule_is_cubic_and_ends_at_the_target(final):
     assert admm.sparsity_at(14, Fraction(final), admm.Options()) == Fraction(final)
 
 
-def test_the_released_schedule_is_the_target_from_the_start():
-    options = admm.Options(schedule="as_released")
-    assert {admm.sparsity_at(t, Fraction("0.6"), options) for t in range(20)} == {Fraction("0.6")}
+def test_the_released_schedule_is_the_target_from_the_start_in_the_whole_matrix_path_only():
+    def schedule(**options):
+        return [admm.sparsity_at(t, Fraction("0.5"), admm.Options(**options)) for t in range(20)]
+
+    assert set(schedule(schedule="as_released")) == {Fraction("0.5")}
+    assert schedule(schedule="as_released", group="row") == schedule()
+    assert schedule(schedule="as_released", pattern="2:4") == schedule()
+
+
+def test_a_group_that_a_pattern_would_ignore_is_refused():
+    with pytest.raises(UserError, match=r"admm.*2:4.*row"):
+        admm.Options(group="row", pattern="2:4")
 
 
 def test_the_two_schedules_give_different_masks_of_the_same_size(random_layer):

@@ -10,7 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap_repro.prune.select import drop_smallest, drop_smallest_in_matrix, drop_smallest_in_rows
+from leap_repro.patterns import Pattern
+from leap_repro.prune.select import (
+    drop_smallest,
+    drop_smallest_in_groups,
+    drop_smallest_in_matrix,
+    drop_smallest_in_rows,
+    floor_in_matrix,
+    floor_in_rows,
+    up_to_threshold,
+)
 
 SPARSITIES = st.integers(0, 999).map(lambda thousandths: Fraction(thousandths, 1000))
 
@@ -120,3 +129,28 @@ def test_of_rows_with_equal_next_scores_the_earlier_drop_one_more():
     keep = drop_smallest_in_rows(torch.ones(4, 3), Fraction("0.5"))
     assert (~keep).sum(dim=1).tolist() == [2, 2, 1, 1]
     assert keep[3].tolist() == [False, True, True]
+
+
+@given(scores=score_matrices(), groups=st.integers(1, 4), pattern=st.sampled_from([(1, 2), (2, 4), (4, 8), (3, 5)]))
+@settings(max_examples=100, deadline=None)
+def test_each_group_drops_its_smallest(scores, groups, pattern):
+    scores = scores.repeat(1, groups * pattern[1])[:, : groups * pattern[1]].contiguous()
+    keep = drop_smallest_in_groups(scores, Pattern(*pattern))
+    assert keep.shape == scores.shape
+    for row, kept in zip(scores.view(-1, pattern[1]).tolist(), keep.view(-1, pattern[1]).tolist(), strict=True):
+        gone = set(smallest_first(row)[: pattern[0]])
+        assert kept == [position not in gone for position in range(pattern[1])]
+
+
+@given(scores=score_matrices(), sparsity=SPARSITIES)
+@settings(max_examples=100, deadline=None)
+def test_the_released_roundings_are_the_floor_and_the_threshold(scores, sparsity):
+    numel, columns = scores.numel(), scores.shape[1]
+    assert int((~floor_in_matrix(scores, sparsity)).sum()) == int(numel * float(sparsity))
+    assert set((~floor_in_rows(scores, sparsity)).sum(dim=1).tolist()) == {int(columns * float(sparsity))}
+    limit = sorted(scores.flatten().tolist())[int(numel * float(sparsity))]
+    assert up_to_threshold(scores, sparsity).tolist() == [[score > limit for score in row] for row in scores.tolist()]
+
+
+def test_the_released_counts_multiply_floats():
+    assert int((~floor_in_matrix(torch.arange(100.0).view(1, 100), Fraction("0.29"))).sum()) == 28
