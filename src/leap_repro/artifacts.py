@@ -24,6 +24,8 @@ from leap_repro.errors import UserError
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 PAYLOAD = "payload"
+MASK_FILE = "mask.safetensors"
+"""The hard mask of a cell: here, because its sha256 is asked for without any need to unpack it."""
 
 
 def sha256_of(path: Path) -> str:

@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from leap_repro.artifacts import Artifact
+from leap_repro.artifacts import MASK_FILE, Artifact
 from leap_repro.budget import kept
 from leap_repro.errors import UserError
 from leap_repro.patterns import parse_pattern
 
-MASK_FILE = "mask.safetensors"
 VALUES_FILE = "values.safetensors"
 
 

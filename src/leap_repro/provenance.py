@@ -1,4 +1,8 @@
-"""Where a result comes from: code fingerprint, versions of the libraries that made it, and the inputs it read."""
+"""Where a result comes from: code fingerprint, versions of the libraries that made it, and the inputs it read.
+
+A stage asks for it first thing, so that the fingerprint is that of the code which it has just imported and is about to
+run, however long it then takes and whatever is edited meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.artifacts import Artifact
-from leap_repro.fingerprint import fingerprint
+from leap_repro.fingerprint import fingerprint, module_digests
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "lm_eval", "datasets", "numpy", "pyarrow")
 
@@ -25,10 +29,10 @@ def versions() -> dict[str, str]:
 
 
 def provenance(modules: tuple[str, ...], parameters: dict[str, Any], inputs: dict[str, Artifact]) -> dict[str, Any]:
-    """What is written to `provenance.json`: the fingerprint of `modules`, parameters, input manifests, versions."""
+    """What is written to `provenance.json`: fingerprint and digests of `modules`, parameters, inputs, versions."""
     return {
         "code": fingerprint(*modules),
-        "modules": sorted(modules),
+        "modules": module_digests(*modules),
         "parameters": parameters,
         "inputs": {name: artifact.manifest_sha256 for name, artifact in sorted(inputs.items())},
         "versions": versions(),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leap_repro.fingerprint import closure, fingerprint
+from leap_repro.fingerprint import CAN_CHANGE_A_NUMBER, closure, fingerprint, module_digests, packages, read_pins
 
 SOURCES = {
     "__init__.py": '"""A package."""\n',
@@ -120,3 +120,33 @@ def test_an_unknown_module_is_an_error_that_names_it(tmp_path):
 def test_a_real_stage_is_stale_for_what_it_runs_only(stage, inside, outside):
     assert inside in closure(stage)
     assert outside not in closure(stage)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import torch\n", ["torch"]),
+        ("def f():\n    from transformers.models import x\n", ["tokenizers", "transformers"]),
+        ("import json\nimport tqdm\n", []),
+        ("from leap_repro.late import two\n", ["numpy"]),
+    ],
+)
+def test_the_packages_of_a_job_are_those_imported_in_its_closure_that_can_change_a_number(tmp_path, text, expected):
+    package(tmp_path, {"job.py": text, "late.py": "import numpy.linalg\n"})
+    assert packages("leap_repro.job", root=tmp_path) == expected
+
+
+def test_every_package_that_can_change_a_number_is_pinned(project):
+    pins = read_pins(project / "envs/requirements.txt")
+    assert {package for known in CAN_CHANGE_A_NUMBER.values() for package in known} <= set(pins)
+
+
+def test_pins_are_read_without_comments_and_extras(tmp_path):
+    (tmp_path / "requirements.txt").write_text("# a==1\nb==2.0 # why\nc[d]==3.0+cpu\ne>=4\n")
+    assert read_pins(tmp_path / "requirements.txt") == {"b": "2.0", "c": "3.0+cpu"}
+
+
+def test_the_digests_name_the_module_that_changed(tmp_path):
+    before = module_digests("leap_repro.job", root=package(tmp_path / "before"))
+    after = module_digests("leap_repro.job", root=package(tmp_path / "after", {"late.py": "two = 3\n"}))
+    assert {name for name in before if before[name] != after[name]} == {"leap_repro.late"}

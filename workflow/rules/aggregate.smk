@@ -17,14 +17,15 @@ rule collect_model:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("aggregate.collect"),
         root=lambda w: ROOT,
         cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, extended=bool(w.grid))),
-        code=code("aggregate.collect"),
+        asked=asked_code,
     message:
-        "Collecting the results of {wildcards.model}"
+        "Collecting the results of {wildcards.model}{params.why}"
     shell:
         "python -m leap_repro.aggregate.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
-        " --output $(dirname {output.manifest}) 2> {log}"
+        " --code {params.asked:q} --output $(dirname {output.manifest}) 2> {log}"
 
 
 rule join_results:
@@ -38,11 +39,11 @@ rule join_results:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("aggregate.join"),
         root=grid_root,
         models=" ".join(STUDY.models),
-        code=code("aggregate.join"),
     message:
-        "Joining all results"
+        "Joining all results{params.why}"
     shell:
         "python -m leap_repro.aggregate.join --root {params.root} --models {params.models} --output {output} 2> {log}"
 
@@ -60,11 +61,11 @@ rule build_model_table:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("aggregate.tables"),
         root=grid_root,
         methods=method_facts,
-        code=code("aggregate.tables"),
     message:
-        "Building the table of {wildcards.model}"
+        "Building the table of {wildcards.model}{params.why}"
     shell:
         "python -m leap_repro.aggregate.tables model --root {params.root} --models {wildcards.model}"
         " --methods {params.methods:q} --output {params.root}/tables/{wildcards.model} 2> {log}"
@@ -83,13 +84,13 @@ rule build_study_table:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("aggregate.tables"),
         root=grid_root,
         models=" ".join(STUDY.models),
         methods=method_facts,
         stands_for=as_json({name: model.get("stands_for") for name, model in STUDY.models.items()}),
-        code=code("aggregate.tables"),
     message:
-        "Building the table {wildcards.table}"
+        "Building the table {wildcards.table}{params.why}"
     shell:
         "python -m leap_repro.aggregate.tables {wildcards.table} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} --stands-for {params.stands_for:q}"
@@ -106,12 +107,12 @@ rule build_time_table:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("aggregate.times"),
         benchmarks=lambda w: f"{ROOT}/benchmarks",
         root=grid_root,
         methods=lambda w: " ".join(STUDY.grid_methods(extended=bool(w.grid))),
-        code=code("aggregate.times"),
     message:
-        "Summing up where the time went"
+        "Summing up where the time went{params.why}"
     shell:
         "python -m leap_repro.aggregate.times --benchmarks {params.benchmarks} --methods {params.methods}"
         " --output {params.root}/tables/time 2> {log}"

@@ -17,11 +17,11 @@ rule build_tokens:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("calibration.__main__"),
         recipe=lambda w: RECIPES[w.role],
         shard=lambda w: "--sequences {sequences} --length {length}".format(**STUDY.settings[w.role]),
-        code=code("calibration.__main__"),
     message:
-        "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}"
+        "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}{params.why}"
     shell:
         "python -m leap_repro.calibration --model {input.model} --text {input.text} --recipe {params.recipe}"
         " {params.shard} --seed {wildcards.seed} --output $(dirname {output.manifest}) 2> {log}"

@@ -2,6 +2,7 @@
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 # This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run.
@@ -10,7 +11,8 @@ shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
 
 from leap_repro.config import read_study
 from leap_repro.errors import UserError
-from leap_repro.fingerprint import fingerprint
+from leap_repro.fingerprint import fingerprint, module_digests, packages, read_pins
+from leap_repro.why import why
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -22,6 +24,7 @@ ROOT = f"results/{STUDY.scale}"
 LOGS = f"logs/{STUDY.scale}"
 CELL = "{model}/{method}/{sparsity}/{seed}"
 DTYPE = STUDY.settings.get("dtype", "float32")
+PINS = read_pins(Path(workflow.basedir) / "envs/requirements.txt")
 
 
 wildcard_constraints:
@@ -43,9 +46,41 @@ def payload(folder):
     return ancient(f"{ROOT}/{folder}/payload")
 
 
+@cache
 def code(*modules):
-    """The fingerprint of the first-party code that a job runs: a rule's params carry it, so that new code is noticed."""
+    """The fingerprint of the first-party code that a job runs."""
     return fingerprint(*(f"leap_repro.{module}" for module in modules))
+
+
+@cache
+def pins(*modules):
+    """The pinned versions of the packages that can change what a job computes."""
+    names = packages(*(f"leap_repro.{module}" for module in modules))
+    return " ".join(f"{name}=={PINS.get(name, 'any')}" for name in names)
+
+
+@cache
+def digests(*modules):
+    return module_digests(*(f"leap_repro.{module}" for module in modules))
+
+
+def tracked(modules, options_of=lambda w: None):
+    """The params by which a rule notices new code and new packages, and `why`, which is not compared but read by people.
+
+    `modules` names the module that a job runs ("{w.…}" is filled in), or is a function that gives several;
+    `options_of` gives the method's options.
+    """
+    modules_of = modules if callable(modules) else lambda w: (modules.format(w=w),)
+
+    def words(w, output):
+        found = why(Path(output[0]).parent, digests(*modules_of(w)), options_of(w))
+        return f": {found}" if found else ""
+
+    return {
+        "code": lambda w: code(*modules_of(w)),
+        "packages": lambda w: pins(*modules_of(w)),
+        "why": words,
+    }
 
 
 def as_json(value):
@@ -70,10 +105,28 @@ def targets(grid=""):
     ]
 
 
+def model_spec(w):
+    """Where a model comes from; how tables call it is left out, so that another name fetches nothing."""
+    shown = ("label", "stands_for")
+    return as_json({key: value for key, value in STUDY.models[w.model].items() if key not in shown})
+
+
 def model_files(model):
     """The files of a model that lies on this machine, so that a change in them is noticed."""
     path = STUDY.models[model].get("path")
     return sorted(str(file) for file in Path(path).expanduser().glob("*.safetensors")) if path else []
+
+
+def prune_modules(method):
+    """What a prune job runs: the stage, and the method's own module, which it loads by name."""
+    return ("prune.__main__", f"prune.{STUDY.methods[method].module}")
+
+
+def asked_code(w):
+    """The fingerprint that every row of a grid must have been made with, by stage; of prune by method."""
+    stages = {stage: code(f"{stage}.__main__") for stage in ("models", "calibration", "harden", "evaluate")}
+    methods = STUDY.grid_methods(extended=bool(w.grid))
+    return as_json(stages | {"prune": {name: code(*prune_modules(name)) for name in methods}})
 
 
 def prune_sources(w):

@@ -12,10 +12,10 @@ rule fetch_data:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("data.__main__"),
         spec=lambda w: as_json(STUDY.settings["data"][w.role]),
-        code=code("data.__main__"),
     message:
-        "Fetching the {wildcards.role} data"
+        "Fetching the {wildcards.role} data{params.why}"
     shell:
         "python -m leap_repro.data --role {wildcards.role} --spec {params.spec:q}"
         " --output $(dirname {output.manifest}) 2> {log}"

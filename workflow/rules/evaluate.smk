@@ -22,12 +22,12 @@ rule evaluate:
         "../../envs/cpu.yaml"
     threads: STUDY.settings["threads"]
     params:
+        **tracked("evaluate.__main__"),
         lengths=" ".join(str(length) for length in STUDY.settings["evaluation"]["perplexity_lengths"]),
         batch=STUDY.settings["evaluation"]["batch_size"],
         dtype=DTYPE,
-        code=code("evaluate.__main__"),
     message:
-        "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}"
+        "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
         "python -m leap_repro.evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
         " --text {input.text} --lengths {params.lengths} --batch-size {params.batch} --dtype {params.dtype}"

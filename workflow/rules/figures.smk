@@ -13,12 +13,12 @@ rule plot_figure:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("figures.{w.figure}"),
         root=grid_root,
         models=" ".join(STUDY.models),
         methods=method_facts,
-        code=lambda w: code(f"figures.{w.figure}"),
     message:
-        "Plotting {wildcards.figure}"
+        "Plotting {wildcards.figure}{params.why}"
     shell:
         "python -m leap_repro.figures.{wildcards.figure} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} --output {params.root}/figures/{wildcards.figure} 2> {log}"

@@ -13,10 +13,10 @@ rule harden:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("harden.__main__"),
         rule=lambda w: STUDY.methods[w.method].hardening,
-        code=code("harden.__main__"),
     message:
-        "Hardening {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}"
+        "Hardening {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
         "python -m leap_repro.harden --pruned {input.pruned} --rule {params.rule}"
         " --cell {wildcards.model}/{wildcards.method}/{wildcards.sparsity}/{wildcards.seed}"

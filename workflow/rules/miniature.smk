@@ -19,9 +19,9 @@ rule train_miniature_model:
     conda:
         "../../envs/cpu.yaml"
     params:
-        code=code("miniature.train"),
+        **tracked("miniature.train"),
     message:
-        "Training the miniature {wildcards.name} (about ten minutes)"
+        "Training the miniature {wildcards.name} (about ten minutes){params.why}"
     shell:
         "python -m leap_repro.miniature.train --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"
 
@@ -34,11 +34,11 @@ rule publish:
     conda:
         "../../envs/cpu.yaml"
     params:
+        **tracked("aggregate.publish"),
         root=lambda w: ROOT,
         scale=STUDY.scale,
-        code=code("aggregate.publish"),
     message:
-        "Copying tables and figures into figures/ and the README"
+        "Copying tables and figures into figures/ and the README{params.why}"
     shell:
         "python -m leap_repro.aggregate.publish --root {params.root} --target figures/{params.scale}"
         " --readme README.md 2> {log}"

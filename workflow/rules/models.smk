@@ -12,9 +12,9 @@ rule fetch_model:
     conda:
         "../../envs/cpu.yaml"
     params:
-        spec=lambda w: as_json(STUDY.models[w.model]),
-        code=code("models.__main__"),
+        **tracked("models.__main__"),
+        spec=model_spec,
     message:
-        "Fetching model {wildcards.model}"
+        "Fetching model {wildcards.model}{params.why}"
     shell:
         "python -m leap_repro.models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

@@ -15,13 +15,13 @@ rule prune:
         "../../envs/cpu.yaml"
     threads: STUDY.settings["threads"]
     params:
+        **tracked(lambda w: prune_modules(w.method), lambda w: STUDY.methods[w.method].options),
         sources=lambda w: " ".join(f"--{name} {manifest(folder)}" for name, folder in prune_sources(w).items()),
         module=lambda w: STUDY.methods[w.method].module,
         options=lambda w: as_json(STUDY.methods[w.method].options),
         dtype=DTYPE,
-        code=lambda w: code("prune.__main__", f"prune.{STUDY.methods[w.method].module}"),
     message:
-        "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}"
+        "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
         "python -m leap_repro.prune --model {input.model} {params.sources} --module {params.module}"
         " --options {params.options:q} --sparsity {wildcards.sparsity} --seed {wildcards.seed} --dtype {params.dtype}"

@@ -1,6 +1,8 @@
 """Gather one model's cells into long-form parquet: results, outcomes of every question, density per block.
 
 `python -m leap_repro.aggregate.collect`. Every row carries what it takes to trace its number to the files that made it.
+A job may start long after the workflow asked for it, and run code that was edited meanwhile: a row made by other code
+than the workflow asked for is refused.
 """
 
 from __future__ import annotations
@@ -12,10 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from leap_repro.artifacts import MANIFEST, PROVENANCE, Artifact, writing
-from leap_repro.cli import run_stage
+from leap_repro.artifacts import MANIFEST, MASK_FILE, PROVENANCE, Artifact, writing
+from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
-from leap_repro.masks import MASK_FILE
 from leap_repro.provenance import git_commit, provenance
 
 RESULTS, OUTCOMES, DENSITY = "results.parquet", "outcomes.parquet", "density.parquet"
@@ -32,6 +33,27 @@ def cell_keys(cell: str) -> dict[str, Any]:
 def recorded(artifact: Artifact) -> dict[str, Any]:
     """What the artifact's provenance.json says."""
     return json.loads((artifact.folder / PROVENANCE).read_text(encoding="utf-8"))
+
+
+def check_fingerprints(root: Path, cell: str, asked: dict[str, Any]) -> None:
+    """Compare what every stage recorded for this cell with `asked`, {stage: fingerprint}, for prune {method: …}.
+
+    UserError, naming the folder, for the first result that other code made.
+    """
+    keys = cell_keys(cell)
+    folders = {
+        "models": f"models/{keys['model']}",
+        "calibration": f"calibration/{keys['model']}/calibration/{keys['seed']}",
+        **{stage: f"{stage}/{cell}" for stage in ("prune", "harden", "evaluate")},
+    }
+    for stage, name in folders.items():
+        expected = asked[stage][keys["method"]] if stage == "prune" else asked[stage]
+        found = recorded(Artifact.read(root / name))["code"]
+        if found != expected:
+            raise UserError(
+                f"{root / name} was made by code {found}, the workflow asked for {expected}: the code was edited "
+                "between the planning of the job and its start; delete that folder and run again"
+            )
 
 
 def result_rows(root: Path, cell: str, commit: str) -> pd.DataFrame:
@@ -84,6 +106,8 @@ def main(arguments: argparse.Namespace) -> None:
     commit = git_commit()
     root = arguments.root
     cells = arguments.cells
+    for cell in cells:
+        check_fingerprints(root, cell, arguments.code)
     inputs = {cell: Artifact.read(root / "evaluate" / cell) for cell in cells}
     origin = provenance(("leap_repro.aggregate.collect",), {"root": str(root)}, inputs)
     with writing(arguments.output, origin) as (payload, facts):
@@ -105,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
     parser.add_argument("--model", required=True)
     parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed> ...")
+    parser.add_argument("--code", required=True, type=json_argument, help="{stage: fingerprint}, prune by method")
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

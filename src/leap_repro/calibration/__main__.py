@@ -18,11 +18,11 @@ from leap_repro.provenance import provenance
 def main(arguments: argparse.Namespace) -> None:
     """Tokenise, cut, write `tokens.safetensors` (int32 [sequences, length])."""
     sources = {"model": Artifact.read(arguments.model), "text": Artifact.read(arguments.text)}
+    parameters = {name: getattr(arguments, name) for name in ("recipe", "sequences", "length", "seed")}
+    origin = provenance(("leap_repro.calibration.__main__",), parameters, sources)
     tokenizer = load_tokenizer(sources["model"].payload)
     texts = pq.read_table(sources["text"].file("text.parquet")).column("text").to_pylist()
-    parameters = {name: getattr(arguments, name) for name in ("recipe", "sequences", "length", "seed")}
     tokens = RECIPES[arguments.recipe](tokenizer, texts, arguments.sequences, arguments.length, arguments.seed)
-    origin = provenance(("leap_repro.calibration.__main__",), parameters, sources)
     with writing(arguments.output, origin) as (payload, facts):
         save_file({"tokens": tokens}, payload / "tokens.safetensors")
         facts |= parameters | {"ids_sha256": ids_sha256(tokens)}

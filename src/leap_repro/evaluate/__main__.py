@@ -57,6 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Load model and cell, check the counts, evaluate, write."""
     names = ("model", "cell", "tasks", "text")
     sources = {name: Artifact.read(getattr(arguments, name)) for name in names}
+    parameters = {"lengths": arguments.lengths, "batch_size": arguments.batch_size, "dtype": arguments.dtype}
+    origin = provenance(("leap_repro.evaluate.__main__",), parameters, sources)
     folder = sources["model"].verified_payload()
     model, tokenizer = load_model(folder, arguments.dtype), load_tokenizer(folder)
     kept = apply_cell(model, sources["cell"])
@@ -68,8 +70,6 @@ def main(arguments: argparse.Namespace) -> None:
             model, tokenizer, sources["tasks"].verified_payload(), arguments.batch_size
         )
     rows = accuracy_rows(accuracies, outcomes) + rows
-    parameters = {"lengths": arguments.lengths, "batch_size": arguments.batch_size, "dtype": arguments.dtype}
-    origin = provenance(("leap_repro.evaluate.__main__",), parameters, sources)
     with writing(arguments.output, origin) as (payload, facts):
         pq.write_table(pa.Table.from_pylist(rows), payload / "metrics.parquet")
         pq.write_table(pa.Table.from_pylist(outcomes), payload / "outcomes.parquet")

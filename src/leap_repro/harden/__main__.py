@@ -50,6 +50,7 @@ def tensor_rows(masks: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
 def main(arguments: argparse.Namespace) -> None:
     """Harden, check, pack, write."""
     pruned = Artifact.read(arguments.pruned)
+    origin = provenance(("leap_repro.harden.__main__",), {"rule": arguments.rule}, {"pruned": pruned})
     kinds = split_by_kind(load_file(pruned.file("pruned.safetensors")))
     sparsity = parse_sparsity(pruned.facts["sparsity"])
     learned = bool(kinds["logits"])
@@ -60,7 +61,6 @@ def main(arguments: argparse.Namespace) -> None:
     rows = tensor_rows(masks)
     check_budget(arguments.cell, {row["tensor"]: (row["kept"], row["numel"]) for row in rows}, sparsity, scope)
     check_pattern(arguments.cell, masks, pruned.facts["pattern"])
-    origin = provenance(("leap_repro.harden.__main__",), {"rule": arguments.rule}, {"pruned": pruned})
     with writing(arguments.output, origin) as (payload, facts):
         save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)
         if kinds["values"]:
