@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,18 @@ METHOD_TOKENS: dict[str, str | None] = {
     "wanda": "calibration",
     "sparsegpt": "calibration",
     "admm": "calibration",
+    "optima": "calibration",
     "leap": "mask_training",
 }
 """Which token shard each module under `leap_repro.prune` reads; a module outside this table is an unknown method."""
 
+RECONSTRUCTIONS = {"optima"}
+"""The modules that complete the masks of another method, their `selector`."""
+
 
 @dataclass(frozen=True)
 class Method:
-    """One line of `methods:`, with the scale's own options merged in."""
+    """One line of `methods:`, with the scale's own options merged in; `selector`: whose masks it reconstructs."""
 
     name: str
     label: str
@@ -45,6 +49,12 @@ class Method:
     hardening: str
     sparsities: tuple[str, ...]
     variant_of: str | None
+    selector: Method | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules under `leap_repro.prune` whose code makes a cell of this method."""
+        return (self.module, self.selector.module) if self.selector else (self.module,)
 
     @property
     def tokens(self) -> str | None:
@@ -128,7 +138,10 @@ def read_study(config: dict[str, Any], schema: Path) -> Study:
         raise UserError(f"config: {error}")
     merged = _with_scale_options(config["methods"], settings)
     check(config | {"methods": merged}, schema)
+    for error in _selector_errors(merged):
+        raise UserError(f"config: {error}")
     methods = {name: _method(name, line, settings) for name, line in merged.items()}
+    methods = {name: replace(m, selector=methods.get(merged[name].get("selector"))) for name, m in methods.items()}
     for error in _grid_errors(settings, methods):
         raise UserError(f"config: {error}")
     return Study(scale, settings, methods)
@@ -169,9 +182,26 @@ def _name_errors(settings: dict[str, Any], known: set[str]) -> Iterator[str]:
         yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
 
 
+def _selector_errors(lines: dict[str, Any]) -> Iterator[str]:
+    """A reconstruction names a one-shot method that prunes; no other method names one, so there are no chains."""
+    selectors = {name for name, line in lines.items() if _selects(line["module"])}
+    for name, line in lines.items():
+        selector, needed = line.get("selector"), line["module"] in RECONSTRUCTIONS
+        if needed and selector not in selectors:
+            yield f"methods.{name}.selector is {selector!r}; it must be a one-shot method: {sorted(selectors)}"
+        if selector is not None and not needed:
+            yield f"methods.{name}.selector is {selector!r}; only the modules {sorted(RECONSTRUCTIONS)} have a selector"
+
+
+def _selects(module: str) -> bool:
+    return module not in {"dense", *RECONSTRUCTIONS} and METHOD_TOKENS[module] != "mask_training"
+
+
 def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterator[str]:
     for name, method in methods.items():
         yield from _pattern_errors(name, method)
+        if method.selector and not set(method.sparsities) <= set(method.selector.sparsities):
+            yield f"methods.{name}.selector is {method.selector.name!r}, which does not run at every sparsity of {name}"
         start = methods.get(method.warm_start) if method.warm_start else None
         if method.warm_start and (start is None or start.tokens == "mask_training"):
             yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"

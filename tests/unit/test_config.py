@@ -82,6 +82,19 @@ BAD = [
     ("methods.leap.warm_start", "wandb", "wandb"),
     ("methods.leap.warm_start", "leap-threshold", "leap-threshold"),
     ("methods.leap.sparsities", [0.7], "methods.leap"),
+    # reconstructions and the methods whose masks they complete
+    ("methods.wanda+optima.selector", MISSING, "methods.wanda+optima.selector"),
+    ("methods.wanda+optima.selector", "wandb", "wandb"),
+    ("methods.wanda+optima.selector", 3, "3"),
+    ("methods.wanda+optima.selector", "wanda+optima", "'wanda+optima'; it must be a one-shot method"),
+    ("methods.wanda+optima.selector", "sparsegpt+optima", "'sparsegpt+optima'; it must be a one-shot method"),
+    ("methods.wanda+optima.selector", "leap", "'leap'; it must be a one-shot method"),
+    ("methods.wanda+optima.selector", "dense", "'dense'; it must be a one-shot method"),
+    ("methods.admm.selector", "wanda", "methods.admm.selector"),
+    ("methods.wanda.sparsities", [0.5], "does not run at every sparsity of wanda+optima"),
+    ("methods.wanda+optima.options.damping", -0.1, "-0.1"),
+    ("methods.wanda+optima.options.tolerance", 1, "tolerance"),
+    ("methods.wanda+optima.options.only_if_better", 1, "only_if_better"),
     # sources
     ("scales.miniature.models.tiny", {"source": "hub", "id": "x"}, "hub"),
     ("scales.miniature.data.calibration", {"source": "hub", "id": "x"}, "hub"),
@@ -134,15 +147,19 @@ def test_the_real_config_loads_at_both_scales(config, schema, scale):
     study = read_study(config | {"scale": scale}, schema)
     assert study.scale == scale
     assert len(study.models) == 5
-    assert len(study.cells()) == 5 * (1 + 5 * 2)
+    assert len(study.cells()) == 5 * (1 + 6 * 2)
 
 
 def test_the_grid_holds_every_combination_once(config, schema):
     study = read_study(config, schema)
     cells = study.cells()
-    pruned = {(method, s) for method in ("magnitude", "wanda", "sparsegpt", "admm", "leap") for s in ("0.5", "0.6")}
+    pruned = {
+        (method, s)
+        for method in ("magnitude", "wanda", "sparsegpt", "admm", "wanda+optima", "leap")
+        for s in ("0.5", "0.6")
+    }
     grid = {(model, method, s, 0) for model in study.models for method, s in pruned | {("dense", "0")}}
-    assert len(cells) == len(grid) == 55
+    assert len(cells) == len(grid) == 65
     assert {(cell.model, cell.method, cell.sparsity, cell.seed) for cell in cells} == grid
 
 
@@ -162,6 +179,14 @@ def test_the_options_of_a_scale_win_over_those_of_the_method(config, schema):
     assert options["steps"] == config["scales"]["miniature"]["options"]["leap"]["steps"]
     assert options["steps"] != config["methods"]["leap"]["options"]["steps"]
     assert options["beta2"] == config["methods"]["leap"]["options"]["beta2"]
+
+
+def test_a_reconstruction_carries_the_merged_options_of_its_selector(config, schema):
+    config["scales"]["miniature"]["options"]["sparsegpt"] = {"block_size": 32}
+    method = read_study(config, schema).methods["sparsegpt+optima"]
+    assert method.modules == ("optima", "sparsegpt")
+    assert method.selector.options == config["methods"]["sparsegpt"]["options"] | {"block_size": 32}
+    assert method.options == {}
 
 
 @pytest.mark.parametrize("value", [0.5, 0.123, 0.1234567, 0.9999999, 0.00001, 0])

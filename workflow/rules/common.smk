@@ -1,6 +1,7 @@
 # The study that the config describes, and how rules name files and code. No rule and no logic lives here.
 import json
 import re
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -118,8 +119,8 @@ def model_files(model):
 
 
 def prune_modules(method):
-    """What a prune job runs: the stage, and the method's own module, which it loads by name."""
-    return ("prune.__main__", f"prune.{STUDY.methods[method].module}")
+    """What a prune job runs: the stage, and the modules that it loads by name, the method's and its selector's."""
+    return ("prune.__main__", *(f"prune.{module}" for module in STUDY.methods[method].modules))
 
 
 def asked_code(w):
@@ -138,6 +139,16 @@ def prune_sources(w):
     if method.warm_start:
         folders["warm-start"] = f"harden/{w.model}/{method.warm_start}/{w.sparsity}/{w.seed}"
     return folders
+
+
+def prune_arguments(w):
+    """The arguments that say what a method starts from: those folders, and for a reconstruction its selector."""
+    arguments = [f"--{name} {manifest(folder)}" for name, folder in prune_sources(w).items()]
+    selector = STUDY.methods[w.method].selector
+    if selector:
+        description = as_json({"module": selector.module, "options": selector.options})
+        arguments.append(f"--selector {shlex.quote(description)}")
+    return " ".join(arguments)
 
 
 def evaluated(place, w):

@@ -16,7 +16,7 @@ rule prune:
     threads: STUDY.settings["threads"]
     params:
         **tracked(lambda w: prune_modules(w.method), lambda w: STUDY.methods[w.method].options),
-        sources=lambda w: " ".join(f"--{name} {manifest(folder)}" for name, folder in prune_sources(w).items()),
+        sources=prune_arguments,
         module=lambda w: STUDY.methods[w.method].module,
         options=lambda w: as_json(STUDY.methods[w.method].options),
         dtype=DTYPE,

@@ -23,7 +23,7 @@ from leap_repro.errors import UserError
 from leap_repro.masks import unpack_masks
 from leap_repro.models.load import load_model
 from leap_repro.provenance import provenance
-from leap_repro.prune.job import Job
+from leap_repro.prune.job import Job, Selector
 
 
 def load_method(module: str, options: dict[str, Any]) -> tuple[ModuleType, Any]:
@@ -36,6 +36,18 @@ def load_method(module: str, options: dict[str, Any]) -> tuple[ModuleType, Any]:
         raise UserError(f"no pruning method in leap_repro.prune.{module}: {error}") from error
     except TypeError as error:
         raise UserError(f"options of {module}: {error}") from error
+
+
+def load_selector(description: dict[str, Any] | None) -> Selector | None:
+    """The method {"module": ..., "options": ...} whose masks a reconstruction completes; UserError if not one-shot."""
+    if description is None:
+        return None
+    if set(description) - {"options"} != {"module"}:
+        raise UserError(f"--selector needs the key module and may have options, not {sorted(description)}")
+    method, options = load_method(description["module"], description.get("options", {}))
+    if not hasattr(method, "prune_layer"):
+        raise UserError(f"--selector names {description['module']!r}, which is no one-shot method")
+    return Selector(method, options)
 
 
 def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tensor | None:
@@ -58,15 +70,16 @@ def checkpoint_folder(scratch: Path | None, origin: dict[str, Any]) -> Path | No
 def main(arguments: argparse.Namespace) -> None:
     """Load, prune, write `pruned.safetensors` and `log.parquet`."""
     method, options = load_method(arguments.module, arguments.options)
+    selector = load_selector(arguments.selector)
     sources = {"model": Artifact.read(arguments.model)}
     if arguments.tokens:
         sources["tokens"] = Artifact.read(arguments.tokens)
     if arguments.warm_start:
         sources["warm_start"] = Artifact.read(arguments.warm_start)
-    names = ("module", "options", "sparsity", "seed", "dtype")
+    names = ("module", "options", "selector", "sparsity", "seed", "dtype")
     parameters = {name: getattr(arguments, name) for name in names}
-    modules = ("leap_repro.prune.__main__", f"leap_repro.prune.{arguments.module}")
-    origin = provenance(modules, parameters, sources)
+    loaded = [part.__name__ for part in (method, selector and selector.method) if part]
+    origin = provenance(("leap_repro.prune.__main__", *loaded), parameters, sources)
     checkpoints = checkpoint_folder(arguments.scratch, origin)
     model = load_model(sources["model"].verified_payload(), arguments.dtype)
     cell = method.prune_cell(
@@ -78,6 +91,7 @@ def main(arguments: argparse.Namespace) -> None:
             tokens=read_tokens(sources.get("tokens"), model),
             warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
             checkpoints=checkpoints,
+            selector=selector,
         )
     )
     with writing(arguments.output, origin) as (payload, facts):
@@ -100,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm-start", type=Path, help="hardened cell whose mask a learned gate starts from")
     parser.add_argument("--module", required=True, help="module under leap_repro.prune")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
+    parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')
     parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))

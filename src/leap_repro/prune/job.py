@@ -6,20 +6,32 @@ config may set, and `prune_cell(job)`. Nothing else knows a method, so a new one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
+from leap_repro.prune.layer import Layer, PrunedLayer
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Another method's module and options: whose mask a reconstruction completes."""
+
+    method: ModuleType
+    options: Any
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cell. `tokens` is int64 [sequences, length]; `warm_start` maps tensor names to bool masks."""
+    """One cell. `tokens` is int64 [sequences, length]; `warm_start` maps tensor names to bool masks; `reconstruct` gets
+    each matrix's original layer (with its Gram matrix) and what the method made of it, and has the last word."""
 
     model: torch.nn.Module
     options: Any
@@ -28,6 +40,8 @@ class Job:
     tokens: Tensor | None = None
     warm_start: dict[str, Tensor] | None = None
     checkpoints: Path | None = None
+    selector: Selector | None = None
+    reconstruct: Callable[[Layer, PrunedLayer], PrunedLayer] | None = None
 
     def required_tokens(self) -> Tensor:
         """The token shard; UserError if the job was started without one."""

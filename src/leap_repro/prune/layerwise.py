@@ -45,6 +45,8 @@ def prune_layers(
     cell = PrunedCell({}, [], dict(facts))
     for linear in prunable_linears(job.model):
         check_shape(linear.name, linear.weight.shape[1], job.sparsity, parse_pattern(facts["pattern"]))
+    if job.reconstruct:
+        statistics = "gram"
     block_count = len(decoder_blocks(job.model)[1])
     for linears, runner in _blocks(job, statistics):
         started = time.perf_counter()
@@ -94,6 +96,8 @@ def _prune_linear(
     """Prune one matrix, write the result into the model, so that later blocks see it, and into `cell`."""
     weight = linear.weight.detach().float().clone()
     pruned = rule(Layer(linear.name, weight.clone(), statistics, job.sparsity), job.options)
+    if job.reconstruct:
+        pruned = job.reconstruct(Layer(linear.name, weight.clone(), statistics, job.sparsity), pruned)
     values = (weight if pruned.values is None else pruned.values) * pruned.keep
     stored = values.to(linear.weight.dtype)
     linear.module.weight.data.copy_(stored)

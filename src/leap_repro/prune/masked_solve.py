@@ -1,0 +1,83 @@
+"""Solve one masked linear system per output row, all with the same matrix: x_K = H_KK^-1 b_K, zero outside K.
+
+This is what an optimal reconstruction for a given mask comes down to. Shapes: H is [n, n] symmetric positive definite,
+b, x and the mask are [rows, n]; K is where a row's mask is true. Works in the dtype that it is given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from leap_repro.errors import UserError
+
+log = logging.getLogger(__name__)
+CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**28}
+"""Matrix entries gathered at a time: on a CPU the systems should fit its cache (measured), on a GPU fill it."""
+
+
+def solve_exactly(matrix: Tensor, right: Tensor, keep: Tensor, name: str) -> Tensor:
+    """x [rows, n] by a batched Cholesky over rows, padded with ones on the diagonal to the widest row of a chunk.
+
+    Raises UserError with the layer's `name` if a row's system is not positive definite.
+    """
+    solution = torch.zeros_like(right)
+    right = right * keep
+    counts = keep.sum(dim=1) * right.any(dim=1)
+    for rows, width in _chunks(counts, len(matrix), CHUNK_ELEMENTS[matrix.device.type]):
+        columns = torch.argsort(~keep[rows], dim=1, stable=True)[:, :width]
+        padding = torch.arange(width, device=matrix.device) >= counts[rows].unsqueeze(1)
+        system = matrix[columns].gather(2, columns.unsqueeze(1).expand(-1, width, -1))
+        system.masked_fill_(padding.unsqueeze(1) | padding.unsqueeze(2), 0.0)
+        system.diagonal(dim1=1, dim2=2).masked_fill_(padding, 1.0)
+        x = _solve_systems(system, right[rows].gather(1, columns), name)
+        solution[rows] = torch.zeros_like(right[rows]).scatter_(1, columns, x)
+    return solution
+
+
+def _chunks(counts: Tensor, columns: int, elements: int) -> Iterator[tuple[Tensor, int]]:
+    """Row indices and their widest count, rows of similar counts together, few enough to gather at a time."""
+    counts, order = torch.sort(counts, descending=True, stable=True)
+    start, stop = 0, int((counts > 0).sum())
+    while start < stop:
+        width = int(counts[start])
+        size = max(1, elements // (width * columns))
+        yield order[start : min(start + size, stop)], width
+        start += size
+
+
+def _solve_systems(systems: Tensor, right: Tensor, name: str) -> Tensor:
+    """x [c, k] of systems [c, k, k] and right [c, k]. Refinement does not pay: rounding x itself costs as much."""
+    factor, info = torch.linalg.cholesky_ex(systems)
+    if bool(info.any()):
+        raise UserError(f"a row's share of the Hessian of {name} is not positive definite: raise its damping")
+    return torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+
+
+def solve_to_tolerance(matrix: Tensor, right: Tensor, keep: Tensor, tolerance: float) -> Tensor:
+    """x [rows, n] by conjugate gradients with a diagonal preconditioner, all rows at once, one product with H a step.
+
+    A row stops when its residual is `tolerance` of its right side; after n steps the rest is left as it is, with a
+    warning. Needs no factor, so H may be singular.
+    """
+    inverse_diagonal = 1 / matrix.diagonal()
+    x = torch.zeros_like(right)
+    residual = right * keep
+    goal = tolerance * residual.norm(dim=1, keepdim=True)
+    direction, slope = torch.zeros_like(right), torch.ones_like(goal)
+    for _ in range(len(matrix)):
+        active = residual.norm(dim=1, keepdim=True) > goal
+        if not bool(active.any()):
+            return x
+        scaled = residual * inverse_diagonal
+        steepness = (residual * scaled).sum(dim=1, keepdim=True)
+        direction = scaled + direction * (steepness / slope)
+        product = (direction @ matrix) * keep
+        curvature = (direction * product).sum(dim=1, keepdim=True)
+        step = torch.where(active & (curvature > 0), steepness / curvature, 0.0)
+        x, residual, slope = x + step * direction, residual - step * product, steepness
+    log.warning("conjugate gradients stopped after %d steps above the tolerance %g", len(matrix), tolerance)
+    return x
