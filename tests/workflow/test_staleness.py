@@ -4,7 +4,7 @@ import pytest
 from scratch import planned, snakemake
 
 PACKAGE = "src/leap_repro"
-AFTER_EVALUATION = {"collect_model": 1, "join_results": 1, "build_model_table": 1, "build_main_table": 1}
+AFTER_EVALUATION = {"collect_model": 1, "join_results": 1, "build_model_table": 1, "build_study_table": 2}
 DOWNSTREAM = {**AFTER_EVALUATION, "plot_figure": 2, "all": 1}
 
 
