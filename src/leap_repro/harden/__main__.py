@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from leap_repro.artifacts import Artifact, writing
 from leap_repro.budget import parse_sparsity
@@ -17,9 +18,10 @@ from leap_repro.errors import UserError
 from leap_repro.harden.tensors import RULES, harden_logits
 from leap_repro.masks import MASK_FILE, VALUES_FILE, block_of, check_budget, check_pattern, pack
 from leap_repro.provenance import provenance
+from leap_repro.tensor_files import tensors_of
 
 
-def split_by_kind(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+def split_by_kind(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
     """{"keep" | "values" | "logits": {tensor name: tensor}} from the suffixes that the pruners write."""
     kinds: dict[str, dict[str, torch.Tensor]] = {"keep": {}, "values": {}, "logits": {}}
     for key, tensor in tensors.items():
@@ -51,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Harden, check, pack, write."""
     pruned = Artifact.read(arguments.pruned)
     origin = provenance(("leap_repro.harden.__main__",), {"rule": arguments.rule}, {"pruned": pruned})
-    kinds = split_by_kind(load_file(pruned.file("pruned.safetensors")))
+    kinds = split_by_kind(tensors_of(pruned))
     sparsity = parse_sparsity(pruned.facts["sparsity"])
     learned = bool(kinds["logits"])
     masks = harden_logits(kinds["logits"], sparsity, arguments.rule) if learned else kinds["keep"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +22,29 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turns what transformers raises about a folder that holds no such model into a UserError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder} is not a causal language model that transformers can load: {reason(error)}"
+        ) from error
+
+
+def ready(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in evaluation mode, without gradients and without a cache."""
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    return model.eval()
+
+
 def load_model(folder: Path, dtype: str = "float32") -> PreTrainedModel:
     """The causal language model in `folder`; UserError if transformers cannot read it as one."""
     from transformers import AutoModelForCausalLM
 
-    try:
+    with reading(folder):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
@@ -32,13 +52,7 @@ def load_model(folder: Path, dtype: str = "float32") -> PreTrainedModel:
             use_safetensors=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{folder} is not a causal language model that transformers can load: {reason(error)}"
-        ) from error
-    model.requires_grad_(False)
-    model.config.use_cache = False
-    return model.eval().to(best_device())
+    return ready(model).to(best_device())
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

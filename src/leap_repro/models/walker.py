@@ -1,14 +1,16 @@
 """Walk a model block by block: the one way in which every layer-wise method sees its calibration data.
 
-A block's keyword arguments (masks, position embeddings, whatever the family passes) are recorded from a real forward
-pass and replayed, so a family that gives different arguments to different blocks (Gemma 3's local and global
-attention) is walked correctly.
+A block's keyword arguments (masks, position embeddings, whatever the family passes) are recorded from a forward pass
+and replayed, so a family that gives different arguments to different blocks (Gemma 3's local and global attention) is
+walked correctly. While they are recorded only the first block computes; the others hand their input on, so that their
+weights may still lie on disk (`stream.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
+from leap_repro.models.stream import Residency, always_resident
 
 
 @dataclass
@@ -34,53 +37,68 @@ class BlockCall:
 def record_calls(model: nn.Module, tokens_BT: Tensor) -> tuple[Tensor, list[BlockCall]]:
     """The first block's input [B, T, D] and how each block is called, from one forward pass over `tokens_BT`.
 
+    Only the first block needs its weights: what it returns shows in which form (tensor or tuple) the model wants a
+    block's output, and every later block returns its own input in that form.
     Raises UserError if a block is not called exactly once with its hidden states first.
     """
     name, blocks = decoder_blocks(model)
-    first: list[Tensor] = []
-    calls: dict[int, BlockCall] = {}
-
-    def recorder(index: int):
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            kwargs = dict(kwargs)
-            hidden = args[0] if args else kwargs.pop("hidden_states", None)
-            if index in calls or not isinstance(hidden, Tensor):
-                raise UserError(f"{type(model).__name__} cannot be walked: it does not run {name}.{index} just once")
-            calls[index] = BlockCall(args[1:], kwargs)
-            if index == 0:
-                first.append(hidden.clone())
-
-        return hook
-
-    handles = [block.register_forward_pre_hook(recorder(index), with_kwargs=True) for index, block in enumerate(blocks)]
+    recorder = _Recorder(f"{type(model).__name__} cannot be walked: it", name)
     try:
-        model(tokens_BT, use_cache=False)
+        for index, block in enumerate(blocks):
+            block.forward = partial(recorder, index, block.forward)
+        getattr(model, "base_model", model)(tokens_BT, use_cache=False)
     finally:
-        for handle in handles:
-            handle.remove()
-    if len(calls) != len(blocks):
-        raise UserError(f"{type(model).__name__} cannot be walked: it skips some of the blocks in {name}")
-    return first[0], [calls[index] for index in range(len(blocks))]
+        for block in blocks:
+            vars(block).pop("forward", None)
+    if len(recorder.calls) != len(blocks):
+        raise UserError(f"{recorder.complaint} skips some of the blocks in {name}")
+    return recorder.first, [recorder.calls[index] for index in range(len(blocks))]
+
+
+class _Recorder:
+    """Stands in for the forward of every block during one pass and keeps how it was called."""
+
+    def __init__(self, complaint: str, name: str) -> None:
+        self.complaint, self.name = complaint, name
+        self.calls: dict[int, BlockCall] = {}
+        self.first: Tensor
+        self.form: Any
+
+    def __call__(self, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs.pop("hidden_states", None)
+        if index in self.calls or not isinstance(hidden, Tensor):
+            raise UserError(f"{self.complaint} does not run {self.name}.{index} just once")
+        self.calls[index] = BlockCall(args[1:], kwargs)
+        if index == 0:
+            self.first = hidden.clone()
+            self.form = forward(hidden, *args[1:], **kwargs)
+        return (hidden, *self.form[1:]) if isinstance(self.form, tuple) else hidden
 
 
 @torch.no_grad()
 def walk_blocks(
-    model: nn.Module, tokens_NT: Tensor, batch_size: int
+    model: nn.Module, tokens_NT: Tensor, batch_size: int, residency: Residency = always_resident
 ) -> Iterator[tuple[list[PrunableLinear], BlockRunner]]:
     """Yield each block's prunable layers and a runner over the calibration set, in order.
 
     The consumer collects statistics through `runner.collect`, changes the block's weights, and goes on: the inputs of
-    the next block then come from the block as it was left. `tokens_NT` is [sequences, length].
+    the next block then come from the block as it was left. `tokens_NT` is [sequences, length]. One set of hidden
+    states is kept, in the model's dtype: a batch's output takes the place of its input.
     """
     _, blocks = decoder_blocks(model)
-    device = next(model.parameters()).device
-    recorded = [record_calls(model, batch.to(device)) for batch in tokens_NT.split(batch_size)]
+    device = next(parameter.device for parameter in model.parameters() if not parameter.is_meta)
+    with residency(0):
+        recorded = [record_calls(model, batch.to(device)) for batch in tokens_NT.split(batch_size)]
     hidden = [first for first, _ in recorded]
+    calls_of = [[calls[index] for _, calls in recorded] for index in range(len(blocks))]
+    del recorded
     linears = prunable_linears(model)
-    for index, block in enumerate(blocks):
-        calls = [batch_calls[index] for _, batch_calls in recorded]
-        yield [linear for linear in linears if linear.block == index], BlockRunner(block, calls, hidden)
-        hidden = [call(block, batch) for call, batch in zip(calls, hidden, strict=True)]
+    for index, (block, calls) in enumerate(zip(blocks, calls_of, strict=True)):
+        with residency(index):
+            yield [linear for linear in linears if linear.block == index], BlockRunner(block, calls, hidden)
+            if index + 1 < len(blocks):
+                for batch, call in enumerate(calls):
+                    hidden[batch] = call(block, hidden[batch])
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from leap_repro.artifacts import Artifact, writing
 from leap_repro.budget import parse_sparsity
@@ -22,8 +22,10 @@ from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
 from leap_repro.masks import unpack_masks
 from leap_repro.models.load import load_model
+from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.provenance import provenance
 from leap_repro.prune.job import Job, Selector
+from leap_repro.tensor_files import TensorFolder
 
 
 def load_method(module: str, options: dict[str, Any]) -> tuple[ModuleType, Any]:
@@ -67,23 +69,32 @@ def checkpoint_folder(scratch: Path | None, origin: dict[str, Any]) -> Path | No
     return scratch / hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def load_for(method: ModuleType, folder: Path, dtype: str) -> tuple[torch.nn.Module, Residency]:
+    """The whole model for a method that says `WHOLE_MODEL`, else one whose blocks stay on disk until their turn."""
+    if getattr(method, "WHOLE_MODEL", False):
+        return load_model(folder, dtype), always_resident
+    return stream_model(folder, dtype)
+
+
+def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
+    """The artifacts that the job reads, by argument."""
+    given = {name: getattr(arguments, name) for name in ("model", "tokens", "warm_start")}
+    return {name: Artifact.read(folder) for name, folder in given.items() if folder}
+
+
 def main(arguments: argparse.Namespace) -> None:
-    """Load, prune, write `pruned.safetensors` and `log.parquet`."""
+    """Load, prune, write the tensors (layer-wise methods: a file per block) and `log.parquet`."""
     method, options = load_method(arguments.module, arguments.options)
     selector = load_selector(arguments.selector)
-    sources = {"model": Artifact.read(arguments.model)}
-    if arguments.tokens:
-        sources["tokens"] = Artifact.read(arguments.tokens)
-    if arguments.warm_start:
-        sources["warm_start"] = Artifact.read(arguments.warm_start)
+    sources = read_sources(arguments)
     names = ("module", "options", "selector", "sparsity", "seed", "dtype")
     parameters = {name: getattr(arguments, name) for name in names}
     loaded = [part.__name__ for part in (method, selector and selector.method) if part]
     origin = provenance(("leap_repro.prune.__main__", *loaded), parameters, sources)
     checkpoints = checkpoint_folder(arguments.scratch, origin)
-    model = load_model(sources["model"].verified_payload(), arguments.dtype)
-    cell = method.prune_cell(
-        Job(
+    model, residency = load_for(method, sources["model"].verified_payload(), arguments.dtype)
+    with writing(arguments.output, origin) as (payload, facts):
+        job = Job(
             model=model,
             options=options,
             sparsity=parse_sparsity(arguments.sparsity),
@@ -92,10 +103,12 @@ def main(arguments: argparse.Namespace) -> None:
             warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
             checkpoints=checkpoints,
             selector=selector,
+            residency=residency,
+            store=TensorFolder(payload),
         )
-    )
-    with writing(arguments.output, origin) as (payload, facts):
-        save_file({name: tensor.contiguous() for name, tensor in cell.tensors.items()}, payload / "pruned.safetensors")
+        cell = method.prune_cell(job)
+        if cell.tensors is not job.store:
+            job.store.write("pruned", cell.tensors)
         pq.write_table(pa.Table.from_pylist(cell.log), payload / "log.parquet")
         facts |= cell.facts | {
             "sparsity": arguments.sparsity,

@@ -1,12 +1,14 @@
 """The contract of a pruning method: what one cell's job is given, and what it gives back.
 
 A method is a module under `leap_repro.prune` with two names: `Options`, a dataclass whose fields are the keys that the
-config may set, and `prune_cell(job)`. Nothing else knows a method, so a new one is a new module and a line of config.
+config may set, and `prune_cell(job)`. A third, `WHOLE_MODEL = True`, says that it needs all blocks in memory at once,
+as gates that are trained end to end do; without it the blocks are read from disk one by one (`prune_layers`).
+Nothing else knows a method, so a new one is a new module and a line of config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +19,9 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
+from leap_repro.models.stream import Residency, always_resident
 from leap_repro.prune.layer import Layer, PrunedLayer
+from leap_repro.tensor_files import TensorFolder, TensorsInMemory
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,20 @@ class Selector:
 @dataclass(frozen=True)
 class Job:
     """One cell. `tokens` is int64 [sequences, length]; `warm_start` maps tensor names to bool masks; `reconstruct` gets
-    each matrix's original layer (with its Gram matrix) and what the method made of it, and has the last word."""
+    each matrix's original layer (with its Gram matrix) and what the method made of it, and has the last word;
+    `residency` brings a block of `model` into memory, and `store` takes its results as soon as it is pruned."""
 
     model: torch.nn.Module
     options: Any
     sparsity: Fraction
     seed: int
     tokens: Tensor | None = None
-    warm_start: dict[str, Tensor] | None = None
+    warm_start: Mapping[str, Tensor] | None = None
     checkpoints: Path | None = None
     selector: Selector | None = None
     reconstruct: Callable[[Layer, PrunedLayer], PrunedLayer] | None = None
+    residency: Residency = always_resident
+    store: TensorFolder | TensorsInMemory = field(default_factory=TensorsInMemory)
 
     def required_tokens(self) -> Tensor:
         """The token shard; UserError if the job was started without one."""
@@ -60,6 +67,6 @@ class PrunedCell:
       "tiles", or "none" (an as-released rounding: the counts are recorded, nothing is promised).
     """
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     log: list[dict[str, Any]]
     facts: dict[str, Any] = field(default_factory=lambda: {"pattern": "unstructured", "budget_scope": "tensor"})

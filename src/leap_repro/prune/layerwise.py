@@ -2,6 +2,7 @@
 
 Block k's inputs come from the already pruned blocks before it; within a block one forward of the still unpruned block
 collects all statistics, then every matrix is pruned (the protocol of Wanda, SparseGPT and ADMM's code).
+A block's results are stored before the next block is read, so that memory does not grow with the number of blocks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
@@ -24,6 +26,8 @@ from leap_repro.prune.statistics import InputStatistics, relative_error, use_exa
 
 log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16
+"""Sequences per forward pass, fewer where they are long: a pass holds at most CALIBRATION_TOKENS tokens."""
+CALIBRATION_TOKENS = 8192
 Needs = Literal["norms", "gram"] | None
 EXACT = SelectorOptions().facts
 
@@ -42,7 +46,7 @@ def prune_layers(
     with its block, for weights or inputs that are not finite.
     """
     use_exact_float32()
-    cell = PrunedCell({}, [], dict(facts))
+    cell = PrunedCell(job.store, [], dict(facts))
     for linear in prunable_linears(job.model):
         check_shape(linear.name, linear.weight.shape[1], job.sparsity, parse_pattern(facts["pattern"]))
     if job.reconstruct:
@@ -51,20 +55,31 @@ def prune_layers(
     for linears, runner in _blocks(job, statistics):
         started = time.perf_counter()
         collected = _collect(linears, runner, statistics)
+        tensors: dict[str, Tensor] = {}
         for linear in linears:
-            _prune_linear(linear, collected[linear.name], job, rule, cell)
+            row = _prune_linear(linear, collected.pop(linear.name), job, rule, tensors)
+            _note_raised_damping(row, cell.facts)
+            cell.log.append(row)
+        job.store.write(f"block-{linears[0].block:05d}", tensors)
         seconds = time.perf_counter() - started
         log.info("block %d/%d pruned in %.1f s", linears[0].block + 1, block_count, seconds)
     return cell
 
 
+def calibration_batch(length: int) -> int:
+    """Sequences of `length` tokens per forward pass."""
+    return max(1, min(CALIBRATION_BATCH, CALIBRATION_TOKENS // length))
+
+
 def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
     if statistics is not None:
-        yield from walk_blocks(job.model, job.required_tokens(), CALIBRATION_BATCH)
+        tokens_NT = job.required_tokens()
+        yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
         return
     linears = prunable_linears(job.model)
     for block in sorted({linear.block for linear in linears}):
-        yield [linear for linear in linears if linear.block == block], None
+        with job.residency(block):
+            yield [linear for linear in linears if linear.block == block], None
 
 
 def _collect(
@@ -91,9 +106,10 @@ def _prune_linear(
     statistics: InputStatistics | None,
     job: Job,
     rule: Callable[[Layer, Any], PrunedLayer],
-    cell: PrunedCell,
-) -> None:
-    """Prune one matrix, write the result into the model, so that later blocks see it, and into `cell`."""
+    tensors: dict[str, Tensor],
+) -> dict[str, Any]:
+    """Prune one matrix, write the result into the model, so that later blocks see it, and into `tensors`; returns its
+    row of the log."""
     weight = linear.weight.detach().float().clone()
     pruned = rule(Layer(linear.name, weight.clone(), statistics, job.sparsity), job.options)
     if job.reconstruct:
@@ -101,20 +117,21 @@ def _prune_linear(
     values = (weight if pruned.values is None else pruned.values) * pruned.keep
     stored = values.to(linear.weight.dtype)
     linear.module.weight.data.copy_(stored)
-    cell.tensors[f"{linear.name}.keep"] = pruned.keep.cpu()
+    tensors[f"{linear.name}.keep"] = pruned.keep.cpu()
     if pruned.values is not None:
-        cell.tensors[f"{linear.name}.values"] = stored.cpu()
+        tensors[f"{linear.name}.values"] = stored.cpu()
     error = relative_error(weight, stored, statistics.gram) if statistics and statistics.needs_gram else None
-    cell.log.append(
-        {
-            "block": linear.block,
-            "tensor": linear.name,
-            "kept": int(pruned.keep.sum()),
-            "numel": weight.numel(),
-            "relative_error": error,
-        }
-        | pruned.log
-    )
-    raised = {column: tried for column, tried in pruned.log.items() if column.endswith("dampings") and len(tried) > 1}
+    return {
+        "block": linear.block,
+        "tensor": linear.name,
+        "kept": int(pruned.keep.sum()),
+        "numel": weight.numel(),
+        "relative_error": error,
+    } | pruned.log
+
+
+def _note_raised_damping(row: dict[str, Any], facts: dict[str, Any]) -> None:
+    """A matrix whose Hessian needed more damping than asked for is named in the manifest."""
+    raised = {column: tried for column, tried in row.items() if column.endswith("dampings") and len(tried) > 1}
     if raised:
-        cell.facts.setdefault("raised_dampings", {})[linear.name] = raised
+        facts.setdefault("raised_dampings", {})[row["tensor"]] = raised

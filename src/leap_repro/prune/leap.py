@@ -16,6 +16,7 @@ from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.trainer import MaskTrainer, Options
 
 __all__ = ["Options", "prune_cell"]
+WHOLE_MODEL = True
 
 
 def prune_cell(job: Job) -> PrunedCell:
