@@ -27,6 +27,7 @@ METHOD_TOKENS: dict[str, str | None] = {
     "magnitude": None,
     "wanda": "calibration",
     "sparsegpt": "calibration",
+    "thanos": "calibration",
     "admm": "calibration",
     "optima": "calibration",
     "leap": "mask_training",

@@ -147,7 +147,7 @@ def test_the_real_config_loads_at_both_scales(config, schema, scale):
     study = read_study(config | {"scale": scale}, schema)
     assert study.scale == scale
     assert len(study.models) == 5
-    assert len(study.cells()) == 5 * (1 + 6 * 2)
+    assert len(study.cells()) == 5 * (1 + 7 * 2)
 
 
 def test_the_grid_holds_every_combination_once(config, schema):
@@ -155,11 +155,11 @@ def test_the_grid_holds_every_combination_once(config, schema):
     cells = study.cells()
     pruned = {
         (method, s)
-        for method in ("magnitude", "wanda", "sparsegpt", "admm", "wanda+optima", "leap")
+        for method in ("magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "leap")
         for s in ("0.5", "0.6")
     }
     grid = {(model, method, s, 0) for model in study.models for method, s in pruned | {("dense", "0")}}
-    assert len(cells) == len(grid) == 65
+    assert len(cells) == len(grid) == 75
     assert {(cell.model, cell.method, cell.sparsity, cell.seed) for cell in cells} == grid
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import admm, dense, magnitude, sparsegpt, wanda
+from leap_repro.prune import admm, dense, magnitude, sparsegpt, thanos, wanda
 from leap_repro.prune.job import Job
 
 METHODS = {
@@ -17,6 +17,8 @@ METHODS = {
     "wanda": (wanda, wanda.Options()),
     "sparsegpt": (sparsegpt, sparsegpt.Options()),
     "sparsegpt-blocks-of-5": (sparsegpt, sparsegpt.Options(block_size=5)),
+    "thanos": (thanos, thanos.Options()),
+    "thanos-blocks-of-5": (thanos, thanos.Options(block_size=5)),
     "admm": (admm, admm.Options()),
     "admm-as-released": (admm, admm.Options(schedule="as_released")),
     "admm-row": (admm, admm.Options(group="row")),

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import admm, magnitude, sparsegpt, wanda
+from leap_repro.prune import admm, magnitude, sparsegpt, thanos, wanda
 from leap_repro.prune.job import Job
 
-DATA_METHODS = [wanda, sparsegpt, admm]
+DATA_METHODS = [wanda, sparsegpt, thanos, admm]
 LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 LINEARS += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 
@@ -75,7 +75,7 @@ def test_earlier_blocks_being_pruned_changes_the_masks_of_later_ones(tiny_llama,
     assert any(changed)
 
 
-@pytest.mark.parametrize("method", [sparsegpt, admm])
+@pytest.mark.parametrize("method", [sparsegpt, thanos, admm])
 def test_the_logged_error_is_that_of_the_layers_outputs_in_the_sequential_protocol(method, tiny_llama, tokens):
     model = tiny_llama(blocks=3)
     cell = method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))

@@ -26,7 +26,7 @@ def test_options_reach_the_method(module, options):
     assert {name: getattr(found, name) for name in options} == options
 
 
-@pytest.mark.parametrize("module", ["thanos", "magnitud", "Wanda", "select", "trainer", "no.such"])
+@pytest.mark.parametrize("module", ["thanoss", "magnitud", "Wanda", "select", "trainer", "no.such"])
 def test_a_module_that_is_no_method_is_an_error_that_names_it(module):
     with pytest.raises(UserError, match=rf"leap_repro\.prune\.{module}") as caught:
         load_method(module, {})
