@@ -48,16 +48,13 @@ def published_table(
     ADMM rows; ours are paired over questions.
     """
     published = read_published()
-    patterns = results.groupby(["model", "method"])["pattern"].first()
-    frame = wide(results)
+    frame = wide(results).merge(results.groupby("method", as_index=False)["pattern"].first())
     rows = []
     for row in frame[frame["sparsity_target"] > 0].itertuples():
-        if methods[row.method]["variant_of"]:
-            continue  # the published rows are the methods', not their variants'
         theirs = published[
             (published["model"] == stands_for.get(row.model))
-            & (published["method"] == methods[row.method]["label"].split(" (")[0])
-            & (published["pattern"] == PATTERNS.get(patterns[row.model, row.method], patterns[row.model, row.method]))
+            & (published["method"] == _published_method(row, frame, methods))
+            & (published["pattern"] == PATTERNS.get(row.pattern, row.pattern))
             & (published["sparsity"] == row.sparsity_target)
         ]
         rows += [_row(cell, row, published, frame, outcomes) for cell in theirs.itertuples()]
@@ -67,6 +64,17 @@ def published_table(
     ]
     numbers = pd.DataFrame(rows, columns=[*columns, "published_perplexity", "published_length", "source"])
     return Table(_caption(numbers), _shown(numbers, methods), numbers, notes=NOTES)
+
+
+def _published_method(row: tuple, frame: pd.DataFrame, methods: Methods) -> str | None:
+    """What published tables call the method: the label that it varies if only its pattern does, else its own.
+
+    Other variants (as released, ablations) have no published row.
+    """
+    base = methods[row.method]["variant_of"]
+    if base and (frame.loc[frame["method"] == base, "pattern"] == row.pattern).any():
+        return None
+    return methods[base or row.method]["label"].split(" (")[0]
 
 
 def _row(cell: tuple, ours: tuple, published: pd.DataFrame, frame: pd.DataFrame, outcomes: pd.DataFrame) -> list:

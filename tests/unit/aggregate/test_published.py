@@ -11,9 +11,12 @@ METHODS = {
     "leap": {"label": "LEAP", "variant_of": None},
     "maskllm": {"label": "MaskLLM (2:4)", "variant_of": None},
     "admm-old": {"label": "ADMM", "variant_of": "admm"},
+    "wanda": {"label": "Wanda", "variant_of": None},
+    "wanda-2-4": {"label": "Wanda 2:4", "variant_of": "wanda"},
 }
 RIGHT = {("dense", 0.0): 4, ("admm", 0.5): 3, ("leap", 0.5): 2, ("maskllm", 0.5): 1, ("admm-old", 0.5): 0}
-PATTERN = {"dense": "dense", "maskllm": "2:4"}
+RIGHT |= {("wanda", 0.6): 2, ("wanda-2-4", 0.5): 1}
+PATTERN = {"dense": "dense", "maskllm": "2:4", "wanda-2-4": "2:4"}
 
 
 def ours():
@@ -66,14 +69,21 @@ def test_differences_are_taken_within_a_source(table):
     assert pd.isna(rows.loc["maskllm", "published_minus_admm"]), "PATCH's source has no ADMM row"
 
 
-def test_rows_match_by_label_pattern_and_sparsity_and_variants_have_none(table):
-    assert sorted(table.numbers["method"]) == ["admm", "leap", "maskllm"]
-    assert dict(zip(table.numbers["method"], table.numbers["pattern"], strict=True))["maskllm"] == "2:4"
+def test_rows_match_by_label_pattern_and_sparsity(table):
+    patterns = dict(zip(table.numbers["method"], table.numbers["pattern"], strict=True))
+    assert patterns == {"admm": "unstructured", "leap": "unstructured", "maskllm": "2:4", "wanda-2-4": "2:4"}
+
+
+def test_a_variant_has_a_published_row_only_if_its_pattern_is_what_varies(table):
+    assert "admm-old" not in set(table.numbers["method"])
+    row = table.numbers.set_index("method").loc["wanda-2-4"]
+    cells = read_published().set_index(["model", "method", "pattern", "sparsity"])["average"]
+    assert row["published_average"] == cells["Qwen-2.5 0.5B", "Wanda", "2:4", 0.5]
 
 
 def test_signs_are_counted_where_both_have_a_difference(table):
     assert signs(table.numbers, "admm") == (0, 1)
-    assert signs(table.numbers, "dense") == (3, 3)
+    assert signs(table.numbers, "dense") == (4, 4)
     assert "0 of 1 differences to ADMM" in table.caption
 
 
