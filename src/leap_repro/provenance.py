@@ -6,6 +6,8 @@ run, however long it then takes and whatever is edited meanwhile.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +39,13 @@ def provenance(modules: tuple[str, ...], parameters: dict[str, Any], inputs: dic
         "inputs": {name: artifact.manifest_sha256 for name, artifact in sorted(inputs.items())},
         "versions": versions(),
     }
+
+
+def scratch_folder(scratch: Path | None, origin: dict[str, Any]) -> Path | None:
+    """A folder for this very job (code, versions, inputs and parameters), so that no other's leavings are resumed."""
+    if scratch is None:
+        return None
+    return scratch / hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str:

@@ -96,8 +96,15 @@ BAD = [
     ("methods.wanda+optima.options.tolerance", 1, "tolerance"),
     ("methods.wanda+optima.options.only_if_better", 1, "only_if_better"),
     # sources
-    ("scales.miniature.models.tiny", {"source": "hub", "id": "x"}, "hub"),
-    ("scales.miniature.data.calibration", {"source": "hub", "id": "x"}, "hub"),
+    ("scales.miniature.models.tiny", {"source": "ftp", "id": "x"}, "ftp"),
+    ("scales.miniature.models.tiny", {"source": "hub", "id": "a/b"}, "revision"),
+    ("scales.miniature.models.tiny", {"source": "hub", "id": "no-owner", "revision": "main"}, "no-owner"),
+    ("scales.miniature.models.tiny", {"source": "hub", "id": "a/b", "revision": "main", "token": "x"}, "token"),
+    ("scales.miniature.data.calibration", {"source": "ftp", "id": "x"}, "ftp"),
+    ("scales.miniature.data.calibration", {"source": "hub", "id": "a/b", "revision": "main"}, "files"),
+    ("scales.paper.data.tasks.sets.piqa.files", {}, "files"),
+    ("scales.paper.data.tasks.sets.piqa.id", "piqa", '"piqa"'),
+    ("scales.paper.data.calibration.expect", {"documents": -1}, "-1"),
     ("scales.miniature.data.calibration", {"source": "bundled", "split": "valid"}, "valid"),
     ("scales.miniature.data.tasks", {"source": "bundle"}, "bundle"),
     # names that cannot be folders

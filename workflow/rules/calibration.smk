@@ -24,4 +24,4 @@ rule build_tokens:
         "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}{params.why}"
     shell:
         "python -m leap_repro.calibration --model {input.model} --text {input.text} --recipe {params.recipe}"
-        " {params.shard} --seed {wildcards.seed} --output $(dirname {output.manifest}) 2> {log}"
+        " {params.shard} --seed {wildcards.seed} --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

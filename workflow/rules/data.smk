@@ -14,6 +14,7 @@ rule fetch_data:
     params:
         **tracked("data.__main__"),
         spec=lambda w: as_json(STUDY.settings["data"][w.role]),
+        locked=lambda w: lock_digest(LOCK, STUDY.settings["data"][w.role], "dataset"),
     message:
         "Fetching the {wildcards.role} data{params.why}"
     shell:

@@ -14,7 +14,8 @@ rule fetch_model:
     params:
         **tracked("models.__main__"),
         spec=model_spec,
+        locked=lambda w: lock_digest(LOCK, STUDY.models[w.model], "model"),
     message:
         "Fetching model {wildcards.model}{params.why}"
     shell:
-        "python -m leap_repro.models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.models fetch --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from leap_repro.artifacts import Artifact, writing
-from leap_repro.calibration.shards import RECIPES, ids_sha256
+from leap_repro.calibration.packed import CURSOR, pack
+from leap_repro.calibration.shards import ids_sha256, random_windows
 from leap_repro.cli import run_stage
 from leap_repro.models.load import load_tokenizer
-from leap_repro.provenance import provenance
+from leap_repro.provenance import provenance, scratch_folder
+from leap_repro.texts import read_texts, text_files
+from leap_repro.tokens import TENSOR, mapped_ids, shard_name
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Tokenise, cut, write `tokens.safetensors` (int32 [sequences, length])."""
+    """Tokenise, cut, write token shards (int32 [sequences, length] in all)."""
     sources = {"model": Artifact.read(arguments.model), "text": Artifact.read(arguments.text)}
     parameters = {name: getattr(arguments, name) for name in ("recipe", "sequences", "length", "seed")}
     origin = provenance(("leap_repro.calibration.__main__",), parameters, sources)
     tokenizer = load_tokenizer(sources["model"].payload)
-    texts = pq.read_table(sources["text"].file("text.parquet")).column("text").to_pylist()
-    tokens = RECIPES[arguments.recipe](tokenizer, texts, arguments.sequences, arguments.length, arguments.seed)
     with writing(arguments.output, origin) as (payload, facts):
-        save_file({"tokens": tokens}, payload / "tokens.safetensors")
-        facts |= parameters | {"ids_sha256": ids_sha256(tokens)}
+        if arguments.recipe == "windows":
+            write_windows(tokenizer, sources["text"], arguments, payload)
+        else:
+            write_packed(tokenizer, sources["text"], arguments, payload, scratch_folder(arguments.scratch, origin))
+        shards = [mapped_ids(path) for path in sorted(payload.iterdir())]
+        facts |= parameters | {"ids_sha256": ids_sha256(shards)}
+
+
+def write_windows(tokenizer: Any, text: Artifact, arguments: argparse.Namespace, payload: Path) -> None:
+    """The calibration sample, one file."""
+    sizes = (arguments.sequences, arguments.length)
+    save_file({TENSOR: random_windows(tokenizer, read_texts(text), *sizes, arguments.seed)}, payload / shard_name(0, 1))
+
+
+def write_packed(
+    tokenizer: Any, text: Artifact, arguments: argparse.Namespace, payload: Path, scratch: Path | None
+) -> None:
+    """The packed stream, made in `scratch`, where a killed pass resumes, and moved when it is whole."""
+    sizes = (arguments.sequences, arguments.length)
+    for path in pack(tokenizer, text_files(text), *sizes, arguments.seed, scratch or payload):
+        shutil.move(path, payload / path.name)
+    (payload / CURSOR).unlink(missing_ok=True)
+    if scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,10 +57,11 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.calibration", description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model (its tokenizer is used)")
     parser.add_argument("--text", required=True, type=Path, help="folder of the fetched text")
-    parser.add_argument("--recipe", required=True, choices=sorted(RECIPES))
+    parser.add_argument("--recipe", required=True, choices=("packed", "windows"))
     parser.add_argument("--sequences", required=True, type=int)
     parser.add_argument("--length", required=True, type=int, help="tokens per sequence")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", type=Path, help="where a packing pass leaves its shards and a killed one resumes")
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

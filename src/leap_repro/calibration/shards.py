@@ -1,15 +1,15 @@
-"""Token shards: the calibration sample of the layer-wise methods and the packed stream of the learned ones.
-
-Both are files, so every pruner of a model sees the same ids; the sha256 of the ids goes into every result row.
+"""The calibration sample of the layer-wise methods. It is a file, so every pruner of a model sees the same ids, and the
+sha256 of the ids goes into every result row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,27 +42,12 @@ def random_windows(
     )
 
 
-def packed(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], sequences: int, length: int, seed: int) -> Tensor:
-    """Documents in seeded order, each closed by EOS, as one stream cut into `sequences` x `length` ids, int32.
+def ids_sha256(pieces: Iterable[Tensor | np.ndarray]) -> str:
+    """The sha256 of the ids as little-endian int32, row after row: independent of the file format.
 
-    Raises UserError if the text is too short.
+    `pieces` are ids [N, T], whole or cut anywhere between two rows.
     """
-    order = random.Random(f"packed-{seed}").sample(range(len(texts)), len(texts))
-    stream: list[int] = []
-    for index in order:
-        stream.extend(tokenizer(texts[index], verbose=False)["input_ids"])
-        if tokenizer.eos_token_id is not None:
-            stream.append(tokenizer.eos_token_id)
-        if len(stream) >= sequences * length:
-            return torch.tensor(stream[: sequences * length], dtype=torch.int32).view(sequences, length)
-    raise UserError(
-        f"the text has {len(stream)} tokens, sequences={sequences} x length={length} need {sequences * length}"
-    )
-
-
-RECIPES = {"windows": random_windows, "packed": packed}
-
-
-def ids_sha256(tokens: Tensor) -> str:
-    """The sha256 of the ids as little-endian int32, row after row: independent of the file format."""
-    return hashlib.sha256(tokens.to(torch.int32).contiguous().numpy().astype("<i4").tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(np.ascontiguousarray(piece, dtype="<i4"))
+    return digest.hexdigest()

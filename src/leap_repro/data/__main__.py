@@ -7,15 +7,19 @@ from pathlib import Path
 
 from leap_repro.artifacts import writing
 from leap_repro.cli import json_argument, run_stage
-from leap_repro.data.fetch import ROLES, fetch_tasks, fetch_text
+from leap_repro.data.tasks import fetch_tasks
+from leap_repro.data.text import fetch_text
+from leap_repro.lock import LOCK_FILE, read_lock
 from leap_repro.provenance import provenance
+
+ROLES = ("calibration", "mask_training", "perplexity", "tasks")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Fetch by role, write the manifest."""
     fetch = fetch_tasks if arguments.role == "tasks" else fetch_text
     with writing(arguments.output, provenance(("leap_repro.data.__main__",), arguments.spec, {})) as (payload, facts):
-        facts |= fetch(arguments.spec, payload)
+        facts |= fetch(arguments.spec, payload, read_lock(arguments.lock))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.data", description=__doc__)
     parser.add_argument("--role", required=True, choices=ROLES)
     parser.add_argument("--spec", required=True, type=json_argument, help='e.g. {"source": "path", "path": "my.txt"}')
+    parser.add_argument(
+        "--lock", type=Path, default=LOCK_FILE, help="the lock file that `leap_repro.models pin` writes"
+    )
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

@@ -22,6 +22,7 @@ from leap_repro.evaluate.perplexity import evaluate_perplexity
 from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.provenance import provenance
+from leap_repro.texts import read_texts
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
     model, tokenizer = load_model(folder, arguments.dtype), load_tokenizer(folder)
     kept = apply_cell(model, sources["cell"])
     log.info("%s keeps %d of %d weights", sources["cell"].facts["cell"], kept, sources["cell"].facts["prunable"])
-    texts = pq.read_table(sources["text"].file("text.parquet")).column("text").to_pylist()
+    texts = read_texts(sources["text"])
     with torch.inference_mode():
         rows = perplexity_rows(model, tokenizer, texts, arguments)
         accuracies, outcomes = evaluate_tasks(

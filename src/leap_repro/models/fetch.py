@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,14 +14,22 @@ from typing import Any
 
 from leap_repro.artifacts import sha256_of
 from leap_repro.errors import UserError, reason
+from leap_repro.hub import RemoteFile, Repository, download, place
+from leap_repro.lock import Lock, pinned_files, repositories
 
+log = logging.getLogger(__name__)
 WEIGHTS = "*.safetensors"
+HUB_FILES = re.compile(
+    r"(config|generation_config|special_tokens_map|added_tokens|vocab|model\.safetensors\.index)\.json"
+    r"|tokenizer[^/]*\.(json|model)|merges\.txt|chat_template\.(json|jinja)|model[^/]*\.safetensors"
+)
+"""What a hub repository is asked for: weights, tokenizer, configuration at its top; no code, no pickles."""
 SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the manifest says of a fetched model. `revision` is the sha256 over its weight files."""
+    """What the manifest says of a model. `revision` is its commit on the hub, else the sha256 over its weight files."""
 
     architecture: str
     revision: str
@@ -49,6 +59,29 @@ def fetch_path(spec: dict[str, Any], payload: Path) -> None:
     if not (folder / "config.json").is_file() or not list(folder.glob(WEIGHTS)):
         raise UserError(f"model path {spec['path']!r} must hold config.json and at least one .safetensors file")
     _copy_checkpoint(folder, payload)
+
+
+def hub_files(files: list[RemoteFile], repository: Repository) -> list[RemoteFile]:
+    """The files of a hub repository that a model is made of; UserError if config or safetensors are missing."""
+    wanted = [file for file in files if HUB_FILES.fullmatch(file.path)]
+    names = {file.path for file in wanted}
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise UserError(
+            f"{repository} at revision {repository.revision} must hold config.json and model*.safetensors: it has "
+            f"{sorted(names)}"
+        )
+    return wanted
+
+
+def fetch_hub(spec: dict[str, Any], payload: Path, lock: Lock) -> str:
+    """Fetch a model of the hub at its pinned commit, which is returned; UserError as in `leap_repro.hub`."""
+    (asked,) = repositories(spec, "model")
+    repository, files = pinned_files(lock, asked)
+    wanted = hub_files(files, repository)
+    for file in wanted:
+        place(download(repository, file), payload / file.path)
+    log.info("%s: %d files, %d bytes", repository, len(wanted), sum(file.bytes for file in wanted))
+    return repository.revision
 
 
 SOURCES: dict[str, Callable[[dict[str, Any], Path], None]] = {"bundled": fetch_bundled, "path": fetch_path}

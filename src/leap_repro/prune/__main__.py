@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib
-import json
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file
 
 from leap_repro.artifacts import Artifact, writing
 from leap_repro.budget import parse_sparsity
@@ -23,9 +20,10 @@ from leap_repro.errors import UserError
 from leap_repro.masks import unpack_masks
 from leap_repro.models.load import load_model
 from leap_repro.models.stream import Residency, always_resident, stream_model
-from leap_repro.provenance import provenance
+from leap_repro.provenance import provenance, scratch_folder
 from leap_repro.prune.job import Job, Selector
 from leap_repro.tensor_files import TensorFolder
+from leap_repro.tokens import TokenRows, open_tokens
 
 
 def load_method(module: str, options: dict[str, Any]) -> tuple[ModuleType, Any]:
@@ -52,21 +50,17 @@ def load_selector(description: dict[str, Any] | None) -> Selector | None:
     return Selector(method, options)
 
 
-def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tensor | None:
-    """Token ids [sequences, length] as int64; UserError if they do not fit the model's vocabulary."""
+def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tensor | TokenRows | None:
+    """Token ids [sequences, length]: the calibration sample as int64, the packed stream as rows read when needed.
+
+    Raises UserError if they do not fit the model's vocabulary.
+    """
     if artifact is None:
         return None
-    tokens = load_file(artifact.file("tokens.safetensors"))["tokens"].long()
-    if int(tokens.max()) >= model.get_input_embeddings().num_embeddings:
+    rows = open_tokens(artifact)
+    if rows.largest() >= model.get_input_embeddings().num_embeddings:
         raise UserError(f"{artifact.folder} holds token ids beyond the model's vocabulary: rebuild its calibration")
-    return tokens
-
-
-def checkpoint_folder(scratch: Path | None, origin: dict[str, Any]) -> Path | None:
-    """A folder for this very job (code, versions, inputs and parameters), so that no other's checkpoint is resumed."""
-    if scratch is None:
-        return None
-    return scratch / hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:24]
+    return rows if artifact.facts["recipe"] == "packed" else rows[:]
 
 
 def load_for(method: ModuleType, folder: Path, dtype: str) -> tuple[torch.nn.Module, Residency]:
@@ -91,7 +85,7 @@ def main(arguments: argparse.Namespace) -> None:
     parameters = {name: getattr(arguments, name) for name in names}
     loaded = [part.__name__ for part in (method, selector and selector.method) if part]
     origin = provenance(("leap_repro.prune.__main__", *loaded), parameters, sources)
-    checkpoints = checkpoint_folder(arguments.scratch, origin)
+    checkpoints = scratch_folder(arguments.scratch, origin)
     model, residency = load_for(method, sources["model"].verified_payload(), arguments.dtype)
     with writing(arguments.output, origin) as (payload, facts):
         job = Job(

@@ -22,6 +22,7 @@ from leap_repro.errors import UserError
 from leap_repro.models.stream import Residency, always_resident
 from leap_repro.prune.layer import Layer, PrunedLayer
 from leap_repro.tensor_files import TensorFolder, TensorsInMemory
+from leap_repro.tokens import TokenRows
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,15 @@ class Selector:
 
 @dataclass(frozen=True)
 class Job:
-    """One cell. `tokens` is int64 [sequences, length]; `warm_start` maps tensor names to bool masks; `reconstruct` gets
-    each matrix's original layer (with its Gram matrix) and what the method made of it, and has the last word;
+    """One cell. `tokens` is int64 [sequences, length] or such rows, read when indexed; `warm_start` maps tensor names to bool
+    masks; `reconstruct` gets each matrix's original layer (with its Gram matrix) and what the method made of it, and has the last word;
     `residency` brings a block of `model` into memory, and `store` takes its results as soon as it is pruned."""
 
     model: torch.nn.Module
     options: Any
     sparsity: Fraction
     seed: int
-    tokens: Tensor | None = None
+    tokens: Tensor | TokenRows | None = None
     warm_start: Mapping[str, Tensor] | None = None
     checkpoints: Path | None = None
     selector: Selector | None = None
@@ -50,7 +51,7 @@ class Job:
     residency: Residency = always_resident
     store: TensorFolder | TensorsInMemory = field(default_factory=TensorsInMemory)
 
-    def required_tokens(self) -> Tensor:
+    def required_tokens(self) -> Tensor | TokenRows:
         """The token shard; UserError if the job was started without one."""
         if self.tokens is None:
             raise UserError("this method looks at data: it needs --tokens")

@@ -20,6 +20,7 @@ from leap_repro.errors import UserError
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.gates import logistic_noise, relaxed_gates
 from leap_repro.seeds import named_seed
+from leap_repro.tokens import TokenRows
 
 log = logging.getLogger(__name__)
 STATE_FILE = "state.safetensors"
@@ -121,7 +122,13 @@ class MaskTrainer:
     """One training run of the logits `theta`; `run` yields to nothing outside it but checkpoints and the log."""
 
     def __init__(
-        self, model: nn.Module, tokens_NT: Tensor, theta: Tensor, density: float, options: Options, seed: int
+        self,
+        model: nn.Module,
+        tokens_NT: Tensor | TokenRows,
+        theta: Tensor,
+        density: float,
+        options: Options,
+        seed: int,
     ) -> None:
         self.model, self.tokens_NT, self.options, self.seed = model, tokens_NT, options, seed
         self.device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Token shards are what they claim: windows of real documents, or one packed stream, the same for the same seed."""
+"""The calibration sample is what it claims: windows of real documents, the same for the same seed."""
 
 import hashlib
 import struct
@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from leap_repro.calibration.shards import ids_sha256, packed, random_windows
+from leap_repro.calibration.shards import ids_sha256, random_windows
 from leap_repro.miniature.text import pages
 
 LENGTH = 48
@@ -53,9 +53,8 @@ def test_windows_start_anywhere_in_their_document(texts, documents, tokenizer):
     assert len(starts) > 10
 
 
-@pytest.mark.parametrize("recipe", [random_windows, packed])
-def test_the_seed_decides_the_shard(texts, tokenizer, recipe):
-    one, again, other = (recipe(tokenizer, texts, 10, LENGTH, seed) for seed in (0, 0, 1))
+def test_the_seed_decides_the_shard(texts, tokenizer):
+    one, again, other = (random_windows(tokenizer, texts, 10, LENGTH, seed) for seed in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
@@ -70,32 +69,6 @@ def test_a_document_of_exactly_the_windows_length_does_not_do(tokenizer, texts, 
 def test_too_few_long_documents_are_told_with_the_numbers(tokenizer, texts, refused):
     with refused("of 31 documents", "length=48", "sequences=32"):
         random_windows(tokenizer, texts, 32, 48, seed=0)
-
-
-def test_the_packed_stream_is_the_documents_one_after_another_each_closed_by_eos(texts, documents, tokenizer):
-    rows = 60
-    shard = packed(tokenizer, texts, rows, LENGTH, seed=0)
-    assert shard.dtype == torch.int32
-    assert shard.shape == (rows, LENGTH)
-    pieces = [[*ids, tokenizer.eos_token_id] for ids in documents]
-    stream, position, used = shard.flatten().tolist(), 0, []
-    while position < len(stream):
-        left = stream[position:]
-        fits = [index for index, piece in enumerate(pieces) if piece[: len(left)] == left[: len(piece)]]
-        assert fits, f"no document goes on at {position}"
-        used.append(fits[0])
-        position += len(pieces[fits[0]])
-    assert len(set(used)) == len(used) > 1
-    assert used != sorted(used)
-
-
-def test_a_packed_shard_may_use_every_token_but_no_more(texts, documents, tokenizer, refused):
-    total = sum(len(ids) + 1 for ids in documents)
-    every = packed(tokenizer, texts, 1, total, seed=0)
-    pieces = [[*ids, tokenizer.eos_token_id] for ids in documents]
-    assert sorted(every[0].tolist()) == sorted(token for piece in pieces for token in piece)
-    with refused(f"{total} tokens", f"length={total + 1}"):
-        packed(tokenizer, texts, 1, total + 1, seed=0)
 
 
 def test_the_hash_is_that_of_the_ids_as_little_endian_int32():

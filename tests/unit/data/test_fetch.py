@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leap_repro.data.fetch import TEXT_FILE, fetch_tasks, fetch_text
+from leap_repro.data.tasks import fetch_tasks
+from leap_repro.data.text import fetch_text
 from leap_repro.miniature.text import SPLIT_PAGES, pages
+from leap_repro.texts import TEXT_FILE
 
 TEXTS = ["One document.", "Another,\nof two lines: ä€."]
 CHOICES = {"question": str, "choices": dict, "answerKey": str}
@@ -62,8 +64,10 @@ def test_documents_of_every_format_end_in_the_same_parquet(tmp_path, payload, su
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
-def test_blank_documents_are_left_out_and_a_text_of_nothing_else_is_refused(tmp_path, payload, refused, suffix):
-    assert fetch_text(write_text_file(tmp_path / f"some{suffix}", ["", *TEXTS, " \n"]), payload)["documents"] == 2
+def test_blank_rows_stay_where_they_are_and_a_text_of_nothing_else_is_refused(tmp_path, payload, refused, suffix):
+    rows = ["", TEXTS[0], "", "", TEXTS[1], " \n"]
+    assert fetch_text(write_text_file(tmp_path / f"some{suffix}", rows), payload)["documents"] == 6
+    assert pq.read_table(payload / TEXT_FILE).column("text").to_pylist() == rows
     with refused("no document", f"none{suffix}"):
         fetch_text(write_text_file(tmp_path / f"none{suffix}", ["", " "]), payload)
 
@@ -104,9 +108,9 @@ def test_parquet_without_a_text_column_is_refused_by_its_path(tmp_path, payload,
 
 
 @pytest.mark.parametrize("fetch", [fetch_text, fetch_tasks])
-@pytest.mark.parametrize("spec", [{"source": "hub"}, {}])
+@pytest.mark.parametrize("spec", [{"source": "ftp"}, {}])
 def test_an_unknown_source_is_refused_with_the_known_ones(payload, refused, fetch, spec):
-    with refused(repr(spec.get("source")), "bundled", "path"):
+    with refused(repr(spec.get("source")), "bundled", "hub", "path"):
         fetch(spec, payload)
 
 

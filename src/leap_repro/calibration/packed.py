@@ -1,0 +1,149 @@
+"""The packed stream of the learned methods: two billion tokens in one pass, in bounded memory, resumable.
+
+Documents are taken row group by row group in seeded order, the documents of a group in seeded order, each closed by
+EOS; the stream is cut into rows of `length` ids and rows are gathered into shards. What is in memory at any time is one
+row group, one batch of ids and one shard. After every finished shard a cursor is left beside it; a killed pass goes on
+from there and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from leap_repro.artifacts import write_json
+from leap_repro.errors import UserError
+from leap_repro.tokens import TENSOR, shard_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IDS_PER_SHARD = 2**25
+BATCH = 256
+CURSOR = "cursor.json"
+
+
+@dataclass
+class Cursor:
+    """Where a pass stands after `shards` whole shards: the next document, and the ids left of the one before."""
+
+    shards: int
+    group: int
+    document: int
+    left: list[int]
+
+
+def seeded_documents(
+    files: Sequence[Path], seed: int, group: int, document: int
+) -> Iterator[tuple[int, int, list[str]]]:
+    """(position of the row group, index of the first document there, up to BATCH documents), from a cursor on.
+
+    Positions and indices count in seeded order; blank documents are left out of the batch, not of the counting.
+    """
+    groups = [(file, index) for file in files for index in range(pq.ParquetFile(file).num_row_groups)]
+    order = random.Random(f"packed-groups-{seed}").sample(range(len(groups)), len(groups))
+    rng = random.Random(f"packed-{seed}")
+    for position, (file, index) in enumerate(groups[i] for i in order):
+        source = pq.ParquetFile(file)
+        rows = rng.sample(range(source.metadata.row_group(index).num_rows), source.metadata.row_group(index).num_rows)
+        if position < group:
+            continue
+        texts = source.read_row_group(index, columns=["text"]).column("text").to_pylist()
+        for start in range(document if position == group else 0, len(rows), BATCH):
+            yield position, start, [texts[row] or "" for row in rows[start : start + BATCH]]
+
+
+class Packer:
+    """One pass over `files` that leaves shards in `folder`."""
+
+    def __init__(self, sequences: int, length: int, folder: Path) -> None:
+        self.folder, self.sequences, self.length = folder, sequences, length
+        self.rows_per_shard = max(1, min(sequences, IDS_PER_SHARD // length))
+        self.count = -(-sequences // self.rows_per_shard)
+        self.cursor = self._read_cursor()
+        self.filled = 0
+        self.buffer = self._empty()
+
+    @property
+    def tokens(self) -> int:
+        """Ids packed so far."""
+        return min(self.cursor.shards * self.rows_per_shard, self.sequences) * self.length + self.filled
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.folder / shard_name(index, self.count) for index in range(self.count)]
+
+    def run(self, tokenizer: PreTrainedTokenizerBase, files: Sequence[Path], seed: int) -> None:
+        """Fill all shards; UserError if the text is too short."""
+        self._add(np.array(self.cursor.left, dtype=np.int32), self.cursor.group, self.cursor.document)
+        total = self.sequences * self.length
+        with tqdm(total=total, initial=self.tokens, desc="tokens", unit="", unit_scale=True, mininterval=2.0) as bar:
+            for group, start, texts in seeded_documents(files, seed, self.cursor.group, self.cursor.document):
+                if self.cursor.shards == self.count:
+                    return
+                ids = iter(tokenizer([text for text in texts if text.strip()] or [" "], verbose=False)["input_ids"])
+                for offset, text in enumerate(texts):
+                    if text.strip():
+                        self._add(closed(next(ids), tokenizer.eos_token_id), group, start + offset + 1)
+                bar.update(self.tokens - bar.n)
+        if self.cursor.shards < self.count:
+            raise UserError(
+                f"the text has {self.tokens} tokens, sequences={self.sequences} x length={self.length} need {total}"
+            )
+
+    def _add(self, ids: np.ndarray, group: int, document: int) -> None:
+        """Append ids, closing every shard that they fill; `document` is the one that comes next."""
+        while self.cursor.shards < self.count and len(ids):
+            taken = ids[: len(self.buffer) - self.filled]
+            self.buffer[self.filled : self.filled + len(taken)] = taken
+            self.filled, ids = self.filled + len(taken), ids[len(taken) :]
+            if self.filled == len(self.buffer):
+                self._close(Cursor(self.cursor.shards + 1, group, document, ids.tolist()))
+
+    def _close(self, after: Cursor) -> None:
+        """Write the full buffer as a shard, then the cursor, each atomically."""
+        path = self.paths[self.cursor.shards]
+        temporary = path.with_name(f".{path.name}.tmp")
+        save_file({TENSOR: torch.from_numpy(self.buffer.reshape(-1, self.length))}, temporary)
+        temporary.replace(path)
+        write_json(self.folder / CURSOR, asdict(after))
+        self.cursor, self.filled = after, 0
+        self.buffer = self._empty()
+
+    def _empty(self) -> np.ndarray:
+        rows = min(self.rows_per_shard, self.sequences - self.cursor.shards * self.rows_per_shard)
+        return np.empty(max(rows, 0) * self.length, dtype=np.int32)
+
+    def _read_cursor(self) -> Cursor:
+        path = self.folder / CURSOR
+        cursor = Cursor(**json.loads(path.read_text())) if path.is_file() else Cursor(0, 0, 0, [])
+        whole = all(shard.is_file() for shard in self.paths[: cursor.shards])
+        return cursor if whole else Cursor(0, 0, 0, [])
+
+
+def closed(ids: list[int], eos: int | None) -> np.ndarray:
+    """A document's ids with EOS behind them, where the tokenizer has one."""
+    return np.array(ids if eos is None else [*ids, eos], dtype=np.int32)
+
+
+def pack(
+    tokenizer: PreTrainedTokenizerBase, files: Sequence[Path], sequences: int, length: int, seed: int, folder: Path
+) -> list[Path]:
+    """Pack the parquet files' documents into `sequences` x `length` ids; the shards' paths, all in `folder`.
+
+    A folder with the shards and the cursor of a killed pass is gone on with. Raises UserError if the text is too short.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    packer = Packer(sequences, length, folder)
+    packer.run(tokenizer, files, seed)
+    return packer.paths

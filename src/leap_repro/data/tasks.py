@@ -1,0 +1,121 @@
+"""Where task sets come from: one function per source. They end as <set>/<split>.parquet in the originals' schemas."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from leap_repro.errors import UserError, reason
+from leap_repro.hub import Repository, download, matching, place
+from leap_repro.lock import Lock, check_expected, pinned_files, repositories
+from leap_repro.miniature.questions import task_sets
+
+REQUIRED_COLUMNS = {
+    "piqa": {"goal", "sol1", "sol2", "label"},
+    "winogrande": {"sentence", "option1", "option2", "answer"},
+    "openbookqa": {"question_stem", "choices", "answerKey"},
+    "arc_easy": {"question", "choices", "answerKey"},
+    "arc_challenge": {"question", "choices", "answerKey"},
+    "mmlu": {"question", "choices", "answer"},
+}
+
+
+def bundled_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
+    """Write the miniature's six task sets in the originals' schemas."""
+    for name, splits in task_sets().items():
+        (payload / name).mkdir()
+        for split, rows in splits.items():
+            pq.write_table(pa.Table.from_pylist(rows), payload / name / f"{split}.parquet")
+
+
+def path_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
+    """Copy a folder of task sets in the same layout; UserError if it is not one."""
+    folder = Path(spec["path"]).expanduser()
+    found = sorted(folder.glob("*/*.parquet"))
+    if not found:
+        raise UserError(f"tasks path {spec['path']!r} must be a folder with <set>/<split>.parquet files")
+    for path in found:
+        (payload / path.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(path, payload / path.parent.name / path.name)
+
+
+def hub_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
+    """The sets of a config's `sets:`, each from its own repository; UserError as in `leap_repro.hub`."""
+    for (name, source), asked in zip(spec["sets"].items(), repositories(spec, "dataset"), strict=True):
+        repository, files = pinned_files(lock, asked)
+        rows = {}
+        for split, pattern in source["files"].items():
+            (file,) = _single(matching(files, [pattern], repository), pattern, repository)
+            rows[split] = _write_split(download(repository, file), payload, name, split, source.get("split_by"))
+        check_expected(f"task set {name} of {repository}", source.get("expect"), rows)
+
+
+def _single(found: list, pattern: str, repository: Repository) -> list:
+    if len(found) > 1:
+        raise UserError(f"{pattern!r} names {len(found)} files of {repository}; a split is one file")
+    return found
+
+
+def _write_split(cached: Path, payload: Path, name: str, split: str, column: str | None) -> int:
+    """Place one split: parquet as it is, JSON lines converted, or cut into one set per value of `column`; the rows."""
+    try:
+        if cached.suffix == ".parquet" and column is None:
+            place(cached, payload / name / f"{split}.parquet")
+            return pq.ParquetFile(cached).metadata.num_rows
+        table = pq.read_table(cached) if cached.suffix == ".parquet" else pyarrow.json.read_json(cached)
+        values = [None] if column is None else sorted(pc.unique(table.column(column)).to_pylist())
+    except (KeyError, pa.ArrowException) as error:
+        raise UserError(f"task set {name}: the file of split {split!r} cannot be read ({reason(error)})") from error
+    for value in values:
+        target = payload / (name if value is None else f"{name}_{value}") / f"{split}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        part = table if value is None else table.filter(pc.equal(table.column(column), value))
+        pq.write_table(part, target)
+    return table.num_rows
+
+
+SOURCES: dict[str, Callable[[dict[str, Any], Path, Lock], None]] = {
+    "bundled": bundled_tasks,
+    "path": path_tasks,
+    "hub": hub_tasks,
+}
+
+
+def fetch_tasks(spec: dict[str, Any], payload: Path, lock: Lock | None = None) -> dict[str, Any]:
+    """Write the task sets; returns {"rows": {set/split: rows}}, and the "definitions" of tasks beyond the six if any.
+
+    Raises UserError, naming the file, for a set that nothing defines or with a missing column.
+    """
+    if spec.get("source") not in SOURCES:
+        raise UserError(f"data source {spec.get('source')!r} is not one of {sorted(SOURCES)}")
+    SOURCES[spec["source"]](spec, payload, lock or {})
+    definitions = spec.get("definitions") or {}
+    paths = sorted(payload.glob("*/*.parquet"))
+    rows = {f"{path.parent.name}/{path.stem}": _checked_rows(path, set(definitions)) for path in paths}
+    return {"rows": rows} | ({"definitions": definitions} if definitions else {})
+
+
+def _checked_rows(path: Path, defined: set[str]) -> int:
+    """The rows of <set>/<split>.parquet; UserError if it is no parquet, of no known set, or lacks a column."""
+    name = f"{path.parent.name}/{path.name}"
+    kind = "mmlu" if path.parent.name.startswith("mmlu_") else path.parent.name
+    if kind not in {*REQUIRED_COLUMNS, *defined}:
+        raise UserError(
+            f"task file {name} is of no known set; the sets are {sorted({*REQUIRED_COLUMNS, *defined})} "
+            "(mmlu_<subject>), others need their line under data.tasks.definitions"
+        )
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise UserError(f"task file {name} is not readable parquet ({reason(error)})") from error
+    missing = REQUIRED_COLUMNS.get(kind, set()) - set(file.schema_arrow.names)
+    if missing:
+        raise UserError(f"task file {name} lacks the columns {sorted(missing)}")
+    return file.metadata.num_rows

@@ -1,0 +1,131 @@
+"""Where text comes from: one function per source. It ends as parquet with a column `text`, every row as it came."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from leap_repro.errors import UserError, reason
+from leap_repro.hub import download, matching, place
+from leap_repro.lock import Lock, check_expected, pinned_files, repositories
+from leap_repro.miniature.text import SPLIT_PAGES, pages
+from leap_repro.texts import TEXT_FILE, write_texts
+
+UNREADABLE = (KeyError, TypeError, AttributeError, ValueError, EOFError, gzip.BadGzipFile, pa.ArrowException)
+Counts = tuple[int, int, bool]
+
+
+def bundled_text(spec: dict[str, Any], payload: Path, lock: Lock) -> Counts:
+    """The miniature's pages of one split; UserError for an unknown split."""
+    if spec.get("split") not in SPLIT_PAGES:
+        raise UserError(f"bundled text has no split {spec.get('split')!r}; the splits are {sorted(SPLIT_PAGES)}")
+    return write_texts(pages(spec["split"]), payload / TEXT_FILE)
+
+
+def path_text(spec: dict[str, Any], payload: Path, lock: Lock) -> Counts:
+    """Text of this machine, in one of the forms of READERS; UserError for another suffix, a missing file or column."""
+    path = Path(spec["path"]).expanduser()
+    if _suffix(path.name) is None:
+        raise UserError(f"text path {spec['path']!r} must end in one of {sorted(READERS)}")
+    if not path.is_file():
+        raise UserError(f"text path {spec['path']!r} is not a file")
+    return _converted(path, payload / TEXT_FILE, f"text path {spec['path']!r}")
+
+
+def hub_text(spec: dict[str, Any], payload: Path, lock: Lock) -> Counts:
+    """The files of a data set on the hub, in order: parquet as it is, others converted; UserError as in `hub`."""
+    (asked,) = repositories(spec, "dataset")
+    repository, files = pinned_files(lock, asked)
+    counts = []
+    for index, file in enumerate(matching(files, spec["files"], repository)):
+        name, target = f"{file.path} of {repository}", payload / f"text-{index:05d}.parquet"
+        if _suffix(file.path) is None:
+            raise UserError(f"{name} must end in one of {sorted(READERS)}")
+        cached = download(repository, file)
+        counts.append(
+            _taken(cached, target, name) if _suffix(file.path) == ".parquet" else _converted(cached, target, name)
+        )
+    rows, characters, any_text = zip(*counts, strict=True)
+    return sum(rows), sum(characters), any(any_text)
+
+
+def _taken(cached: Path, target: Path, name: str) -> Counts:
+    """Place a parquet file as it is, after counting its text group by group; UserError if it has no text column."""
+    rows, characters, any_text = 0, 0, False
+    try:
+        for batch in pq.ParquetFile(cached).iter_batches(columns=["text"]):
+            column = batch.column("text")
+            rows += len(column)
+            characters += pc.sum(pc.utf8_length(column)).as_py() or 0
+            any_text = any_text or bool(pc.any(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)).as_py())
+    except UNREADABLE as error:
+        raise UserError(f"{name} has no readable column or key 'text' ({reason(error)})") from error
+    place(cached, target)
+    return rows, characters, any_text
+
+
+def _converted(path: Path, target: Path, name: str) -> Counts:
+    try:
+        return write_texts((text for text in READERS[_suffix(path.name)](path) if text is not None), target)
+    except UNREADABLE as error:
+        raise UserError(f"{name} has no readable column or key 'text' ({reason(error)})") from error
+
+
+def _parquet_text(path: Path) -> Iterator[str]:
+    for batch in pq.ParquetFile(path).iter_batches(columns=["text"]):
+        yield from batch.column("text").to_pylist()
+
+
+def _jsonl_text(path: Path) -> Iterator[str]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)["text"]
+
+
+def _plain_text(path: Path) -> Iterator[str]:
+    yield from path.read_text(encoding="utf-8").split("\n\n")
+
+
+READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+    ".parquet": _parquet_text,
+    ".jsonl": _jsonl_text,
+    ".jsonl.gz": _jsonl_text,
+    ".json.gz": _jsonl_text,
+    ".txt": _plain_text,
+}
+"""Parquet with a column `text`; per line a JSON object with a key `text`; plain text, blank lines between documents."""
+
+
+def _suffix(name: str) -> str | None:
+    return next((suffix for suffix in READERS if name.endswith(suffix)), None)
+
+
+SOURCES: dict[str, Callable[[dict[str, Any], Path, Lock], Counts]] = {
+    "bundled": bundled_text,
+    "path": path_text,
+    "hub": hub_text,
+}
+
+
+def fetch_text(spec: dict[str, Any], payload: Path, lock: Lock | None = None) -> dict[str, Any]:
+    """Write the text's parquet files; returns rows ("documents") and characters.
+
+    Raises UserError if there is no text at all, or if it is not of the expected size.
+    """
+    if spec.get("source") not in SOURCES:
+        raise UserError(f"data source {spec.get('source')!r} is not one of {sorted(SOURCES)}")
+    rows, characters, any_text = SOURCES[spec["source"]](spec, payload, lock or {})
+    if not any_text:
+        raise UserError(f"the text of {spec} holds no document")
+    facts = {"documents": rows, "characters": characters}
+    check_expected(str(spec.get("id", spec["source"])), spec.get("expect"), facts)
+    return facts

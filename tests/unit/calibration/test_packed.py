@@ -1,0 +1,131 @@
+"""The packed stream: the documents one after another, in any number of files, groups and shards, and across kills."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from leap_repro.calibration import packed
+from leap_repro.calibration.packed import CURSOR, pack
+from leap_repro.miniature.text import pages
+from leap_repro.tokens import TokenRows
+
+LENGTH = 48
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return [*pages("calibration", 40), "The friend of Dala.", "", " \n"]
+
+
+@pytest.fixture(scope="module")
+def files(texts, tmp_path_factory):
+    """The texts over two files, in row groups of seven documents."""
+    folder = tmp_path_factory.mktemp("text")
+    for index, part in enumerate((texts[:25], texts[25:])):
+        pq.write_table(pa.table({"meta": [1] * len(part), "text": part}), folder / f"{index}.parquet", row_group_size=7)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def pieces(texts, tokenizer):
+    """Every document that is not blank as its ids and EOS."""
+    return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts if text.strip()]
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(packed, "IDS_PER_SHARD", 10 * LENGTH)
+    monkeypatch.setattr(packed, "BATCH", 3)
+
+
+def read(paths):
+    return TokenRows(paths)[:]
+
+
+def documents_of(stream, pieces):
+    """The indices of the pieces that `stream` is made of, the last of which may be cut."""
+    position, used = 0, []
+    while position < len(stream):
+        left = stream[position:]
+        fits = [index for index, piece in enumerate(pieces) if piece[: len(left)] == left[: len(piece)]]
+        assert fits, f"no document goes on at {position}"
+        used.append(fits[0])
+        position += len(pieces[fits[0]])
+    return used
+
+
+def test_the_stream_is_the_documents_one_after_another_each_closed_by_eos(files, pieces, tokenizer, tmp_path):
+    paths = pack(tokenizer, files, 60, LENGTH, 0, tmp_path)
+    rows = read(paths)
+    assert [path.name for path in paths] == ["tokens.safetensors"]
+    assert rows.shape == (60, LENGTH)
+    used = documents_of(rows.flatten().tolist(), pieces)
+    assert len(set(used)) == len(used) > 1
+    assert used != sorted(used)
+
+
+def test_it_may_use_every_token_but_no_more(files, pieces, tokenizer, tmp_path, refused):
+    total = sum(map(len, pieces))
+    (row,) = read(pack(tokenizer, files, 1, total, 0, tmp_path / "all")).tolist()
+    assert sorted(documents_of(row, pieces)) == list(range(len(pieces)))
+    with refused(f"{total} tokens", f"length={total + 1}"):
+        pack(tokenizer, files, 1, total + 1, 0, tmp_path / "more")
+
+
+def test_shards_and_batches_do_not_change_the_stream(files, tokenizer, tmp_path, small_shards, monkeypatch):
+    many = pack(tokenizer, files, 35, LENGTH, 0, tmp_path / "many")
+    assert [path.name for path in many] == [f"tokens-{index:05d}.safetensors" for index in range(4)]
+    assert [len(TokenRows([path])) for path in many] == [10, 10, 10, 5]
+    monkeypatch.undo()
+    assert torch.equal(read(many), read(pack(tokenizer, files, 35, LENGTH, 0, tmp_path / "one")))
+
+
+def test_the_seed_decides_the_stream(files, tokenizer, tmp_path):
+    one, again, other = (
+        read(pack(tokenizer, files, 30, LENGTH, seed, tmp_path / str(i))) for i, seed in enumerate((0, 0, 1))
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kill_at", range(1, 10))
+def test_a_killed_pass_goes_on_to_the_same_bits(files, tokenizer, tmp_path, small_shards, kill_at):
+    whole = read(pack(tokenizer, files, 150, LENGTH, 0, tmp_path / "whole"))
+    calls = iter(range(1, 100))
+
+    class Dying:
+        eos_token_id = tokenizer.eos_token_id
+
+        def __call__(self, *arguments, **options):
+            if next(calls) == kill_at:
+                raise Killed
+            return tokenizer(*arguments, **options)
+
+    with pytest.raises(Killed):
+        pack(Dying(), files, 150, LENGTH, 0, tmp_path / "killed")
+    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("tokens-*")}
+    assert torch.equal(read(pack(tokenizer, files, 150, LENGTH, 0, tmp_path / "killed")), whole)
+    assert {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in done} == done
+
+
+def test_a_shard_that_is_gone_starts_the_pass_anew(files, tokenizer, tmp_path, small_shards):
+    paths = pack(tokenizer, files, 35, LENGTH, 0, tmp_path)
+    before = read(paths).clone()
+    assert json.loads((tmp_path / CURSOR).read_text())["shards"] == 4
+    paths[1].unlink()
+    assert torch.equal(read(pack(tokenizer, files, 35, LENGTH, 0, tmp_path)), before)
+
+
+def test_one_document_may_fill_several_shards(tokenizer, tmp_path, small_shards):
+    text = " ".join(pages("calibration", 40))
+    pq.write_table(pa.table({"text": [text]}), tmp_path / "text.parquet")
+    ids = tokenizer(text)["input_ids"]
+    rows = read(pack(tokenizer, [tmp_path / "text.parquet"], 25, LENGTH, 0, tmp_path / "out"))
+    assert rows.flatten().tolist() == ids[: 25 * LENGTH]
