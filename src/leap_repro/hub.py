@@ -103,7 +103,7 @@ def listing(repository: Repository) -> list[RemoteFile]:
         return [item for item in tree if isinstance(item, RepoFile)]
 
     with _plain_errors(repository):
-        items = _persistently(read)
+        items = read()  # the library itself tries this again and again
     return [RemoteFile(item.path, item.size, item.lfs.sha256 if item.lfs else None, item.blob_id) for item in items]
 
 
