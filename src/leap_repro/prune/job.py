@@ -35,9 +35,10 @@ class Selector:
 
 @dataclass(frozen=True)
 class Job:
-    """One cell. `tokens` is int64 [sequences, length] or such rows, read when indexed; `warm_start` maps tensor names to bool
-    masks; `reconstruct` gets each matrix's original layer (with its Gram matrix) and what the method made of it, and has the last word;
-    `residency` brings a block of `model` into memory, and `store` takes its results as soon as it is pruned."""
+    """One cell. `tokens` is int64 [sequences, length] or such rows, read when indexed; `warm_start` maps tensor names
+    to bool masks; `reconstruct` gets each matrix's original layer (with its Gram matrix) and what the method made of
+    it, and has the last word; `residency` brings a block of `model` into memory, and `store` takes its results as soon
+    as it is pruned."""
 
     model: torch.nn.Module
     options: Any
