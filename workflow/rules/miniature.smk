@@ -29,6 +29,7 @@ rule train_miniature_model:
 rule publish:
     input:
         targets(),
+        targets("extended/"),
     log:
         f"{LOGS}/publish.log",
     conda:
@@ -38,7 +39,7 @@ rule publish:
         root=lambda w: ROOT,
         scale=STUDY.scale,
     message:
-        "Copying tables and figures into figures/ and the README{params.why}"
+        "Copying tables and figures into figures/ and the pages that show them{params.why}"
     shell:
         "python -m leap_repro.aggregate.publish --root {params.root} --target figures/{params.scale}"
-        " --readme README.md 2> {log}"
+        " --pages README.md docs/as-released.md 2> {log}"

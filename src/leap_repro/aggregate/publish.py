@@ -1,7 +1,7 @@
-"""`python -m leap_repro.aggregate.publish`: copy a run's tables and figures into the repository and into its README.
+"""`python -m leap_repro.aggregate.publish`: copy a run's tables and figures into the repository and into its pages.
 
-The README shows what a run wrote, never what someone typed: each block between `<!-- NAME -->` and `<!-- /NAME -->` is
-replaced by the file NAME. A test holds the README to the published files.
+Pages show what a run wrote, never what someone typed: each block between `<!-- NAME -->` and `<!-- /NAME -->` is
+replaced by the file NAME, a path from the top of the repository. A test holds the pages to those files.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOT
 
 
 def publish_files(root: Path, target: Path) -> None:
-    """Copy tables, figures and results.parquet; UserError if the run is not finished."""
-    sources = [root / "results.parquet", *sorted((root / "tables").iterdir()), *sorted((root / "figures").iterdir())]
-    if not sources[0].is_file():
+    """Copy tables, figures and results.parquet of the grid in `root`; UserError if its run is not finished."""
+    if not (root / "results.parquet").is_file():
         raise UserError(f"{root} holds no results.parquet: run `snakemake --cores` first")
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for source in sources:
+    target.mkdir(parents=True, exist_ok=True)
+    for source in (root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()):
         shutil.copyfile(source, target / source.name)
 
 
-def filled(readme: str, target: Path) -> str:
-    """The README's text with every marked block replaced by the published file of its name."""
+def filled(page: str, top: Path) -> str:
+    """A page's text, every marked block replaced by the file of its name under `top`; UserError if there is none."""
 
     def block(match: re.Match[str]) -> str:
-        name = match["name"]
-        return f"<!-- {name} -->\n{(target / name).read_text(encoding='utf-8').strip()}\n<!-- /{name} -->"
+        path = top / match["name"]
+        if not path.is_file():
+            raise UserError(f"a page shows {match['name']}, which is no file: publish a run that writes it")
+        return f"<!-- {match['name']} -->\n{path.read_text(encoding='utf-8').strip()}\n<!-- /{match['name']} -->"
 
-    return BLOCK.sub(block, readme)
+    return BLOCK.sub(block, page)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Copy, then fill the README."""
+    """Copy the default grid and the extended one beside it, then fill the pages."""
+    shutil.rmtree(arguments.target, ignore_errors=True)
     publish_files(arguments.root, arguments.target)
-    write_text(arguments.readme, filled(arguments.readme.read_text(encoding="utf-8"), arguments.target))
+    publish_files(arguments.root / "extended", arguments.target / "extended")
+    for page in arguments.pages:
+        write_text(page, filled(page.read_text(encoding="utf-8"), Path.cwd()))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.publish", description=__doc__)
     parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
     parser.add_argument("--target", required=True, type=Path, help="the folder that is committed")
-    parser.add_argument("--readme", required=True, type=Path)
+    parser.add_argument("--pages", required=True, type=Path, nargs="+", help="Markdown pages with marked blocks")
     return parser
 
 
