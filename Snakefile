@@ -17,6 +17,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/miniature.smk"
+include: "workflow/rules/benchmarks.smk"
 
 
 localrules:

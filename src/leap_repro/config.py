@@ -58,6 +58,12 @@ class Method:
         return (self.module, self.selector.module) if self.selector else (self.module,)
 
     @property
+    def description(self) -> dict[str, Any]:
+        """Module, options and selector: what a job is told to run."""
+        chosen = {"selector": self.selector.description} if self.selector else {}
+        return {"module": self.module, "options": self.options} | chosen
+
+    @property
     def tokens(self) -> str | None:
         return METHOD_TOKENS[self.module]
 

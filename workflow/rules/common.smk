@@ -149,9 +149,14 @@ def prune_arguments(w):
     arguments = [f"--{name} {manifest(folder)}" for name, folder in prune_sources(w).items()]
     selector = STUDY.methods[w.method].selector
     if selector:
-        description = as_json({"module": selector.module, "options": selector.options})
-        arguments.append(f"--selector {shlex.quote(description)}")
+        arguments.append(f"--selector {shlex.quote(as_json(selector.description))}")
     return " ".join(arguments)
+
+
+def one_shot_methods(w):
+    """What the benchmark of one-shot methods times: every one of the grid that prunes without training."""
+    methods = [STUDY.methods[name] for name in STUDY.settings["methods"] if name != "dense"]
+    return json.dumps({m.name: m.description for m in methods if m.tokens != "mask_training"})
 
 
 def evaluated(place, w):

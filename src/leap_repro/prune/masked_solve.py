@@ -15,7 +15,7 @@ from torch import Tensor
 from leap_repro.errors import UserError
 
 log = logging.getLogger(__name__)
-CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**28}
+CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
 """Matrix entries gathered at a time: on a CPU the systems should fit its cache (measured), on a GPU fill it."""
 
 

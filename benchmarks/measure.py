@@ -1,0 +1,77 @@
+"""What the benchmarks share: a layer of any size with inputs like a language model's, clocks, and a table that says
+where it was measured."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leap_repro.prune.layer import Layer
+from leap_repro.prune.statistics import InputStatistics
+from leap_repro.seeds import named_seed
+
+SHARED_FACTORS = 32
+TOKENS_PER_INPUT = 2
+
+
+def make_layer(rows: int, columns: int, sparsity: Fraction, device: str = "cpu") -> Layer:
+    """Normal weights [rows, columns]; inputs with features of different size that share a few strong factors."""
+    generator = torch.Generator().manual_seed(named_seed("benchmark", rows, columns))
+    tokens = TOKENS_PER_INPUT * columns
+    sizes = torch.rand(columns, generator=generator) * 2.7 + 0.3
+    factors = torch.randn(SHARED_FACTORS, columns, generator=generator)
+    shared = torch.randn(tokens, SHARED_FACTORS, generator=generator) / torch.arange(1, SHARED_FACTORS + 1)
+    inputs = torch.randn(tokens, columns, generator=generator) * sizes + shared @ factors
+    collected = InputStatistics(columns, torch.device(device), needs_gram=True)
+    collected.add(inputs.to(device))
+    weight = torch.randn(rows, columns, generator=generator).to(device)
+    return Layer(f"layer of {rows} x {columns}", weight, collected, sparsity)
+
+
+def clock(function: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[str, Any]:
+    """Medians over `repeats` runs: seconds by the wall, and seconds of CPU time, which other jobs on the machine do not
+    stretch."""
+    wall, cpu = [], []
+    for _ in range(repeats):
+        started, used = time.perf_counter(), time.process_time()
+        function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        wall.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - used)
+    return {
+        "repeats": repeats,
+        "wall_seconds": round(statistics.median(wall), 4),
+        "cpu_seconds": round(statistics.median(cpu), 4),
+    }
+
+
+def place(device: str = "cpu") -> dict[str, Any]:
+    """The columns that say where and with what a row was measured."""
+    machine = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    return {"device": device, "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows as CSV, the first row's keys as its header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

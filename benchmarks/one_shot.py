@@ -1,0 +1,60 @@
+"""Time every one-shot method on one layer: `snakemake --cores 1 benchmark_methods`.
+
+What is timed is the rule itself, given the layer's input statistics, which every method shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import clock, make_layer, place, write_rows
+
+from leap_repro.cli import json_argument, run_stage
+from leap_repro.prune.__main__ import load_method, load_selector
+from leap_repro.prune.layer import Layer, PrunedLayer
+
+
+def prune(layer: Layer, description: dict[str, Any]) -> PrunedLayer:
+    """One method, by module and options; a reconstruction runs its selector first."""
+    method, options = load_method(description["module"], description["options"])
+    original = replace(layer, weight=layer.weight.clone())
+    selector = load_selector(description.get("selector"))
+    if selector is None:
+        return method.prune_layer(original, options)
+    return method.reconstruct(layer, selector.method.prune_layer(original, selector.options), options)
+
+
+@torch.no_grad()
+def main(arguments: argparse.Namespace) -> None:
+    """Time each method on the CPU and, where there is one, on the GPU."""
+    rows = []
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        layer = make_layer(arguments.rows, arguments.columns, Fraction(arguments.sparsity), device)
+        for name, description in arguments.methods.items():
+            times = clock(partial(prune, layer, description), arguments.repeats, device)
+            sizes = {"rows": arguments.rows, "columns": arguments.columns, "sparsity": arguments.sparsity}
+            rows.append({"method": name, **sizes, **times, **place(device)})
+            print(rows[-1], flush=True)
+    write_rows(arguments.output, rows)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The benchmark's arguments."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/one_shot.py", description=__doc__)
+    parser.add_argument("--methods", required=True, type=json_argument, help="{name: {module, options, selector}}")
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--columns", type=int, default=4096)
+    parser.add_argument("--sparsity", default="0.5")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", required=True, type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

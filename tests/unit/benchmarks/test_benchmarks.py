@@ -1,0 +1,64 @@
+"""The benchmarks measure what they say, on layers so small that it takes no time."""
+
+import json
+import sys
+from importlib import import_module
+
+import pandas as pd
+import pytest
+
+METHODS = {
+    "magnitude": {"module": "magnitude", "options": {}},
+    "sparsegpt+optima": {
+        "module": "optima",
+        "options": {"damping": 0.1},
+        "selector": {"module": "sparsegpt", "options": {"block_size": 8}},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def scripts(project, monkeypatch):
+    monkeypatch.syspath_prepend(str(project / "benchmarks"))
+    yield
+    for name in ("measure", "one_shot", "optima_vs_qp"):
+        sys.modules.pop(name, None)
+
+
+def run(name, *arguments):
+    module = import_module(name)
+    module.main(module.parser().parse_args([str(argument) for argument in arguments]))
+
+
+def test_every_method_is_timed_and_the_table_says_where(tmp_path):
+    sizes = ("--rows", 6, "--columns", 16, "--repeats", 2)
+    run("one_shot", "--methods", json.dumps(METHODS), *sizes, "--output", tmp_path / "speed.csv")
+    table = pd.read_csv(tmp_path / "speed.csv")
+    cpu = table[table["device"] == "cpu"]
+    assert list(cpu["method"]) == list(METHODS)
+    assert (cpu[["wall_seconds", "cpu_seconds"]] >= 0).all().all()
+    assert (cpu[["rows", "columns", "sparsity", "repeats"]] == [6, 16, 0.5, 2]).all().all()
+    assert table[["machine", "threads", "torch"]].notna().all().all()
+
+
+def test_a_reconstruction_is_timed_with_its_selector_and_leaves_the_layer_alone():
+    one_shot, measure = import_module("one_shot"), import_module("measure")
+    layer = measure.make_layer(6, 16, measure.Fraction(1, 2))
+    before = layer.weight.clone()
+    pruned = one_shot.prune(layer, METHODS["sparsegpt+optima"])
+    assert pruned.log["dampings"] == (0.1,)
+    assert pruned.log["selector_dampings"] == (0.01,)
+    assert int(pruned.keep.sum()) == 48
+    assert before.equal(layer.weight)
+
+
+def test_osqp_reaches_our_residual_in_both_forms(tmp_path):
+    pytest.importorskip("osqp", reason="only the benchmark needs it: pip install -r envs/benchmarks.txt")
+    run("optima_vs_qp", "--widths", 12, 24, "--qp-up-to", 24, "--qp-rows", 4, "--output", tmp_path / "qp.csv")
+    table = pd.read_csv(tmp_path / "qp.csv")
+    assert len(table) == 6
+    for _, block in table.groupby("width"):
+        ours, *others = block.to_dict("records")
+        assert ours["solver"] == "ours"
+        assert ours["residual"] < 1e-4
+        assert all(row["residual"] <= ours["residual"] for row in others)

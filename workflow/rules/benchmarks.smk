@@ -1,0 +1,13 @@
+# How fast the one-shot methods are on this machine. Not part of any target but its own: it runs whenever it is asked for.
+rule benchmark_methods:
+    log:
+        f"{LOGS}/benchmark_methods.log",
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        methods=one_shot_methods,
+    message:
+        "Timing every one-shot method on one layer of 1024 x 4096"
+    shell:
+        "python {workflow.basedir}/benchmarks/one_shot.py --methods {params.methods:q}"
+        " --output benchmarks/one_shot.csv > {log} 2>&1"
