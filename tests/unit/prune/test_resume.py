@@ -1,0 +1,133 @@
+"""A killed training goes on from its last whole checkpoint to the bits of an undisturbed run, for every gate."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pyarrow as pa
+import pytest
+import torch
+
+from leap_repro.errors import UserError
+from leap_repro.prune import checkpoint, leap
+from leap_repro.prune.job import Job
+
+OPTIONS = {"steps": 40, "batch_size": 2, "micro_batch_size": 1}
+METHODS = {"leap": (leap, leap.Options(**OPTIONS))}
+
+
+class Killed(Exception):
+    """What ends a training from outside in these tests."""
+
+
+@pytest.fixture(params=METHODS)
+def build(request, tiny_llama, tokens):
+    """() -> a fresh trainer of one method on a one-block model."""
+    module, options = METHODS[request.param]
+
+    def make():
+        return module.trainer(Job(tiny_llama(blocks=1), options, Fraction("0.4"), 3, tokens[:8]))
+
+    return make
+
+
+def kill_at_step(trainer, step):
+    """Let the model die in the second forward pass of a step (two forward passes a step)."""
+    passes = []
+
+    def count(*_):
+        passes.append(1)
+        if len(passes) == 2 * step + 2:
+            raise Killed
+
+    trainer.model.register_forward_pre_hook(count)
+
+
+def killed(build, step, folder):
+    trainer = build()
+    kill_at_step(trainer, step)
+    with pytest.raises(Killed):
+        trainer.run(folder)
+
+
+def assert_same(trainer, expected):
+    assert trainer.rows == expected.rows
+    assert pa.Table.from_pylist(trainer.rows).schema == pa.Table.from_pylist(expected.rows).schema
+    for ours, theirs in zip(trainer.optimizer.parameters, expected.optimizer.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def states(folder):
+    return sorted(folder.glob("state-*.safetensors"))
+
+
+def test_a_killed_run_loses_at_most_a_twentieth_and_ends_the_same(build, tmp_path):
+    undisturbed = build()
+    undisturbed.run(None)
+    for step in (5, 3, 24):  # counted from where each run resumes: in steps 5, 7 and 30
+        killed(build, step, tmp_path)
+    resumed, taken = build(), []
+    for leaf in resumed.optimizer.parameters:
+        leaf.data.fill_(9.0)
+    resumed.model.register_forward_pre_hook(lambda *_: taken.append(1))
+    resumed.run(tmp_path)
+    assert len(taken) == 2 * (40 - 30)
+    assert_same(resumed, undisturbed)
+
+
+def test_a_run_killed_in_its_first_step_starts_over(build, tmp_path):
+    undisturbed = build()
+    undisturbed.run(None)
+    killed(build, 0, tmp_path)
+    assert not states(tmp_path)
+    resumed = build()
+    resumed.run(tmp_path)
+    assert_same(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut off", "empty"])
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_is_discarded_with_a_line(damage, damaged, tiny_llama, tokens, tmp_path, caplog):
+    module, options = METHODS["leap"]
+
+    def build():
+        return module.trainer(Job(tiny_llama(blocks=1), options, Fraction("0.4"), 3, tokens[:8]))
+
+    undisturbed = build()
+    undisturbed.run(None)
+    killed(build, 11, tmp_path)
+    assert len(states(tmp_path)) == 2
+    for path in states(tmp_path)[-damaged:]:
+        data = bytearray(path.read_bytes())
+        data[len(data) - 100] ^= 1
+        path.write_bytes({"flipped": data, "cut off": data[: len(data) // 2], "empty": b""}[damage])
+    resumed, taken = build(), []
+    resumed.model.register_forward_pre_hook(lambda *_: taken.append(1))
+    with caplog.at_level("WARNING"):
+        resumed.run(tmp_path)
+    assert len(taken) == 2 * (40 - (8 if damaged == 1 else 0))
+    assert caplog.text.count("discarded the checkpoint") == damaged
+    assert_same(resumed, undisturbed)
+
+
+def test_a_checkpoint_that_was_being_written_is_not_taken_for_one(tmp_path):
+    (tmp_path / ".state.tmp").write_bytes(b"half")
+    assert checkpoint.newest(tmp_path) is None
+
+
+def test_a_checkpoint_gives_back_every_bit_and_only_two_are_kept(tmp_path):
+    tensors = {"a": torch.randn(3, 5).bfloat16(), "b": torch.randn(4).double(), "c": torch.tensor([[1.0, -0.0]])}
+    for done in range(5):
+        checkpoint.save(tmp_path, done, tensors | {"done": torch.tensor([done])})
+    found = checkpoint.newest(tmp_path)
+    assert int(found.pop("done")) == 4
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_by_name(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file cannot hold the checkpoint"):
+        checkpoint.save(tmp_path / "file", 1, {"a": torch.zeros(1)})
