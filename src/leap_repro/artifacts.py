@@ -42,7 +42,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file through a temporary file and a rename, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
@@ -73,10 +73,11 @@ class Artifact:
             )
         return path
 
-    def verified_payload(self) -> Path:
-        """The payload folder after every file in it has been checked."""
+    def verified_payload(self, without: str | None = None) -> Path:
+        """The payload folder after every file in it has been checked, but those with the suffix `without`."""
         for name in self.files:
-            self.file(name)
+            if without is None or not name.endswith(without):
+                self.file(name)
         return self.payload
 
     @property
@@ -96,6 +97,15 @@ class Artifact:
             raise UserError(f"{folder} holds no readable {MANIFEST} ({type(error).__name__}: {error})") from error
 
 
+def _clear_remains(folder: Path) -> None:
+    """Take away what a killed job left half written: temporary names, which all begin with a dot."""
+    for path in folder.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _listing(payload: Path) -> dict[str, dict[str, Any]]:
     paths = sorted(path for path in payload.rglob("*") if path.is_file())
     return {str(path.relative_to(payload)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
@@ -107,6 +117,7 @@ def writing(folder: str | Path, provenance: dict[str, Any]) -> Iterator[tuple[Pa
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
+    _clear_remains(folder)
     temporary = Path(tempfile.mkdtemp(prefix=".payload-", dir=folder))
     temporary.chmod(0o755)
     facts: dict[str, Any] = {}

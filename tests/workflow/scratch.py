@@ -15,12 +15,35 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 QUESTIONS = 6
 
 
-def snakemake(folder, *arguments, check=True):
+def command(*arguments):
+    """Snakemake's command line, for any way of starting it."""
+    return [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
+
+
+def environment(tools=None):
+    """The environment of a run: this Python first on the path, and before it the folder `tools`, if one is given."""
+    folders = [*([str(tools)] if tools else []), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return os.environ | {"PATH": ":".join(folders)}
+
+
+def edit(folder, file, old, new):
+    """Replace the first `old` in a file of the scratch copy, which must hold it."""
+    path = folder / file
+    text = path.read_text()
+    assert old in text, (file, old)
+    path.write_text(text.replace(old, new, 1))
+
+
+def snakemake(folder, *arguments, check=True, tools=None):
     """Run Snakemake in `folder`; returns its output, stderr included."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        command(*arguments),
+        cwd=folder,
+        env=environment(tools),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     if check and done.returncode:
         logs = "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in Path(folder, "logs").rglob("*.log"))
@@ -28,14 +51,20 @@ def snakemake(folder, *arguments, check=True):
     return done.stdout + done.stderr
 
 
+def plan(folder, *arguments):
+    """({rule: jobs}, all that is printed) of a dry run; no jobs if there is nothing to do."""
+    text = snakemake(folder, "-n", *arguments)
+    parts = text.split("Job stats:")
+    if len(parts) == 1:
+        assert "Nothing to be done" in text
+        return {}, text
+    table = parts[1].split("total")[0].splitlines()[3:]
+    return {line.split()[0]: int(line.split()[1]) for line in table if line.strip()}, text
+
+
 def planned(folder, *arguments):
-    """{rule: jobs} of a dry run; empty if there is nothing to do."""
-    lines = snakemake(folder, "-n", *arguments).split("Job stats:")
-    if len(lines) == 1:
-        assert "Nothing to be done" in lines[0]
-        return {}
-    table = lines[1].split("total")[0].splitlines()[3:]
-    return {line.split()[0]: int(line.split()[1]) for line in table if line.strip()}
+    """{rule: jobs} of a dry run."""
+    return plan(folder, *arguments)[0]
 
 
 def write_inputs(folder):

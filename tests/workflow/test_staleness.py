@@ -1,41 +1,60 @@
 """What runs again after a change: only what the change can touch. Counted in dry runs of a finished scratch copy."""
 
+import re
+import shutil
+
 import pytest
-from scratch import planned, snakemake
+from scratch import edit, plan, planned, snakemake
 
 PACKAGE = "src/leap_repro"
-AFTER_EVALUATION = {"collect_model": 1, "join_results": 1, "build_model_table": 1, "build_study_table": 2}
-DOWNSTREAM = {**AFTER_EVALUATION, "plot_figure": 2, "all": 1}
+CELLS = ("prune", "harden", "evaluate")
+TABLES = {"join_results": 1, "build_model_table": 1, "build_study_table": 2}
+AFTER_EVALUATION = {"collect_model": 1, **TABLES, "plot_figure": 2, "all": 1}
+HARMLESS = ("layer.weight.abs() *", "1.0 * layer.weight.abs() *")
 
 
-def edit(checkout, file, old, new):
-    path = checkout / file
-    text = path.read_text()
-    assert text.count(old) >= 1, (file, old)
-    path.write_text(text.replace(old, new, 1))
+def cells(count):
+    """The jobs of `count` cells that are made anew, and of what sums them up."""
+    return dict.fromkeys(CELLS, count) | AFTER_EVALUATION | {"build_time_table": 1}
 
 
 def test_a_finished_grid_has_nothing_to_do(checkout):
     assert planned(checkout) == {}
 
 
-def test_comments_docstrings_and_formatting_rerun_nothing(checkout):
+def test_comments_docstrings_formatting_readme_and_tests_rerun_nothing(checkout):
     edit(checkout, f"{PACKAGE}/prune/wanda.py", "def prune_layer", "# a remark\n\n\ndef prune_layer")
     edit(checkout, f"{PACKAGE}/prune/wanda.py", "Prune the whole model", "Prune all of the model")
     edit(checkout, f"{PACKAGE}/evaluate/perplexity.py", "SEPARATOR = ", "SEPARATOR  =  ")
+    edit(checkout, "workflow/rules/common.smk", "DTYPE = ", "# a remark\nDTYPE = ")
+    edit(checkout, "config.yaml", "steps: 4,", "steps:   4,")
+    (checkout / "README.md").write_text("# Another text\n")
+    (checkout / "tests").mkdir()
+    (checkout / "tests/test_new.py").write_text("def test_it():\n    assert True\n")
     assert planned(checkout) == {}
 
 
-def test_logic_of_wanda_reruns_its_cells_and_those_that_start_from_it(checkout):
-    edit(checkout, f"{PACKAGE}/prune/wanda.py", "layer.weight.abs() *", "1.0 * layer.weight.abs() *")
-    jobs = planned(checkout)
-    assert {rule: jobs[rule] for rule in ("prune", "harden", "evaluate")} == {"prune": 2, "harden": 2, "evaluate": 2}
-    assert not set(jobs) & {"fetch_model", "fetch_data", "build_tokens"}
+def test_logic_of_wanda_reruns_its_cells_and_those_that_start_from_it_and_says_so(checkout):
+    edit(checkout, f"{PACKAGE}/prune/wanda.py", *HARMLESS)
+    jobs, text = plan(checkout)
+    assert jobs == cells(2)
+    assert "Pruning mini with wanda to 0.5, seed 0: prune.wanda changed\n" in text
+    assert re.search(
+        r"Pruning mini with leap .*\nReason: Input files updated by another job: .*harden/mini/wanda", text
+    )
+
+
+def test_the_block_walker_reruns_the_layer_wise_methods_and_what_starts_from_them(checkout):
+    edit(checkout, f"{PACKAGE}/models/walker.py", "from __future__ import annotations", "LIMIT = 3")
+    jobs, text = plan(checkout)
+    assert jobs == cells(3)
+    assert "Pruning mini with admm to 0.5, seed 0: models.walker changed\n" in text
+    assert "Pruning mini with dense" not in text
 
 
 def test_the_evaluator_reruns_evaluations_and_later(checkout):
     edit(checkout, f"{PACKAGE}/evaluate/perplexity.py", "math.exp(losses.mean())", "math.exp(1.0 * losses.mean())")
-    assert planned(checkout) == {"evaluate": 4, "build_time_table": 1, **DOWNSTREAM}
+    assert planned(checkout) == {"evaluate": 4, "build_time_table": 1, **AFTER_EVALUATION}
 
 
 def test_a_figure_module_reruns_that_figure(checkout):
@@ -43,25 +62,91 @@ def test_a_figure_module_reruns_that_figure(checkout):
     assert planned(checkout) == {"plot_figure": 1, "all": 1}
 
 
-def test_a_method_option_reruns_that_method_only(checkout):
-    edit(checkout, "config.yaml", "steps: 4", "steps: 5")
-    jobs = planned(checkout)
-    assert {rule: jobs[rule] for rule in ("prune", "harden", "evaluate")} == {"prune": 1, "harden": 1, "evaluate": 1}
+def test_lambda_1_reruns_leap_only_and_is_named(checkout):
+    edit(checkout, "config.yaml", "micro_batch_size: 2}", "micro_batch_size: 2, density_weight: 8.0}")
+    jobs, text = plan(checkout)
+    assert jobs == cells(1)
+    assert "Pruning mini with leap to 0.5, seed 0: density_weight unset -> 8.0\n" in text
 
 
-@pytest.mark.parametrize(("old", "new", "cells"), [("[0.5]", "[0.5, 0.6]", 3), ("seeds: [0]", "seeds: [0, 1]", 4)])
-def test_a_larger_grid_runs_only_its_new_cells(checkout, old, new, cells):
+@pytest.mark.parametrize(
+    ("old", "new", "jobs"),
+    [
+        ("sparsities: [0.5]", "sparsities: [0.5, 0.6]", cells(3)),
+        ("seeds: [0]", "seeds: [0, 1]", cells(4) | {"build_tokens": 2}),
+        ("methods: [dense,", "methods: [dense, admm-as-released,", cells(1)),
+        (
+            "    data:\n",
+            "      second: {source: bundled, name: qwen2.5-0.5b-mini}\n    data:\n",
+            cells(4) | {"fetch_model": 1, "build_tokens": 2, "build_model_table": 1},
+        ),
+    ],
+    ids=["sparsity", "seed", "method", "model"],
+)
+def test_a_larger_grid_runs_only_its_new_cells_and_what_sums_up(checkout, old, new, jobs):
+    edit(checkout, "config.yaml", "    extended: [admm-as-released]\n", "")
     edit(checkout, "config.yaml", old, new)
-    jobs = planned(checkout)
-    assert {rule: jobs[rule] for rule in ("prune", "harden", "evaluate")} == dict.fromkeys(
-        ("prune", "harden", "evaluate"), cells
-    )
-    assert "fetch_model" not in jobs
+    assert planned(checkout) == jobs
 
 
 def test_a_dropped_method_reruns_only_what_sums_up(checkout):
     edit(checkout, "config.yaml", "methods: [dense, wanda, admm, leap]", "methods: [dense, admm, leap]")
-    assert not set(planned(checkout)) & {"prune", "harden", "evaluate", "build_tokens"}
+    assert planned(checkout) == {"build_time_table": 1, **AFTER_EVALUATION}
+
+
+def test_another_name_in_the_tables_reruns_the_tables_only(checkout):
+    edit(checkout, "config.yaml", "stands_for: LLaMA-3.2 1B", "label: Mini")
+    edit(checkout, "config.yaml", "label: Wanda", "label: WANDA")
+    assert set(planned(checkout)) <= {"build_model_table", "build_study_table", "plot_figure", "all"}
+
+
+@pytest.mark.parametrize(
+    ("package", "jobs"),
+    [
+        ("tqdm", {}),
+        ("matplotlib", {"plot_figure": 2, "all": 1}),
+        ("lm_eval", {"evaluate": 4, "build_time_table": 1, **AFTER_EVALUATION}),
+    ],
+)
+def test_a_package_pin_reruns_what_depends_on_it_and_is_named(checkout, package, jobs):
+    pins = checkout / "envs/requirements.txt"
+    pins.write_text(re.sub(rf"^{package}==.*$", f"{package}==99.0", pins.read_text(), flags=re.MULTILINE))
+    found, text = plan(checkout)
+    assert found == jobs
+    assert (f"{package}==99.0" in text) == bool(jobs)
+
+
+def test_a_mask_that_comes_out_the_same_is_not_evaluated_again(checkout):
+    edit(checkout, f"{PACKAGE}/prune/wanda.py", *HARMLESS)
+    assert planned(checkout)["evaluate"] == 2
+    snakemake(checkout, "--omit-from", "harden")
+    jobs = planned(checkout)
+    assert jobs == {"build_time_table": 1, **AFTER_EVALUATION}
+
+
+def test_a_row_made_by_other_code_than_the_workflow_asked_for_is_refused(checkout, tmp_path):
+    """The code is edited after the jobs were planned and before one of them starts."""
+    evaluation = checkout / "results/tiny/evaluate/mini/dense/0/0"
+    shutil.rmtree(evaluation)
+    source = checkout / PACKAGE / "evaluate/perplexity.py"
+    before = source.read_text()
+    python = tmp_path / "tools/python"
+    python.parent.mkdir()
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *leap_repro.evaluate*) echo "LATE = 1" >> {source};; esac\nexec python3 "$@"\n'
+    )
+    python.chmod(0o755)
+    goal = "results/tiny/aggregate/mini/manifest.json"
+    snakemake(checkout, goal, check=False, tools=python.parent)
+    assert not (checkout / goal).exists()
+    log = (checkout / "logs/tiny/aggregate/mini.log").read_text()
+    assert re.search(
+        r"error: results/tiny/evaluate/mini/dense/0/0 was made by code \w+, the workflow asked for \w+", log
+    )
+    source.write_text(before)
+    assert "evaluate" not in planned(checkout)
+    shutil.rmtree(evaluation)
+    assert planned(checkout)["evaluate"] == 1
 
 
 def test_a_config_that_is_wrong_stops_before_any_job(checkout):

@@ -13,14 +13,18 @@ shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
 from leap_repro.config import read_study
 from leap_repro.errors import UserError
 from leap_repro.fingerprint import fingerprint, module_digests, packages, read_pins
+from leap_repro.inputs import check_inputs, check_unique_keys
 from leap_repro.lock import check_lock, lock_digest, read_lock
 from leap_repro.why import why
 from snakemake.exceptions import WorkflowError
 
 try:
+    for file in workflow.configfiles:
+        check_unique_keys(Path(file))
     STUDY = read_study(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
     LOCK = read_lock()
     check_lock(LOCK, {"model": STUDY.models.values(), "dataset": STUDY.settings["data"].values()})
+    check_inputs(STUDY, outputs=("results", "logs"))
 except UserError as error:
     raise WorkflowError(str(error)) from error
 

@@ -11,7 +11,7 @@ from leap_repro.artifacts import writing
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
 from leap_repro.lock import LOCK_FILE, check_expected, read_lock
-from leap_repro.models.fetch import SOURCES, describe, fetch_hub
+from leap_repro.models.fetch import SOURCES, check_vocabulary, describe, fetch_hub
 from leap_repro.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ def fetch(arguments: argparse.Namespace) -> None:
         else:
             SOURCES[source](spec, payload)
             facts |= describe(payload)
+        check_vocabulary(payload)
         check_expected(str(spec.get("id", spec.get("path"))), spec.get("expect"), facts)
         log.info("%s: %s", arguments.output, facts)
 

@@ -16,6 +16,7 @@ from leap_repro.artifacts import sha256_of
 from leap_repro.errors import UserError, reason
 from leap_repro.hub import RemoteFile, Repository, download, place
 from leap_repro.lock import Lock, pinned_files, repositories
+from leap_repro.models.load import load_tokenizer
 
 log = logging.getLogger(__name__)
 WEIGHTS = "*.safetensors"
@@ -120,6 +121,23 @@ def describe(payload: Path) -> dict[str, Any]:
         blocks=len(decoder_blocks(model)[1]),
     )
     return asdict(facts)
+
+
+MOSTLY = 0.9
+"""A model may have a few more embeddings than its tokenizer has tokens (rows are padded), never a tenth of them."""
+
+
+def check_vocabulary(payload: Path) -> None:
+    """UserError if the tokenizer and the model cannot belong together: their vocabularies differ in size.
+
+    Tokens that were added for other uses (Gemma's image token) do not count.
+    """
+    tokens = load_tokenizer(payload).vocab_size
+    embeddings = json.loads((payload / "config.json").read_text(encoding="utf-8")).get("vocab_size", tokens)
+    if not MOSTLY * embeddings <= tokens <= embeddings:
+        raise UserError(
+            f"the tokenizer has {tokens} tokens, the model's vocab_size is {embeddings}: they are of different models"
+        )
 
 
 def _model_type(payload: Path) -> str | None:
