@@ -97,7 +97,7 @@ def _collect(
     runner.collect({linear.module: statistics[linear.name] for linear in linears})
     for linear in linears:
         if not bool(torch.isfinite(statistics[linear.name].total).all()):
-            raise UserError(f"the inputs of {linear.name} (block {linear.block}) are not finite")
+            raise UserError(f"the inputs of {linear.name} (block {linear.block}), or their squares, are not finite")
     return statistics
 
 
@@ -116,6 +116,9 @@ def _prune_linear(
         pruned = job.reconstruct(Layer(linear.name, weight.clone(), statistics, job.sparsity), pruned)
     values = (weight if pruned.values is None else pruned.values) * pruned.keep
     stored = values.to(linear.weight.dtype)
+    if not bool(torch.isfinite(stored).all()):
+        dtype = str(stored.dtype).removeprefix("torch.")
+        raise UserError(f"the pruned weights of {linear.name} (block {linear.block}) are not finite in {dtype}")
     linear.module.weight.data.copy_(stored)
     tensors[f"{linear.name}.keep"] = pruned.keep.cpu()
     if pruned.values is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from leap_repro.errors import UserError
 from leap_repro.prune import admm, magnitude, sparsegpt, thanos, wanda
 from leap_repro.prune.job import Job
+from leap_repro.prune.layerwise import prune_layers
 
 DATA_METHODS = [wanda, sparsegpt, thanos, admm]
 LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
@@ -123,10 +125,46 @@ def test_weights_that_are_not_finite_are_an_error_that_names_them(method, bad, t
         method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+WHERE = {
+    "input_layernorm": "self_attn.q_proj",
+    "self_attn.v_proj": "self_attn.o_proj",
+    "post_attention_layernorm": "mlp.gate_proj",
+    "mlp.up_proj": "mlp.down_proj",
+}
+"""What makes the inputs of a matrix huge or broken, and the first matrix that sees it."""
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
+@pytest.mark.parametrize("place", ["input_layernorm", "post_attention_layernorm"])
 @pytest.mark.parametrize("method", DATA_METHODS)
-def test_inputs_that_are_not_finite_are_an_error_that_names_the_matrix(method, bad, tiny_llama, tokens):
+def test_inputs_that_are_not_finite_are_an_error_that_names_the_matrix(method, bad, place, tiny_llama, tokens):
     model = tiny_llama(blocks=3)
-    model.model.layers[1].post_attention_layernorm.weight.data[4] = bad
-    with pytest.raises(UserError, match=r"inputs of model\.layers\.1\.mlp\.gate_proj\.weight \(block 1\).*not finite"):
+    model.model.layers[1].get_submodule(place).weight.data[4] = bad
+    named = rf"inputs of model\.layers\.1\.{WHERE[place]}\.weight \(block 1\).*not finite"
+    with pytest.raises(UserError, match=named):
         method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+
+
+@pytest.mark.parametrize("place", ["self_attn.v_proj", "mlp.up_proj"])
+@pytest.mark.parametrize("method", DATA_METHODS)
+def test_finite_weights_that_overflow_in_the_forward_pass_name_the_matrix_that_sees_it(
+    method, place, tiny_llama, tokens
+):
+    model = tiny_llama(blocks=3)
+    model.model.layers[1].get_submodule(place).weight.data[1] = 2e38
+    named = rf"inputs of model\.layers\.1\.{WHERE[place]}\.weight \(block 1\).*not finite"
+    with pytest.raises(UserError, match=named):
+        method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+
+
+@pytest.mark.parametrize("method", [sparsegpt, thanos, admm])
+def test_moved_weights_that_overflow_their_dtype_are_an_error_that_names_them(method, tiny_llama, tokens):
+    """Float16 ends at 65504."""
+
+    def rule(layer, options):
+        pruned = method.prune_layer(layer, options)
+        return replace(pruned, values=pruned.values * 1e6) if layer.name.endswith("1.mlp.gate_proj.weight") else pruned
+
+    job = Job(tiny_llama(dtype=torch.float16), method.Options(), Fraction("0.5"), seed=0, tokens=tokens)
+    with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.gate_proj\.weight \(block 1\).*finite in float16"):
+        prune_layers(job, rule, statistics="gram")
