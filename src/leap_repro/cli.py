@@ -23,7 +23,8 @@ def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.Argum
     """
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         main(arguments)
     except UserError as error:

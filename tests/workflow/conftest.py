@@ -4,19 +4,13 @@ import os
 import shutil
 
 import pytest
-from scratch import REPOSITORY, snakemake, write_inputs
+from scratch import REPOSITORY, checkout_of, snakemake, write_inputs
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A scratch checkout in which the tiny grid has been run; read only."""
-    folder = tmp_path_factory.mktemp("finished") / "checkout"
-    folder.mkdir()
-    for name in ("Snakefile", "workflow", "src", "envs"):
-        source = REPOSITORY / name
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
-        copy(source, folder / name)
-    shutil.copyfile(REPOSITORY / "tests/config/tiny.yaml", folder / "config.yaml")
+    folder = checkout_of(tmp_path_factory.mktemp("finished") / "checkout", REPOSITORY / "tests/config/tiny.yaml")
     write_inputs(folder)
     os.environ.pop("PYTHONPATH", None)
     snakemake(folder)

@@ -1,6 +1,7 @@
 """How the workflow tests run Snakemake in a scratch copy and read its plans."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,15 +35,26 @@ def edit(folder, file, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-def snakemake(folder, *arguments, check=True, tools=None):
-    """Run Snakemake in `folder`; returns its output, stderr included."""
+def checkout_of(folder, config):
+    """Copy the workflow and `config` (as config.yaml) into a new `folder`."""
+    folder.mkdir(parents=True)
+    for name in ("Snakefile", "workflow", "src", "envs"):
+        source = REPOSITORY / name
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, folder / name)
+    shutil.copyfile(config, folder / "config.yaml")
+    return folder
+
+
+def snakemake(folder, *arguments, check=True, tools=None, variables=None, timeout=600):
+    """Run Snakemake in `folder`, with further environment variables; returns its output, stderr included."""
     done = subprocess.run(
         command(*arguments),
         cwd=folder,
-        env=environment(tools),
+        env=environment(tools) | (variables or {}),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
         check=False,
     )
     if check and done.returncode:
