@@ -27,14 +27,14 @@ from leap_repro.prune.statistics import relative_error
 
 @dataclass(frozen=True)
 class Options:
-    """`damping`: added to H, as a share of its mean diagonal; `tolerance`: 0 solves exactly, above 0 conjugate
-    gradients stop at this relative residual; `only_if_better`: a matrix keeps the selector's values unless its output
-    error falls.
+    """`damping`: added to H, as a share of its mean diagonal (0: the paper's objective; what float32 cannot factor gets
+    more, see cholesky.py); `tolerance`: 0 solves exactly, above 0 conjugate gradients stop at this relative residual;
+    `only_if_better`: a matrix keeps the selector's values unless its output error falls.
 
     As released: damping 0, tolerance 1e-2, only_if_better.
     """
 
-    damping: float = 0.01
+    damping: float = 0.0
     tolerance: float = 0.0
     only_if_better: bool = False
 

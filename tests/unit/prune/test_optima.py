@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap_repro.prune import admm, magnitude, masked_solve, optima, sparsegpt, wanda
+from leap_repro.prune import admm, magnitude, masked_solve, optima, sparsegpt, thanos, wanda
 from leap_repro.prune.__main__ import load_selector
 from leap_repro.prune.job import Job, Selector
 from leap_repro.prune.layer import Layer, PrunedLayer
 from leap_repro.prune.statistics import InputStatistics
 
-SELECTORS = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt, "admm": admm}
+SELECTORS = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt, "thanos": thanos, "admm": admm}
 EXACT = optima.Options()
 AS_RELEASED = optima.Options(damping=0.0, tolerance=1e-2, only_if_better=True)
 
@@ -94,7 +94,7 @@ def test_rows_that_keep_different_numbers_are_solved_together_and_chunks_change_
     assert len(set(keep.sum(dim=1).tolist())) > 4
     assert not keep[0].any()
     values, _, residual = optima.optimal_values(layer, keep, EXACT)
-    np.testing.assert_allclose(values.numpy(), least_squares(weight, inputs, keep.numpy(), 0.01), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(values.numpy(), least_squares(weight, inputs, keep.numpy(), 0.0), rtol=1e-4, atol=1e-4)
     assert residual < 1e-4
     monkeypatch.setitem(masked_solve.CHUNK_ELEMENTS, "cpu", 1)
     one_by_one, *_ = optima.optimal_values(layer, keep, EXACT)
@@ -128,6 +128,22 @@ def test_an_ill_conditioned_hessian_is_solved_as_well_as_float32_can_hold_the_an
     floor = optima.kkt_residual(hessian, double.weight, optimum.float(), keep)
     *_, residual = optima.optimal_values(single, keep, options)
     assert residual < 3 * floor
+
+
+@pytest.mark.parametrize("columns", [130, 257])
+def test_systems_of_several_blocks_are_factored_too(columns, random_layer):
+    layer, weight, inputs = random_layer(5, columns, "0.4", seed=9, tokens=600)
+    keep = masked(layer).keep
+    values, _, residual = optima.optimal_values(in_float64(weight, inputs), keep, EXACT)
+    assert residual < 1e-10
+    np.testing.assert_allclose(values.numpy(), least_squares(weight, inputs, keep.numpy(), 0.0), rtol=1e-6, atol=1e-9)
+
+
+def test_a_system_that_is_not_positive_definite_fails_by_name(refused):
+    matrix = torch.eye(130)
+    matrix[100, 100] = -1.0
+    with refused("model.x", "positive definite"):
+        masked_solve.solve_exactly(matrix, torch.ones(2, 130), torch.ones(2, 130, dtype=torch.bool), "model.x")
 
 
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-5])
@@ -171,6 +187,43 @@ def test_a_singular_hessian_is_damped_in_recorded_steps(make_layer, caplog):
     assert len(pruned.log["dampings"]) > 1
     assert torch.isfinite(pruned.values).all()
     assert layer.name in caplog.text
+
+
+AWKWARD = {
+    "dead inputs": lambda x: x * (np.arange(13) % 4 > 0),
+    "all inputs dead": lambda x: 0 * x,
+    "equal inputs": np.ones_like,
+    "one token": lambda x: x[:1],
+    "fewer tokens than inputs": lambda x: x[:4],
+    "huge inputs": lambda x: 1e6 * x,
+    "tiny inputs": lambda x: 1e-6 * x,
+}
+
+
+@pytest.mark.parametrize("options", [EXACT, AS_RELEASED])
+@pytest.mark.parametrize("sparsity", ["0", "0.5", "0.99"])
+@pytest.mark.parametrize("case", AWKWARD)
+def test_awkward_inputs_leave_exact_counts_and_finite_values(
+    case, sparsity, options, correlated_inputs, make_layer, drop_count
+):
+    weight = np.random.default_rng(5).standard_normal((6, 13))
+    layer = make_layer(weight, AWKWARD[case](correlated_inputs(40, 13, seed=6)), sparsity)
+    pruned = optima.reconstruct(layer, masked(layer, "magnitude"), options)
+    assert int(pruned.keep.sum()) == 78 - drop_count(sparsity, 78)
+    assert torch.isfinite(pruned.values if pruned.values is not None else layer.weight).all()
+    assert pruned.values is None or not pruned.values[~pruned.keep].any()
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_an_n_of_m_selector_keeps_its_pattern_and_its_promise(selector, tiny_llama, tokens):
+    module = SELECTORS[selector]
+    chosen = Selector(module, module.Options(pattern="2:4"))
+    cell = optima.prune_cell(Job(tiny_llama(), EXACT, Fraction("0.5"), seed=0, tokens=tokens, selector=chosen))
+    assert (cell.facts["pattern"], cell.facts["budget_scope"]) == ("2:4", "tensor")
+    for row in cell.log:
+        groups = cell.tensors[f"{row['tensor']}.keep"].unflatten(1, (-1, 4))
+        assert (groups.sum(dim=2) == 2).all()
+        assert row["relative_error"] <= row["selector_relative_error"] * (1 + 1e-4)
 
 
 layers = st.tuples(
@@ -266,7 +319,8 @@ def test_a_model_holds_what_the_cell_says_and_the_log_tells_the_gain(
         assert torch.isfinite(weight).all()
         assert torch.equal(weight, cell.tensors[f"{name}.values"])
         assert not weight[~keep].any()
-        assert row["relative_error"] <= row["selector_relative_error"] * 1.02 or not row["updated"]
+        slack = 1.02 if dtype == torch.bfloat16 or options is AS_RELEASED else 1 + 1e-4
+        assert row["relative_error"] <= row["selector_relative_error"] * slack
         assert row["kkt_residual"] < (1e-4 if options is EXACT else 2e-2)
 
 
