@@ -16,6 +16,8 @@ rule collect_model:
         f"{ROOT}/benchmarks/{{grid}}aggregate/{{model}}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("aggregate"),
     params:
         **tracked("aggregate.collect"),
         root=lambda w: ROOT,
@@ -38,6 +40,8 @@ rule join_results:
         f"{LOGS}/{{grid}}aggregate/join.log",
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("aggregate"),
     params:
         **tracked("aggregate.join"),
         root=grid_root,
@@ -60,6 +64,8 @@ rule build_model_table:
         model="|".join(map(re.escape, STUDY.models)),
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("aggregate"),
     params:
         **tracked("aggregate.tables"),
         root=grid_root,
@@ -83,6 +89,8 @@ rule build_study_table:
         table="main|variants|published",
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("aggregate"),
     params:
         **tracked("aggregate.tables"),
         root=grid_root,
@@ -106,6 +114,8 @@ rule build_time_table:
         f"{LOGS}/{{grid}}aggregate/table-time.log",
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("aggregate"),
     params:
         **tracked("aggregate.times"),
         benchmarks=lambda w: f"{ROOT}/benchmarks",

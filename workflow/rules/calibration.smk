@@ -16,6 +16,8 @@ rule build_tokens:
         f"{ROOT}/benchmarks/calibration/{{model}}/{{role}}/{{seed}}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("calibration"),
     params:
         **tracked("calibration.__main__"),
         recipe=lambda w: RECIPES[w.role],

@@ -15,6 +15,7 @@ from leap_repro.errors import UserError
 from leap_repro.fingerprint import fingerprint, module_digests, packages, read_pins
 from leap_repro.inputs import check_inputs, check_unique_keys
 from leap_repro.lock import check_lock, lock_digest, read_lock
+from leap_repro.resources import parameters_of, request
 from leap_repro.why import why
 from snakemake.exceptions import WorkflowError
 
@@ -114,9 +115,9 @@ def targets(grid=""):
 
 
 def model_spec(w):
-    """Where a model comes from; how tables call it is left out, so that another name fetches nothing."""
-    shown = ("label", "stands_for")
-    return as_json({key: value for key, value in STUDY.models[w.model].items() if key not in shown})
+    """Where a model comes from, without what only tables and requests to a cluster read: that fetches nothing again."""
+    beside = ("label", "stands_for", "parameters")
+    return as_json({key: value for key, value in STUDY.models[w.model].items() if key not in beside})
 
 
 def model_files(model):
@@ -192,3 +193,23 @@ def cell_benchmarks(w):
         for cell in STUDY.cells(extended=bool(w.grid))
         for stage in ("prune", "harden", "evaluate")
     ]
+
+
+@cache
+def parameters(model):
+    return parameters_of(STUDY.models[model], Path(manifest(f"models/{model}")))
+
+
+def requested(stage):
+    """A rule's resources, sized from the model that its job works on and growing with every attempt."""
+
+    def resource(name):
+        def value(w, attempt):
+            size = parameters(w.model) if hasattr(w, "model") else 0
+            return getattr(request(stage, STUDY, size, getattr(w, "method", None), attempt), name)
+
+        return value
+
+    partition = {"partition", "gpu_partition"} & set(STUDY.settings.get("cluster", {}))
+    names = ["mem_mb", "runtime", "gpu", *(["slurm_partition"] if partition else [])]
+    return {"in_turn": 1} | {name: resource(name) for name in names}

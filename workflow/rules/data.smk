@@ -11,6 +11,8 @@ rule fetch_data:
         f"{ROOT}/benchmarks/data/{{role}}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("data"),
     params:
         **tracked("data.__main__"),
         spec=lambda w: as_json(STUDY.settings["data"][w.role]),

@@ -21,6 +21,8 @@ rule evaluate:
     conda:
         "../../envs/cpu.yaml"
     threads: STUDY.settings["threads"]
+    resources:
+        **requested("evaluate"),
     params:
         **tracked("evaluate.__main__"),
         lengths=" ".join(str(length) for length in STUDY.settings["evaluation"]["perplexity_lengths"]),

@@ -12,6 +12,8 @@ rule plot_figure:
         figure="density|accuracy",
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("figures"),
     params:
         **tracked("figures.{w.figure}"),
         root=grid_root,

@@ -12,6 +12,8 @@ rule harden:
         f"{ROOT}/benchmarks/harden/{CELL}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("harden"),
     params:
         **tracked("harden.__main__"),
         rule=lambda w: STUDY.methods[w.method].hardening,

@@ -11,6 +11,8 @@ rule fetch_model:
         f"{ROOT}/benchmarks/models/{{model}}.tsv"
     conda:
         "../../envs/cpu.yaml"
+    resources:
+        **requested("models"),
     params:
         **tracked("models.__main__"),
         spec=model_spec,

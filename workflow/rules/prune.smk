@@ -14,6 +14,8 @@ rule prune:
     conda:
         "../../envs/cpu.yaml"
     threads: STUDY.settings["threads"]
+    resources:
+        **requested("prune"),
     params:
         **tracked(lambda w: prune_modules(w.method), lambda w: STUDY.methods[w.method].options),
         sources=prune_arguments,

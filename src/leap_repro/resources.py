@@ -1,0 +1,134 @@
+"""What a job asks a cluster for: memory, time, a GPU and a partition, sized from the model before any job has run.
+
+One rule of thumb makes the size of a model enough: the width of a decoder of P parameters is about 2 P^(1/3) (Llama 8B:
+4,000 against the true 4,096; 1B: 2,000 against 2,048). The estimates are upper bounds for ordinary cases, not promises:
+a job that needs more is killed by the cluster and tried again with twice, then three times as much (`attempt`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from leap_repro.config import Study
+
+UNKNOWN_PARAMETERS = 8_000_000_000
+"""A model of which nobody said how large it is counts as the paper's largest."""
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BASE_MB = 1500  # Python with torch, transformers and lm-eval, and two of Snakemake that watch over them
+BASE_MINUTES = 20  # start-up, reading and writing of files on a slow shared disk
+GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
+CORE_FLOPS = 1e10  # per second and core, sustained
+EVALUATION_TOKENS = 20_000_000  # the six tasks' test sets with every choice, and two perplexities
+LEARNED_BYTES = 48  # per weight: logit, gradient, two moments, noise, gate, masked weight and its gradient, ...
+LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one job asks for; the names are Snakemake's. `runtime` is in minutes."""
+
+    mem_mb: int
+    runtime: int
+    gpu: int
+    slurm_partition: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """One job's estimate: bytes on the host, bytes on the GPU (0 without one), floating point operations."""
+
+    host_bytes: float
+    gpu_bytes: float = 0.0
+    flops: float = 0.0
+
+
+def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
+    """How many parameters a model has: as fetched, else as the config says, else as its local weight files say.
+
+    `spec` is the model's entry in the config, `fetched` the manifest of the models stage, which need not be there.
+    """
+    try:
+        return int(json.loads(fetched.read_text(encoding="utf-8"))["facts"]["parameters"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    declared = spec.get("parameters") or (spec.get("expect") or {}).get("parameters")
+    if declared:
+        return int(declared)
+    released = Path(str(files("leap_repro"))) / "miniature/released"
+    folder = {"bundled": released / spec.get("name", ""), "path": Path(spec.get("path", "")).expanduser()}
+    weights = sorted(folder[spec["source"]].glob("*.safetensors")) if spec["source"] in folder else []
+    return sum(_tensor_elements(path) for path in weights) or UNKNOWN_PARAMETERS
+
+
+def _tensor_elements(path: Path) -> int:
+    """The number of values in a safetensors file, from its header; 0 if it cannot be read (its reader will say why)."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+        return 0
+
+
+def width_of(parameters: int) -> float:
+    """The rule of thumb for the width of a decoder's residual stream."""
+    return 2 * parameters ** (1 / 3)
+
+
+def need(stage: str, study: Study, parameters: int, method: str | None = None) -> Need:
+    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
+    weight = DTYPE_BYTES[study.settings.get("dtype", "float32")]
+    if stage == "prune" and study.methods[method].tokens == "mask_training":
+        return _learned(study, parameters, weight, study.methods[method].options)
+    if stage == "prune" and study.methods[method].tokens:
+        return _layer_wise(study, parameters, weight)
+    if stage in ("prune", "harden"):
+        return Need(parameters * (2 * weight + 8))
+    if stage == "evaluate":
+        return Need(parameters * (2 * weight + 1), parameters * 2 * weight, 2 * parameters * EVALUATION_TOKENS)
+    if stage in ("models", "data", "calibration"):
+        return Need(2e9)  # a shard of C4 as text
+    return Need(0)
+
+
+def _layer_wise(study: Study, parameters: int, weight: int) -> Need:
+    """The model, masks and moved values; hidden states of all calibration tokens twice; four copies of a Hessian."""
+    shard = study.settings["calibration"]
+    tokens, width = shard["sequences"] * shard["length"], width_of(parameters)
+    working = tokens * width * weight * 2 + 4 * 4 * (4 * width) ** 2
+    whole = parameters * (2 * weight + 1)
+    return Need(whole + working, parameters * weight + working, 8 * parameters * tokens + 60 * parameters * width)
+
+
+def _learned(study: Study, parameters: int, weight: int, options: dict[str, Any]) -> Need:
+    """The model, the state of training per weight, and one micro-batch's activations."""
+    steps, batch = options.get("steps", 2000), options.get("batch_size", 256)
+    micro = options.get("micro_batch_size", 8) * study.settings["mask_training"]["length"]
+    activations = micro * 136 * parameters / (12 * width_of(parameters))
+    flops = 8 * parameters * steps * batch * study.settings["mask_training"]["length"]
+    state = parameters * (weight + LEARNED_BYTES) + activations
+    return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state, flops)
+
+
+def request(stage: str, study: Study, parameters: int, method: str | None = None, attempt: int = 1) -> Request:
+    """What a job of `stage` asks for at its `attempt`-th try, 1 being the first."""
+    cluster = study.settings.get("cluster", {})
+    estimate = need(stage, study, parameters, method)
+    gpu = min(1, cluster.get("gpus", 0)) if estimate.gpu_bytes else 0
+    size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
+    rate = GPU_FLOPS if gpu else CORE_FLOPS * study.settings["threads"]
+    minutes = attempt * math.ceil(BASE_MINUTES + 2 * estimate.flops / rate / 60)
+    # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
+    on_gpu = gpu or (stage == "harden" and request("evaluate", study, parameters, method).gpu)
+    return Request(
+        mem_mb=attempt * math.ceil(BASE_MB + 1.25 * size / 1e6),
+        runtime=min(minutes, cluster.get("max_runtime", minutes)),
+        gpu=gpu,
+        slurm_partition=cluster.get("gpu_partition" if on_gpu else "partition", ""),
+    )

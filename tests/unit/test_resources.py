@@ -1,0 +1,103 @@
+"""Requests to a cluster: sized from the model, whatever is known of it, and larger at every attempt."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from leap_repro.config import read_study
+from leap_repro.resources import UNKNOWN_PARAMETERS, need, parameters_of, request, width_of
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
+NOWHERE = Path("nowhere/manifest.json")
+
+
+def study(scale, **settings):
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    found = read_study(config | {"scale": scale}, SCHEMA)
+    return replace(found, settings=found.settings | settings)
+
+
+def test_a_fetched_model_is_as_large_as_its_manifest_says(tmp_path):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"facts": {"parameters": 17}}))
+    assert parameters_of({"source": "bundled", "name": "llama3.2-1b-mini", "parameters": 5}, manifest) == 17
+
+
+def test_a_declared_size_is_believed_before_the_model_is_fetched():
+    assert parameters_of({"source": "path", "path": "not/there", "parameters": 5}, NOWHERE) == 5
+    assert parameters_of({"source": "hub", "id": "a/b", "expect": {"parameters": 7}}, NOWHERE) == 7
+    assert parameters_of({"source": "hub", "id": "a/b", "expect": None}, NOWHERE) == UNKNOWN_PARAMETERS
+
+
+def test_every_model_of_the_paper_is_sized():
+    sizes = {name: parameters_of(spec, NOWHERE) for name, spec in study("paper").models.items()}
+    assert len(set(sizes.values())) == 5
+    assert max(sizes, key=sizes.get) == "llama3.1-8b"
+
+
+def test_a_local_model_is_measured_by_its_weight_files(tmp_path):
+    save_file({"a": torch.zeros(3, 4), "b": torch.zeros(5)}, tmp_path / "one.safetensors", {"format": "pt"})
+    save_file({"c": torch.zeros(2)}, tmp_path / "two.safetensors")
+    assert parameters_of({"source": "path", "path": str(tmp_path)}, NOWHERE) == 19
+
+
+def test_a_bundled_model_is_measured_too():
+    assert 1e5 < parameters_of({"source": "bundled", "name": "llama3.2-1b-mini"}, NOWHERE) < 1e6
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}"])
+def test_an_unknown_or_damaged_model_counts_as_the_largest(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert parameters_of({"source": "path", "path": str(tmp_path)}, NOWHERE) == UNKNOWN_PARAMETERS
+
+
+@pytest.mark.parametrize(("parameters", "width"), [(1_235_814_400, 2048), (3_212_749_824, 3072), (8_030_261_248, 4096)])
+def test_the_rule_of_thumb_for_the_width_holds_for_the_llamas(parameters, width):
+    assert width_of(parameters) == pytest.approx(width, rel=0.1)
+
+
+@pytest.mark.parametrize("stage", ["prune", "harden", "evaluate"])
+@pytest.mark.parametrize("method", ["dense", "magnitude", "sparsegpt", "leap"])
+def test_larger_models_ask_for_more_and_more_is_asked_at_every_attempt(stage, method):
+    paper = study("paper")
+    small, large = (request(stage, paper, size, method) for size in (5e8, 8e9))
+    assert small.mem_mb < large.mem_mb
+    assert small.runtime <= large.runtime
+    again = request(stage, paper, 8e9, method, attempt=3)
+    assert (again.mem_mb, again.runtime) == (3 * large.mem_mb, 3 * large.runtime)
+
+
+def test_only_jobs_that_compute_ask_for_a_gpu():
+    paper = study("paper")
+    asked = {method: request("prune", paper, 1e9, method).gpu for method in ("dense", "magnitude", "wanda", "leap")}
+    assert asked == {"dense": 0, "magnitude": 0, "wanda": 1, "leap": 1}
+    assert request("evaluate", paper, 1e9, "dense").gpu == 1
+    assert request("harden", paper, 1e9, "leap").gpu == 0
+    assert request("prune", study("miniature"), 1e6, "leap").gpu == 0
+
+
+def test_partitions_follow_the_gpu_and_jobs_that_share_one_agree():
+    paper = study("paper", cluster={"gpus": 1, "partition": "cpu", "gpu_partition": "gpu"})
+    assert request("models", paper, 1e9).slurm_partition == "cpu"
+    assert request("prune", paper, 1e9, "magnitude").slurm_partition == "cpu"
+    assert request("prune", paper, 1e9, "leap").slurm_partition == "gpu"
+    assert request("harden", paper, 1e9, "leap").slurm_partition == request("evaluate", paper, 1e9).slurm_partition
+
+
+def test_time_stops_at_the_partitions_limit():
+    paper = study("paper", cluster={"gpus": 1, "max_runtime": 600})
+    assert request("prune", paper, 8e9, "leap").runtime == 600
+    assert request("prune", paper, 8e9, "magnitude", attempt=2).runtime < 600
+
+
+def test_the_model_of_a_job_fits_into_what_it_asks_for():
+    paper = study("paper")
+    for method in ("magnitude", "wanda", "leap"):
+        assert need("prune", paper, 8e9, method).host_bytes >= 2 * 8e9
+    assert need("prune", paper, 8e9, "leap").gpu_bytes >= 8e9 * (2 + 4 * 3)  # weights, logits, two moments
