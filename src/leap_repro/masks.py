@@ -1,21 +1,24 @@
-"""Hard masks on disk: one bit per weight, packed, with the shapes in the manifest."""
+"""A sparse cell on disk: one bit per weight, packed, with the shapes in the manifest, and, where the method moves
+weights, the values of those that stay and of no others. Both are read matrix by matrix."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from leap_repro.artifacts import MASK_FILE, Artifact
 from leap_repro.budget import kept
 from leap_repro.errors import UserError
 from leap_repro.patterns import parse_pattern
+from leap_repro.tensor_files import TensorFiles
 
-VALUES_FILE = "values.safetensors"
+VALUES_STEM = "values-"
+"""How the names of the files with kept values begin; there is one file per block."""
 
 
 def pack(keep: Tensor) -> Tensor:
@@ -29,15 +32,34 @@ def unpack(packed: Tensor, shape: list[int]) -> Tensor:
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool)).view(*shape)
 
 
-def unpack_masks(cell: Artifact) -> dict[str, Tensor]:
-    """All masks of a hardened cell, {tensor name: bool [out, in]}; UserError if the file is damaged."""
-    packed = load_file(cell.file(MASK_FILE))
-    return {row["tensor"]: unpack(packed[row["tensor"]], row["shape"]) for row in cell.facts["tensors"]}
+class CellMasks(Mapping[str, Tensor]):
+    """The masks of a hardened cell, {tensor name: bool [out, in]}, each unpacked when it is asked for."""
+
+    def __init__(self, cell: Artifact) -> None:
+        self._packed = TensorFiles([cell.file(MASK_FILE)])
+        self._shapes = {row["tensor"]: row["shape"] for row in cell.facts["tensors"]}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return unpack(self._packed[name], self._shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
 
 
-def read_values(cell: Artifact) -> dict[str, Tensor]:
-    """The moved weights of a hardened cell; empty where the method leaves weights as they are."""
-    return load_file(cell.file(VALUES_FILE)) if VALUES_FILE in cell.files else {}
+def unpack_masks(cell: Artifact) -> CellMasks:
+    """All masks of a hardened cell; UserError if the file is damaged."""
+    return CellMasks(cell)
+
+
+def read_kept_values(cell: Artifact) -> TensorFiles:
+    """Per tensor the weights that stay [kept], in the mask's order; empty where the method leaves weights as they are.
+
+    UserError if a file is damaged.
+    """
+    return TensorFiles(cell.file(name) for name in sorted(cell.files) if name.startswith(VALUES_STEM))
 
 
 def block_of(rows: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:

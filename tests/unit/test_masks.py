@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from leap_repro.artifacts import Artifact, writing
 from leap_repro.masks import (
     MASK_FILE,
-    VALUES_FILE,
+    VALUES_STEM,
     block_of,
     check_budget,
     check_pattern,
     pack,
-    read_values,
+    read_kept_values,
     unpack,
     unpack_masks,
 )
@@ -33,7 +33,8 @@ def write_cell(folder, masks, values=None):
     with writing(folder, {}) as (payload, facts):
         save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)
         if values:
-            save_file(values, payload / VALUES_FILE)
+            for number, (name, kept) in enumerate(values.items()):
+                save_file({name: kept}, payload / f"{VALUES_STEM}{number:05d}.safetensors")
         facts["tensors"] = rows
     return Artifact.read(folder)
 
@@ -59,16 +60,18 @@ def test_a_transposed_mask_is_packed_in_its_own_order():
 
 def test_masks_and_values_of_a_cell_are_read_back(tmp_path):
     masks = {"a.weight": random_mask((3, 5), 1), "b.weight": random_mask((8, 2), 2)}
-    values = {"a.weight": torch.arange(15.0).view(3, 5)}
+    values = {name: torch.randn(int(mask.sum())) for name, mask in masks.items()}
     cell = write_cell(tmp_path / "cell", masks, values)
     read = unpack_masks(cell)
     assert read.keys() == masks.keys()
     assert all(torch.equal(read[name], mask) for name, mask in masks.items())
-    assert torch.equal(read_values(cell)["a.weight"], values["a.weight"])
+    kept = read_kept_values(cell)
+    assert kept.keys() == values.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in values.items())
 
 
 def test_a_cell_whose_method_moves_no_weights_has_no_values(tmp_path):
-    assert read_values(write_cell(tmp_path / "cell", {"a.weight": random_mask((3, 5), 1)})) == {}
+    assert read_kept_values(write_cell(tmp_path / "cell", {"a.weight": random_mask((3, 5), 1)})).keys() == set()
 
 
 def test_a_damaged_mask_is_refused(tmp_path, refused):

@@ -10,27 +10,29 @@ from torch import nn
 from leap_repro.artifacts import Artifact
 from leap_repro.budget import parse_sparsity
 from leap_repro.errors import UserError
-from leap_repro.masks import check_budget, check_pattern, read_values, unpack_masks
+from leap_repro.masks import check_budget, check_pattern, read_kept_values, unpack_masks
 from leap_repro.models.load import load_tokenizer
 from leap_repro.models.prunable import prunable_linears
 
 
 @torch.no_grad()
 def apply_cell(model: nn.Module, cell: Artifact) -> int:
-    """Write mask and values into the model's prunable weights, in place; returns the kept weights, recounted.
+    """Write mask and values into the model's prunable weights, in place and matrix by matrix, so that no second copy of
+    the model is ever held; returns the kept weights, recounted.
 
     Raises UserError, naming the cell, if its tensors are not the model's, or count or pattern break its promise.
     """
     name = cell.facts["cell"]
-    masks, values = unpack_masks(cell), read_values(cell)
+    masks, values = unpack_masks(cell), read_kept_values(cell)
     linears = prunable_linears(model)
     if {linear.name for linear in linears} != set(masks):
         raise UserError(f"cell {name} was made for another model: its tensors are not this model's prunable ones")
     counts: dict[str, tuple[int, int]] = {}
     for linear in linears:
         mask = masks[linear.name].to(linear.weight.device)
-        source = values.get(linear.name, linear.weight).to(linear.weight)
-        linear.weight.copy_(torch.where(mask, source, torch.zeros_like(source)))
+        if linear.name in values:
+            linear.weight[mask] = values[linear.name].to(linear.weight)
+        linear.weight[~mask] = 0
         counts[linear.name] = (int(mask.sum()), mask.numel())
     check_budget(name, counts, parse_sparsity(cell.facts["sparsity"]), cell.facts["budget_scope"])
     check_pattern(name, masks, cell.facts["pattern"])

@@ -16,9 +16,9 @@ from leap_repro.budget import parse_sparsity
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.harden.tensors import RULES, harden_logits
-from leap_repro.masks import MASK_FILE, VALUES_FILE, block_of, check_budget, check_pattern, pack
+from leap_repro.masks import MASK_FILE, VALUES_STEM, block_of, check_budget, check_pattern, pack
 from leap_repro.provenance import provenance
-from leap_repro.tensor_files import tensors_of
+from leap_repro.tensor_files import TensorFolder, tensors_of
 
 
 def split_by_kind(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
@@ -49,6 +49,16 @@ def tensor_rows(masks: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
     ]
 
 
+def write_kept_values(
+    folder: TensorFolder, values: Mapping[str, torch.Tensor], rows: list[dict[str, Any]], masks: dict[str, torch.Tensor]
+) -> None:
+    """One file per block with the moved weights that stay, in the masks' order; none if the method moves none."""
+    for block in sorted({row["block"] for row in rows}):
+        names = [row["tensor"] for row in rows if row["block"] == block and row["tensor"] in values]
+        if names:
+            folder.write(f"{VALUES_STEM}{block:05d}", {name: values[name][masks[name]] for name in names})
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Harden, check, pack, write."""
     pruned = Artifact.read(arguments.pruned)
@@ -65,8 +75,7 @@ def main(arguments: argparse.Namespace) -> None:
     check_pattern(arguments.cell, masks, pruned.facts["pattern"])
     with writing(arguments.output, origin) as (payload, facts):
         save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)
-        if kinds["values"]:
-            save_file(kinds["values"], payload / VALUES_FILE)
+        write_kept_values(TensorFolder(payload), kinds["values"], rows, masks)
         facts |= {
             "cell": arguments.cell,
             "sparsity": pruned.facts["sparsity"],

@@ -14,6 +14,7 @@ from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
 from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.tensor_files import TensorFolder
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
 FAMILIES = {
@@ -46,5 +47,7 @@ def test_a_model_from_a_folder_is_pruned_to_its_budget(family, tmp_path):
     stage("harden", "--pruned", tmp_path / "pruned", "--cell", family, "--output", tmp_path / "cell")
     pruned = load_model(model / "payload")
     apply_cell(pruned, Artifact.read(tmp_path / "cell"))
+    left = TensorFolder(tmp_path / "pruned/payload")
     for linear in prunable_linears(pruned):
         assert int((linear.weight == 0).sum()) == round(0.6 * linear.weight.numel()), linear.name
+        assert torch.equal(linear.weight, left[f"{linear.name}.values"]), linear.name

@@ -1,0 +1,151 @@
+"""Peak memory of layer-wise pruning at the real shapes, without the real weights: random ones do as well.
+
+    python benchmarks/memory_at_size.py --shape llama3.2-1b --method wanda
+
+makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.prune` on it,
+and adds one row to `benchmarks/memory_at_size.csv`: the job's peak resident memory as the kernel counted it
+(`wait4`), beside what `leap_repro.estimates` predicts and the size of the whole model, which was never in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from leap_repro.artifacts import writing
+from leap_repro.seeds import named_seed
+
+LLAMA = {"vocab_size": 128256, "tie_word_embeddings": True, "max_position_embeddings": 131072}
+SHAPES = {
+    "tiny": LLAMA | {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1},
+    "llama3.2-1b": LLAMA
+    | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+    | {"num_attention_heads": 32, "num_key_value_heads": 8},
+    "llama3.1-8b-block": LLAMA
+    | {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 1}
+    | {"num_attention_heads": 32, "num_key_value_heads": 8},
+}
+"""`tiny` shows what Python, torch and transformers cost by themselves."""
+TABLE = Path(__file__).with_suffix(".csv")
+
+
+def random_model(shape: dict, folder: Path) -> dict[str, int]:
+    """Write a random bfloat16 checkpoint, a file per block, never holding more than that; returns its sizes."""
+    config = LlamaConfig(**shape, dtype="bfloat16")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    config.save_pretrained(folder)
+    parts = list(_parts(model))
+    places = {}
+    for number, names in enumerate(parts, start=1):
+        file = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        save_file({name: _random(name, model.get_parameter(name)) for name in names}, folder / file)
+        places |= dict.fromkeys(names, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    blocks = sum(parameter.numel() for parameter in model.model.layers.parameters())
+    return {"parameters": model.num_parameters(), "in_blocks": blocks}
+
+
+def _parts(model: torch.nn.Module) -> Iterator[list[str]]:
+    names = [name for name, _ in model.named_parameters()]
+    prefixes = [f"model.layers.{index}." for index in range(len(model.model.layers))]
+    yield [name for name in names if not name.startswith("model.layers.")]
+    for prefix in prefixes:
+        yield [name for name in names if name.startswith(prefix)]
+
+
+def _random(name: str, like: torch.Tensor) -> torch.Tensor:
+    """Normal weights as at the start of a training; ones for the norms."""
+    if like.dim() == 1:
+        return torch.ones(like.shape, dtype=like.dtype)
+    generator = torch.Generator().manual_seed(named_seed(name))
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32).mul_(0.02).to(like.dtype)
+
+
+def random_tokens(shape: dict, sequences: int, length: int, folder: Path) -> dict[str, str]:
+    """Write a token shard; returns its facts."""
+    generator = torch.Generator().manual_seed(named_seed("tokens"))
+    tokens = torch.randint(0, shape["vocab_size"], (sequences, length), generator=generator, dtype=torch.int32)
+    save_file({"tokens": tokens}, folder / "tokens.safetensors")
+    return {"ids_sha256": hashlib.sha256(tokens.numpy().tobytes()).hexdigest()}
+
+
+def run_measured(command: list[str]) -> tuple[float, int]:
+    """Seconds and peak resident bytes of a child process; CalledProcessError if it fails."""
+    started = time.perf_counter()
+    child = subprocess.Popen(command)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+    return time.perf_counter() - started, usage.ru_maxrss * 1024
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Prune a random model in `folder` by the real command line; one row for the table."""
+    shape = dict(SHAPES[arguments.shape])
+    if arguments.blocks:
+        shape |= {"num_hidden_layers": arguments.blocks}
+    with writing(folder / "model", {}) as (payload, facts):
+        facts |= random_model(shape, payload)
+    with writing(folder / "tokens", {}) as (payload, token_facts):
+        token_facts |= random_tokens(shape, arguments.sequences, arguments.length, payload)
+    command = [sys.executable, "-m", "leap_repro.prune", "--model", folder / "model", "--tokens", folder / "tokens"]
+    command += ["--module", arguments.method, "--sparsity", "0.5", "--dtype", "bfloat16", "--output", folder / "pruned"]
+    seconds, peak = run_measured([str(part) for part in command])
+    written = sum(path.stat().st_size for path in (folder / "pruned/payload").iterdir())
+    return {
+        "shape": arguments.shape,
+        "blocks": shape["num_hidden_layers"],
+        "method": arguments.method,
+        "sequences": arguments.sequences,
+        "length": arguments.length,
+        "peak_mb": round(peak / 1e6),
+        "whole_model_mb": round(2 * facts["parameters"] / 1e6),
+        "written_mb": round(written / 1e6),
+        "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def add_row(row: dict[str, object]) -> None:
+    """Put the row into the table, in place of an earlier one of the same job."""
+    key = ("shape", "blocks", "method", "sequences", "length")
+    rows = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
+    rows = [old for old in rows if any(old[name] != str(row[name]) for name in key)] + [row]
+    with TABLE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    """Measure one job and write its row down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--method", choices=("magnitude", "wanda", "sparsegpt", "thanos", "admm"), required=True)
+    parser.add_argument("--blocks", type=int, help="decoder blocks, instead of the shape's own number")
+    parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--length", type=int, default=128, help="tokens per sequence")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made (3 to 8 GB)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        row = measure(arguments, Path(folder))
+    add_row(row)
+    print(row)
+
+
+if __name__ == "__main__":
+    main()
