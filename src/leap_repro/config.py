@@ -14,7 +14,7 @@ import yaml
 
 from leap_repro.budget import parse_sparsity
 from leap_repro.errors import UserError
-from leap_repro.patterns import UNSTRUCTURED, parse_pattern
+from leap_repro.patterns import TWO_FOUR, UNSTRUCTURED, parse_pattern
 
 Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
@@ -31,6 +31,8 @@ METHOD_TOKENS: dict[str, str | None] = {
     "admm": "calibration",
     "optima": "calibration",
     "leap": "mask_training",
+    "maskllm": "mask_training",
+    "patch": "mask_training",
 }
 """Which token shard each module under `leap_repro.prune` reads; a module outside this table is an unknown method."""
 
@@ -47,6 +49,7 @@ class Method:
     module: str
     options: dict[str, Any]
     warm_start: str | None
+    pattern_start: str | None
     hardening: str
     sparsities: tuple[str, ...]
     variant_of: str | None
@@ -168,6 +171,7 @@ def _method(name: str, line: dict[str, Any], settings: dict[str, Any]) -> Method
         module=line["module"],
         options=line["options"],
         warm_start=line.get("warm_start"),
+        pattern_start=line.get("pattern_start"),
         hardening=line.get("hardening", "exact"),
         sparsities=tuple(_decimal(value) for value in sparsities),
         variant_of=line.get("variant_of"),
@@ -207,6 +211,7 @@ def _selects(module: str) -> bool:
 def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterator[str]:
     for name, method in methods.items():
         yield from _pattern_errors(name, method)
+        yield from _two_four_errors(name, method, methods)
         if method.selector and not set(method.sparsities) <= set(method.selector.sparsities):
             yield f"methods.{name}.selector is {method.selector.name!r}, which does not run at every sparsity of {name}"
         start = methods.get(method.warm_start) if method.warm_start else None
@@ -220,6 +225,24 @@ def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterat
             for part in (settings["data"], settings):
                 if "mask_training" not in part:
                     yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+
+
+def _two_four_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
+    """MaskLLM drops half of the weights, PATCH at most half; PATCH lies over another method's 2:4 mask."""
+    dropped = {parse_sparsity(sparsity) for sparsity in method.sparsities}
+    if method.module == "maskllm" and dropped != {TWO_FOUR.sparsity}:
+        yield f"methods.{name}.sparsities is {list(map(float, method.sparsities))}; 2:4 allows only [0.5]"
+    if method.module == "patch" and max(dropped) > TWO_FOUR.sparsity:
+        yield f"methods.{name}.sparsities is {list(map(float, method.sparsities))}; 2:4 tiles drop at most 0.5"
+    start = method.pattern_start
+    if start and method.module != "patch":
+        yield f"methods.{name}.pattern_start is {start!r}; only the module patch has one"
+    if method.module == "patch" and start not in _two_four(methods):
+        yield f"methods.{name}.pattern_start is {start!r}; it must be a one-shot 2:4 method: {_two_four(methods)}"
+
+
+def _two_four(methods: dict[str, Method]) -> list[str]:
+    return sorted(name for name, method in methods.items() if method.options.get("pattern") == str(TWO_FOUR))
 
 
 def _pattern_errors(name: str, method: Method) -> Iterator[str]:

@@ -16,6 +16,7 @@ from leap_repro.budget import kept
 from leap_repro.errors import UserError
 from leap_repro.patterns import parse_pattern
 from leap_repro.tensor_files import TensorFiles
+from leap_repro.tiles import dense_tiles
 
 VALUES_STEM = "values-"
 """How the names of the files with kept values begin; there is one file per block."""
@@ -71,13 +72,23 @@ def block_of(rows: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
     return totals
 
 
-def check_budget(cell: str, counts: dict[str, tuple[int, int]], sparsity: Fraction, scope: str) -> None:
+def check_budget(
+    cell: str,
+    counts: dict[str, tuple[int, int]],
+    sparsity: Fraction,
+    scope: str,
+    neighbours: list[int] | None = None,
+) -> None:
     """Compare integer counts {tensor: (kept, numel)} with the budget; UserError naming the cell and the tensor.
 
-    `scope` "tensor": every matrix keeps numel - round(s numel). "global": only the total does. "none": nothing is
-    promised (the threshold rule), the counts are only recorded.
+    `scope` "tensor": every matrix keeps numel - round(s numel). "global": only the total does. "tiles": the total is as
+    near to it as whole tiles allow, neither of its `neighbours` (one dense tile fewer, one more) is nearer. "none":
+    nothing is promised (the threshold rule), the counts are only recorded.
     """
     if scope == "none":
+        return
+    if scope == "tiles":
+        _check_tiles(cell, counts, sparsity, neighbours or [])
         return
     if scope == "global":
         counts = {"all tensors together": (sum(k for k, _ in counts.values()), sum(n for _, n in counts.values()))}
@@ -87,10 +98,20 @@ def check_budget(cell: str, counts: dict[str, tuple[int, int]], sparsity: Fracti
             raise UserError(f"cell {cell}: {name} keeps {found} of {numel} weights, its budget is {expected}")
 
 
+def _check_tiles(cell: str, counts: dict[str, tuple[int, int]], sparsity: Fraction, neighbours: list[int]) -> None:
+    found, numel = sum(k for k, _ in counts.values()), sum(n for _, n in counts.values())
+    expected = kept(sparsity, numel)
+    for other in neighbours:
+        if abs(other - expected) < abs(found - expected):
+            near = f"another number of dense tiles would keep {other}, which is nearer to its budget of {expected}"
+            raise UserError(f"cell {cell}: all tensors together keep {found} of {numel} weights; {near}")
+
+
 def check_pattern(cell: str, masks: dict[str, Tensor], name: str) -> None:
     """UserError naming the cell and the tensor unless masks of an N:M pattern follow it in every group of M inputs.
 
-    "N:M+dense-rows" lets a row keep every weight instead. A pattern of another kind promises no N:M.
+    "N:M+dense-rows" and "N:M+dense-tiles-SIZE" let a row or a square tile keep every weight instead.
+    A pattern of another kind promises no N:M.
     """
     if ":" not in name:
         return
@@ -98,8 +119,10 @@ def check_pattern(cell: str, masks: dict[str, Tensor], name: str) -> None:
     for tensor, keep in masks.items():
         if keep.shape[1] % pattern.group:
             raise UserError(f"cell {cell}: {tensor} has {keep.shape[1]} inputs, which {pattern.group} does not divide")
+        exempt = dense_tiles(keep, pattern.dense_tiles) if pattern.dense_tiles else torch.zeros_like(keep)
+        exempt = exempt.view(keep.shape[0], -1, pattern.group).all(dim=2)
         dropped = (~keep).view(keep.shape[0], -1, pattern.group).sum(dim=2)
-        wrong = (dropped != pattern.dropped) & ~(keep.all(dim=1, keepdim=True) & pattern.dense_rows)
+        wrong = (dropped != pattern.dropped) & ~(keep.all(dim=1, keepdim=True) & pattern.dense_rows) & ~exempt
         if bool(wrong.any()):
             row, group = wrong.nonzero()[0].tolist()
             place = f"row {row} drops {int(dropped[row, group])} from input {group * pattern.group} on"

@@ -82,6 +82,15 @@ BAD = [
     ("methods.leap.warm_start", "wandb", "wandb"),
     ("methods.leap.warm_start", "leap-threshold", "leap-threshold"),
     ("methods.leap.sparsities", [0.7], "methods.leap"),
+    ("methods.leap.options.tau_schedule", "steep", "steep"),
+    ("methods.leap.options.state_dtype", "int8", "int8"),
+    # 2:4 and the tiles over it
+    ("methods.maskllm.sparsities", [0.5, 0.6], "methods.maskllm.sparsities"),
+    ("methods.patch-tile.sparsities", [0.55], "2:4 tiles drop at most 0.5"),
+    ("methods.patch-tile.pattern_start", MISSING, "methods.patch-tile.pattern_start"),
+    ("methods.patch-tile.pattern_start", "sparsegpt", "'sparsegpt'; it must be a one-shot 2:4 method"),
+    ("methods.leap.pattern_start", "sparsegpt-2-4", "methods.leap.pattern_start"),
+    ("methods.patch-tile.options.tile", 6, "it must be a multiple of 4"),
     # reconstructions and the methods whose masks they complete
     ("methods.wanda+optima.selector", MISSING, "methods.wanda+optima.selector"),
     ("methods.wanda+optima.selector", "wandb", "wandb"),
@@ -154,7 +163,7 @@ def test_the_real_config_loads_at_both_scales(config, schema, scale):
     study = read_study(config | {"scale": scale}, schema)
     assert study.scale == scale
     assert len(study.models) == 5
-    assert len(study.cells()) == 5 * (1 + 7 * 2)
+    assert len(study.cells()) == 5 * (1 + 7 * 2 + 1)
 
 
 def test_the_grid_holds_every_combination_once(config, schema):
@@ -165,8 +174,10 @@ def test_the_grid_holds_every_combination_once(config, schema):
         for method in ("magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "leap")
         for s in ("0.5", "0.6")
     }
-    grid = {(model, method, s, 0) for model in study.models for method, s in pruned | {("dense", "0")}}
-    assert len(cells) == len(grid) == 75
+    grid = {
+        (model, method, s, 0) for model in study.models for method, s in pruned | {("dense", "0"), ("maskllm", "0.5")}
+    }
+    assert len(cells) == len(grid) == 80
     assert {(cell.model, cell.method, cell.sparsity, cell.seed) for cell in cells} == grid
 
 

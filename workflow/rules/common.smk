@@ -146,6 +146,9 @@ def prune_sources(w):
         folders["tokens"] = f"calibration/{w.model}/{method.tokens}/{w.seed}"
     if method.warm_start:
         folders["warm-start"] = f"harden/{w.model}/{method.warm_start}/{w.sparsity}/{w.seed}"
+    if method.pattern_start:
+        (sparsity,) = STUDY.methods[method.pattern_start].sparsities
+        folders["pattern-start"] = f"harden/{w.model}/{method.pattern_start}/{sparsity}/{w.seed}"
     return folders
 
 

@@ -34,7 +34,8 @@ def apply_cell(model: nn.Module, cell: Artifact) -> int:
             linear.weight[mask] = values[linear.name].to(linear.weight)
         linear.weight[~mask] = 0
         counts[linear.name] = (int(mask.sum()), mask.numel())
-    check_budget(name, counts, parse_sparsity(cell.facts["sparsity"]), cell.facts["budget_scope"])
+    sparsity, scope = parse_sparsity(cell.facts["sparsity"]), cell.facts["budget_scope"]
+    check_budget(name, counts, sparsity, scope, cell.facts.get("neighbours"))
     check_pattern(name, masks, cell.facts["pattern"])
     total = sum(kept for kept, _ in counts.values())
     if total != cell.facts["kept"]:

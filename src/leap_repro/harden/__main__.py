@@ -15,15 +15,17 @@ from leap_repro.artifacts import Artifact, writing
 from leap_repro.budget import parse_sparsity
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
-from leap_repro.harden.tensors import RULES, harden_logits
+from leap_repro.harden.tensors import RULES, harden
 from leap_repro.masks import MASK_FILE, VALUES_STEM, block_of, check_budget, check_pattern, pack
 from leap_repro.provenance import provenance
 from leap_repro.tensor_files import TensorFolder, tensors_of
 
+KINDS = ("keep", "values", "logits", "patterns", "tiles")
+
 
 def split_by_kind(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """{"keep" | "values" | "logits": {tensor name: tensor}} from the suffixes that the pruners write."""
-    kinds: dict[str, dict[str, torch.Tensor]] = {"keep": {}, "values": {}, "logits": {}}
+    """{kind: {tensor name: tensor}} from the suffixes that the pruners write."""
+    kinds: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in KINDS}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
         kinds[kind][name] = tensor
@@ -65,13 +67,13 @@ def main(arguments: argparse.Namespace) -> None:
     origin = provenance(("leap_repro.harden.__main__",), {"rule": arguments.rule}, {"pruned": pruned})
     kinds = split_by_kind(tensors_of(pruned))
     sparsity = parse_sparsity(pruned.facts["sparsity"])
-    learned = bool(kinds["logits"])
-    masks = harden_logits(kinds["logits"], sparsity, arguments.rule) if learned else kinds["keep"]
+    hardened = harden(kinds, pruned.facts["pattern"], pruned.facts["budget_scope"], sparsity, arguments.rule)
+    masks = hardened.masks
     if not masks:
         raise UserError(f"{arguments.pruned} holds neither masks nor logits")
-    scope = "none" if learned and arguments.rule == "threshold" else pruned.facts["budget_scope"]
     rows = tensor_rows(masks)
-    check_budget(arguments.cell, {row["tensor"]: (row["kept"], row["numel"]) for row in rows}, sparsity, scope)
+    counts = {row["tensor"]: (row["kept"], row["numel"]) for row in rows}
+    check_budget(arguments.cell, counts, sparsity, hardened.scope, hardened.neighbours)
     check_pattern(arguments.cell, masks, pruned.facts["pattern"])
     with writing(arguments.output, origin) as (payload, facts):
         save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)
@@ -82,8 +84,9 @@ def main(arguments: argparse.Namespace) -> None:
             "seed": pruned.facts["seed"],
             "tokens_sha256": pruned.facts["tokens_sha256"],
             "pattern": pruned.facts["pattern"],
-            "budget_scope": scope,
-            "rule": arguments.rule if learned else "as pruned",
+            "budget_scope": hardened.scope,
+            "neighbours": hardened.neighbours,
+            "rule": hardened.rule,
             "kept": sum(row["kept"] for row in rows),
             "prunable": sum(row["numel"] for row in rows),
             "blocks": {str(block): list(counts) for block, counts in block_of(rows).items()},

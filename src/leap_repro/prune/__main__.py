@@ -72,7 +72,7 @@ def load_for(method: ModuleType, folder: Path, dtype: str) -> tuple[torch.nn.Mod
 
 def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
     """The artifacts that the job reads, by argument."""
-    given = {name: getattr(arguments, name) for name in ("model", "tokens", "warm_start")}
+    given = {name: getattr(arguments, name) for name in ("model", "tokens", "warm_start", "pattern_start")}
     return {name: Artifact.read(folder) for name, folder in given.items() if folder}
 
 
@@ -95,6 +95,7 @@ def main(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             tokens=read_tokens(sources.get("tokens"), model),
             warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
+            pattern_start=unpack_masks(sources["pattern_start"]) if arguments.pattern_start else None,
             checkpoints=checkpoints,
             selector=selector,
             residency=residency,
@@ -119,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model")
     parser.add_argument("--tokens", type=Path, help="folder of the token shard (calibration, or mask training)")
     parser.add_argument("--warm-start", type=Path, help="hardened cell whose mask a learned gate starts from")
+    parser.add_argument("--pattern-start", type=Path, help="hardened cell whose 2:4 mask lies under patch's tiles")
     parser.add_argument("--module", required=True, help="module under leap_repro.prune")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
     parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')

@@ -46,6 +46,7 @@ class Job:
     seed: int
     tokens: Tensor | TokenRows | None = None
     warm_start: Mapping[str, Tensor] | None = None
+    pattern_start: Mapping[str, Tensor] | None = None
     checkpoints: Path | None = None
     selector: Selector | None = None
     reconstruct: Callable[[Layer, PrunedLayer], PrunedLayer] | None = None
@@ -61,10 +62,11 @@ class Job:
 
 @dataclass(frozen=True)
 class PrunedCell:
-    """`tensors` are "<name>.keep" (bool) and "<name>.values" if the method moves weights, or "<name>.logits";
+    """`tensors` are "<name>.keep" (bool) and "<name>.values" if the method moves weights, or the logits of
+    learned gates: "<name>.logits" per weight, "<name>.patterns" per 2:4 pattern and group, "<name>.tiles" per tile;
     `log` has one row per tensor (layer-wise) or per step (learned); `facts` go into the manifest; harden obeys them:
 
-    * `pattern`: "unstructured", or "n:m" where every m consecutive inputs keep m - n, or "tiles" (dense or 2:4);
+    * `pattern`: "unstructured", or a name that `patterns.parse_pattern` reads ("2:4", "2:4+dense-tiles-128");
     * `budget_scope`: what keeps its share exactly: every "tensor", all together ("global"), the nearest number of
       "tiles", or "none" (an as-released rounding: the counts are recorded, nothing is promised).
     """

@@ -7,7 +7,7 @@ import pytest
 from leap_repro.errors import UserError
 from leap_repro.prune.__main__ import load_method
 
-METHODS = ("dense", "magnitude", "wanda", "sparsegpt", "admm", "leap")
+METHODS = ("dense", "magnitude", "wanda", "sparsegpt", "admm", "leap", "maskllm", "patch")
 
 
 @pytest.mark.parametrize("module", METHODS)

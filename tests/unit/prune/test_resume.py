@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import checkpoint, leap
+from leap_repro.prune import checkpoint, leap, maskllm, patch
 from leap_repro.prune.job import Job
 
 OPTIONS = {"steps": 40, "batch_size": 2, "micro_batch_size": 1}
-METHODS = {"leap": (leap, leap.Options(**OPTIONS))}
+METHODS = {
+    "leap": (leap, leap.Options(**OPTIONS), "0.4"),
+    "maskllm": (maskllm, maskllm.Options(**OPTIONS), "0.5"),
+    "patch": (patch, patch.Options(**OPTIONS, learn="joint", tile=8), "0.4"),
+}
 
 
 class Killed(Exception):
@@ -23,10 +27,10 @@ class Killed(Exception):
 @pytest.fixture(params=METHODS)
 def build(request, tiny_llama, tokens):
     """() -> a fresh trainer of one method on a one-block model."""
-    module, options = METHODS[request.param]
+    module, options, sparsity = METHODS[request.param]
 
     def make():
-        return module.trainer(Job(tiny_llama(blocks=1), options, Fraction("0.4"), 3, tokens[:8]))
+        return module.trainer(Job(tiny_llama(blocks=1), options, Fraction(sparsity), 3, tokens[:8]))
 
     return make
 
@@ -88,7 +92,7 @@ def test_a_run_killed_in_its_first_step_starts_over(build, tmp_path):
 @pytest.mark.parametrize("damage", ["flipped", "cut off", "empty"])
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_checkpoint_is_discarded_with_a_line(damage, damaged, tiny_llama, tokens, tmp_path, caplog):
-    module, options = METHODS["leap"]
+    module, options, _ = METHODS["leap"]
 
     def build():
         return module.trainer(Job(tiny_llama(blocks=1), options, Fraction("0.4"), 3, tokens[:8]))
