@@ -67,7 +67,7 @@ def test_a_broken_group_is_refused_when_hardening_though_the_count_is_right(prun
 def test_a_group_broken_after_hardening_is_refused_when_evaluating(pruned, build_tiny, tmp_path, refused):
     tensors, facts = pruned(pattern="2:4")
     cell = harden(tmp_path, tensors, facts)
-    masks = unpack_masks(cell)
+    masks = dict(unpack_masks(cell))
     swap_across_groups(masks[TENSOR])
     with writing(tmp_path / "broken", {}) as (payload, manifest):
         save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)
