@@ -17,7 +17,6 @@ from leap_repro.errors import UserError
 log = logging.getLogger(__name__)
 CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
 """Matrix entries gathered at a time: on a CPU the systems should fit its cache (measured), on a GPU fill it."""
-FACTOR_BLOCK = 64
 
 
 def solve_exactly(matrix: Tensor, right: Tensor, keep: Tensor, name: str) -> Tensor:
@@ -35,8 +34,7 @@ def solve_exactly(matrix: Tensor, right: Tensor, keep: Tensor, name: str) -> Ten
         if bool(padding.any()):
             system.masked_fill_(padding.unsqueeze(1) | padding.unsqueeze(2), 0.0)
             system.diagonal(dim1=1, dim2=2).masked_fill_(padding, 1.0)
-        factor = _factor_in_place(system, name)
-        x = torch.cholesky_solve(right[rows].gather(1, columns).unsqueeze(2), factor).squeeze(2)
+        x = _solve_systems(system, right[rows].gather(1, columns), name)
         solution[rows] = torch.zeros_like(right[rows]).scatter_(1, columns, x)
     return solution
 
@@ -52,26 +50,12 @@ def _chunks(counts: Tensor, columns: int, elements: int) -> Iterator[tuple[Tenso
         start += size
 
 
-def _factor_in_place(systems: Tensor, name: str) -> Tensor:
-    """The lower Cholesky factors of systems [c, k, k], over their lower triangles, by blocks of columns.
-
-    So most of the work is batched matrix products, which are faster than LAPACK's own factor (1.2 times at k = 512, 1.6
-    times at 1024) or a GPU's. Refining the solution does not pay: rounding it to its dtype costs as much.
-    """
-    size = systems.shape[1]
-    identity = torch.eye(min(FACTOR_BLOCK, size), dtype=systems.dtype, device=systems.device)
-    for start in range(0, size, FACTOR_BLOCK):
-        stop = min(start + FACTOR_BLOCK, size)
-        panel = systems[:, start:, start:stop]
-        panel.baddbmm_(systems[:, start:, :start], systems[:, start:stop, :start].mT, alpha=-1)
-        block, info = torch.linalg.cholesky_ex(systems[:, start:stop, start:stop])
-        if bool(info.any()):
-            raise UserError(f"a row's share of the Hessian of {name} is not positive definite: raise its damping")
-        systems[:, start:stop, start:stop] = block
-        width = stop - start
-        inverse = torch.linalg.solve_triangular(block, identity[:width, :width].expand_as(block), upper=False)
-        systems[:, stop:, start:stop] = systems[:, stop:, start:stop] @ inverse.mT
-    return systems
+def _solve_systems(systems: Tensor, right: Tensor, name: str) -> Tensor:
+    """x [c, k] of systems [c, k, k] and right [c, k]. Refinement does not pay: rounding x itself costs as much."""
+    factor, info = torch.linalg.cholesky_ex(systems)
+    if bool(info.any()):
+        raise UserError(f"a row's share of the Hessian of {name} is not positive definite: raise its damping")
+    return torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
 
 
 def solve_to_tolerance(matrix: Tensor, right: Tensor, keep: Tensor, tolerance: float) -> Tensor:

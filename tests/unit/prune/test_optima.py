@@ -130,15 +130,6 @@ def test_an_ill_conditioned_hessian_is_solved_as_well_as_float32_can_hold_the_an
     assert residual < 3 * floor
 
 
-@pytest.mark.parametrize("columns", [130, 257])
-def test_systems_of_several_blocks_are_factored_too(columns, random_layer):
-    layer, weight, inputs = random_layer(5, columns, "0.4", seed=9, tokens=600)
-    keep = masked(layer).keep
-    values, _, residual = optima.optimal_values(in_float64(weight, inputs), keep, EXACT)
-    assert residual < 1e-10
-    np.testing.assert_allclose(values.numpy(), least_squares(weight, inputs, keep.numpy(), 0.0), rtol=1e-6, atol=1e-9)
-
-
 def test_a_system_that_is_not_positive_definite_fails_by_name(refused):
     matrix = torch.eye(130)
     matrix[100, 100] = -1.0
