@@ -51,7 +51,7 @@ BAD = [
     ("methods.wanda-2-4.sparsities", [0.5, 0.6], "[0.5, 0.6]"),
     ("methods.sparsegpt-2-4.sparsities", [0.6], "0.6"),
     ("methods.sparsegpt-2-4.options.block_size", 6, "methods.sparsegpt-2-4.options.block_size"),
-    ("methods.wanda.options", {"budget": "floor"}, "floor"),
+    ("methods.wanda.options", {"rounding": "floor"}, "floor"),
     ("scales.miniature.threads", "two", "two"),
     ("scales.miniature.dtype", "int8", "int8"),
     ("scales.miniature.calibration.length", 1, "calibration.length"),

@@ -8,21 +8,21 @@ from fractions import Fraction
 from leap_repro.errors import UserError
 from leap_repro.patterns import UNSTRUCTURED, Pattern, parse_pattern
 
-BUDGETS = ("exact", "as_released")
+ROUNDINGS = ("exact", "as_released")
 
 
 @dataclass(frozen=True)
 class SelectorOptions:
-    """`pattern` "unstructured" or N:M ("2:4": of each 4 consecutive inputs 2 are dropped); `budget` "exact" (every
+    """`pattern` "unstructured" or N:M ("2:4": of each 4 consecutive inputs 2 are dropped); `rounding` "exact" (every
     matrix keeps numel - round(s numel) weights) or "as_released" (the rounding of the method's public code)."""
 
     pattern: str = UNSTRUCTURED
-    budget: str = "exact"
+    rounding: str = "exact"
 
     def __post_init__(self) -> None:
         parse_pattern(self.pattern)
-        if self.budget not in BUDGETS:
-            raise UserError(f"budget is {self.budget!r}; allowed are {BUDGETS}")
+        if self.rounding not in ROUNDINGS:
+            raise UserError(f"rounding is {self.rounding!r}; allowed are {ROUNDINGS}")
 
     @property
     def n_of_m(self) -> Pattern | None:
@@ -32,7 +32,7 @@ class SelectorOptions:
     @property
     def as_released(self) -> bool:
         """Whether counts are rounded as in the method's public code."""
-        return self.budget == "as_released"
+        return self.rounding == "as_released"
 
     @property
     def facts(self) -> dict[str, str]:

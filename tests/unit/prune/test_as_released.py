@@ -36,14 +36,14 @@ def test_magnitude_drops_up_to_and_with_a_threshold(layer_of, sparsity):
     layer, weight, _ = layer_of(sparsity)
     sizes = np.abs(weight)
     threshold = np.sort(sizes.ravel())[int(weight.size * float(sparsity))]
-    pruned = magnitude.prune_layer(layer, magnitude.Options(budget="as_released"))
+    pruned = magnitude.prune_layer(layer, magnitude.Options(rounding="as_released"))
     np.testing.assert_array_equal(~pruned.keep.numpy(), sizes <= threshold)
     assert (~pruned.keep).sum() == int(weight.size * float(sparsity)) + 1
 
 
 def test_magnitude_overshoots_on_ties(make_layer):
     weight = np.array([[1.0, -1.0, 1.0, -1.0, 2.0, 3.0]])
-    pruned = magnitude.prune_layer(make_layer(weight, np.eye(6), "0.5"), magnitude.Options(budget="as_released"))
+    pruned = magnitude.prune_layer(make_layer(weight, np.eye(6), "0.5"), magnitude.Options(rounding="as_released"))
     assert pruned.keep.tolist() == [[False, False, False, False, True, True]]
 
 
@@ -53,12 +53,12 @@ def test_wanda_drops_the_floor_of_each_row(layer_of, sparsity):
     order = np.argsort(np.abs(weight) * np.linalg.norm(inputs, axis=0), axis=1, kind="stable")
     dropped = np.zeros(weight.shape, dtype=bool)
     np.put_along_axis(dropped, order[:, : int(COLUMNS * float(sparsity))], True, axis=1)
-    assert agreement(wanda.prune_layer(layer, wanda.Options(budget="as_released")), dropped) >= AGREEMENT
+    assert agreement(wanda.prune_layer(layer, wanda.Options(rounding="as_released")), dropped) >= AGREEMENT
 
 
 def test_wanda_at_sixty_percent_of_64_inputs_drops_less(random_layer):
     layer, *_ = random_layer(5, 64, "0.6")
-    pruned = wanda.prune_layer(layer, wanda.Options(budget="as_released"))
+    pruned = wanda.prune_layer(layer, wanda.Options(rounding="as_released"))
     assert set((~pruned.keep).sum(dim=1).tolist()) == {38}
     assert float((~pruned.keep).float().mean()) == pytest.approx(0.594, abs=5e-4)
 
@@ -90,7 +90,7 @@ def test_sparsegpt_drops_up_to_and_with_a_threshold_in_each_block(layer_of, spar
             dropped[:, column:stop] = block <= threshold
 
     dropped = eliminate(weight, inputs, choose, block_size)
-    options = sparsegpt.Options(block_size=block_size, budget="as_released")
+    options = sparsegpt.Options(block_size=block_size, rounding="as_released")
     assert agreement(sparsegpt.prune_layer(layer, options), dropped) >= AGREEMENT
 
 
@@ -125,7 +125,7 @@ def test_thanos_drops_the_smallest_of_what_remains_and_the_floor_in_all(layer_of
         for row in range(ROWS):
             gone = np.flatnonzero(dropped[row, start:stop])
             moved[row, start:] -= np.linalg.solve(inverse[np.ix_(gone, gone)], moved[row, start + gone]) @ inverse[gone]
-    options = thanos.Options(block_size=block_size, budget="as_released")
+    options = thanos.Options(block_size=block_size, rounding="as_released")
     assert agreement(thanos.prune_layer(layer, options), dropped) >= AGREEMENT
 
 
@@ -159,7 +159,7 @@ def test_admm_drops_the_floor_of_the_matrix_from_the_first_iteration_on(layer_of
         mask[np.argsort(sizes.ravel(), kind="stable")[: int(sizes.size * float(sparsity))]] = False
         return mask.reshape(sizes.shape)
 
-    options = admm.Options(schedule="as_released", budget="as_released")
+    options = admm.Options(schedule="as_released", rounding="as_released")
     assert agreement(admm.prune_layer(layer, options), admm_iterations(weight, inputs, mask_at)) >= AGREEMENT
 
 
@@ -170,7 +170,7 @@ def test_admm_per_row_is_gradual_as_released_too(layer_of, sparsity):
     def mask_at(iteration, sizes):
         return sizes >= np.sort(sizes, axis=0)[int(COLUMNS * gradual(float(sparsity), iteration))]
 
-    options = admm.Options(schedule="as_released", budget="as_released", group="row")
+    options = admm.Options(schedule="as_released", rounding="as_released", group="row")
     assert agreement(admm.prune_layer(layer, options), admm_iterations(weight, inputs, mask_at)) >= AGREEMENT
 
 
@@ -184,5 +184,5 @@ def test_admm_two_of_four_protects_two_of_each_group_and_drops_the_others_gradua
         rank = int(sizes.size * gradual(0.5, iteration))
         return open_sizes >= np.sort(open_sizes.ravel())[rank]
 
-    options = admm.Options(schedule="as_released", budget="as_released", pattern="2:4")
+    options = admm.Options(schedule="as_released", rounding="as_released", pattern="2:4")
     assert agreement(admm.prune_layer(layer, options), admm_iterations(weight, inputs, mask_at)) >= AGREEMENT

@@ -98,7 +98,7 @@ def test_two_of_four_is_that_of_the_float64_oracle(block_size, dead, random_laye
 
 
 @pytest.mark.parametrize(
-    ("options", "count"), [({"alpha": 0.1}, 1), ({"alpha": 0.34}, 4), ({"budget": "as_released"}, 1)]
+    ("options", "count"), [({"alpha": 0.1}, 1), ({"alpha": 0.34}, 4), ({"rounding": "as_released"}, 1)]
 )
 def test_the_rows_of_highest_loss_stay_dense_and_as_they_are(options, count, random_layer):
     layer, weight, inputs = random_layer(9, 16, "0.5", seed=4)
@@ -113,7 +113,7 @@ def test_the_rows_of_highest_loss_stay_dense_and_as_they_are(options, count, ran
 @pytest.mark.parametrize("sparsity", ["0.29", "0.5", "0.577"])
 def test_as_released_drops_the_floor_of_the_matrix(sparsity, random_layer):
     layer, weight, inputs = random_layer(5, 20, sparsity, seed=1)
-    pruned = thanos.prune_layer(layer, thanos.Options(block_size=8, budget="as_released"))
+    pruned = thanos.prune_layer(layer, thanos.Options(block_size=8, rounding="as_released"))
     count = math.floor(float(sparsity) * weight.size)
     assert int((~pruned.keep).sum()) == count
     assert_same(pruned, row_by_row(weight, inputs, 8, unstructured(inputs, count)))
@@ -158,10 +158,10 @@ def test_the_layer_that_it_is_given_stays_as_it_is(random_layer):
     ("options", "facts"),
     [
         ({}, ("unstructured", "tensor")),
-        ({"budget": "as_released"}, ("unstructured", "none")),
+        ({"rounding": "as_released"}, ("unstructured", "none")),
         ({"pattern": "2:4"}, ("2:4", "tensor")),
         ({"pattern": "4:8", "alpha": 0.1}, ("4:8+dense-rows", "none")),
-        ({"pattern": "2:4", "budget": "as_released"}, ("2:4+dense-rows", "none")),
+        ({"pattern": "2:4", "rounding": "as_released"}, ("2:4+dense-rows", "none")),
     ],
 )
 def test_a_cell_promises_no_more_than_its_masks_keep(options, facts, tiny_llama, tokens):
