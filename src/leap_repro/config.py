@@ -52,6 +52,7 @@ class Method:
     pattern_start: str | None
     hardening: str
     sparsities: tuple[str, ...]
+    has_own_sparsities: bool
     variant_of: str | None
     selector: Method | None = None
 
@@ -174,6 +175,7 @@ def _method(name: str, line: dict[str, Any], settings: dict[str, Any]) -> Method
         pattern_start=line.get("pattern_start"),
         hardening=line.get("hardening", "exact"),
         sparsities=tuple(_decimal(value) for value in sparsities),
+        has_own_sparsities="sparsities" in line,
         variant_of=line.get("variant_of"),
     )
 
@@ -212,12 +214,12 @@ def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterat
     for name, method in methods.items():
         yield from _pattern_errors(name, method)
         yield from _two_four_errors(name, method, methods)
-        if method.selector and not set(method.sparsities) <= set(method.selector.sparsities):
+        if method.selector and not _covers(method.selector, method):
             yield f"methods.{name}.selector is {method.selector.name!r}, which does not run at every sparsity of {name}"
         start = methods.get(method.warm_start) if method.warm_start else None
         if method.warm_start and (start is None or start.tokens == "mask_training"):
             yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
-        if start and not set(method.sparsities) <= set(start.sparsities):
+        if start and not _covers(start, method):
             yield f"methods.{name}.warm_start is {method.warm_start!r}, which does not run at every sparsity of {name}"
         if method.variant_of and method.variant_of not in methods:
             yield f"methods.{name}.variant_of is {method.variant_of!r}; it must be one of {sorted(methods)}"
@@ -225,6 +227,11 @@ def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterat
             for part in (settings["data"], settings):
                 if "mask_training" not in part:
                     yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+
+
+def _covers(start: Method, method: Method) -> bool:
+    """Whether `start` can run at every sparsity of `method`: anywhere, but for one with sparsities of its own."""
+    return not start.has_own_sparsities or set(method.sparsities) <= set(start.sparsities)
 
 
 def _two_four_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:

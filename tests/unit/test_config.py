@@ -81,7 +81,7 @@ BAD = [
     ("methods.wanda.module", "wandb", "wandb"),
     ("methods.leap.warm_start", "wandb", "wandb"),
     ("methods.leap.warm_start", "leap-threshold", "leap-threshold"),
-    ("methods.leap.sparsities", [0.7], "methods.leap"),
+    ("methods.wanda.sparsities", [0.7], "does not run at every sparsity"),
     ("methods.leap.options.tau_schedule", "steep", "steep"),
     ("methods.leap.options.state_dtype", "int8", "int8"),
     # 2:4 and the tiles over it
@@ -149,6 +149,12 @@ def change(config, where, value):
 @pytest.fixture(scope="session")
 def schema(project):
     return project / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def test_a_method_may_run_where_the_grid_does_not(config, schema):
+    """Its start is made there too, as long as that one has no sparsities of its own."""
+    config["methods"]["leap"]["sparsities"] = [0.7]
+    assert read_study(config, schema).methods["leap"].sparsities == ("0.7",)
 
 
 @pytest.mark.parametrize(("where", "value", "word"), BAD, ids=[f"{where}={value!r:.40}" for where, value, _ in BAD])
