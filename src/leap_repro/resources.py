@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from leap_repro.config import Study
+from leap_repro.config import Method, Study
 
 UNKNOWN_PARAMETERS = 8_000_000_000
 """A model of which nobody said how large it is counts as the paper's largest."""
@@ -25,7 +25,13 @@ BASE_MINUTES = 20  # start-up, reading and writing of files on a slow shared dis
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 CORE_FLOPS = 1e10  # per second and core, sustained
 EVALUATION_TOKENS = 20_000_000  # the six tasks' test sets with every choice, and two perplexities
-LEARNED_BYTES = 48  # per weight: logit, gradient, two moments, noise, gate, masked weight and its gradient, ...
+VOCABULARY = 160_000  # rows of the embeddings: between Llama's 128,256 and Gemma's 262,144
+CALIBRATION_TOKENS = 8192  # in one forward pass of a layer-wise method
+SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores, a sort with its 64-bit positions
+SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
+MINIATURE_EVALUATION_TOKENS = 500_000
+LOGITS_PER_WEIGHT = {"maskllm": 1.5, "patch": 1.5}  # six per group of four; LEAP has one per weight
+MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
 LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
 
 
@@ -85,35 +91,59 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None) -
     """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
     weight = DTYPE_BYTES[study.settings.get("dtype", "float32")]
     if stage == "prune" and study.methods[method].tokens == "mask_training":
-        return _learned(study, parameters, weight, study.methods[method].options)
-    if stage == "prune" and study.methods[method].tokens:
-        return _layer_wise(study, parameters, weight)
-    if stage in ("prune", "harden"):
+        return _learned(study, parameters, weight, study.methods[method])
+    if stage == "prune":
+        return _layer_wise(study, parameters, weight, study.methods[method])
+    if stage == "harden":
         return Need(parameters * (2 * weight + 8))
     if stage == "evaluate":
-        return Need(parameters * (2 * weight + 1), parameters * 2 * weight, 2 * parameters * EVALUATION_TOKENS)
+        bundled = study.settings["data"]["tasks"]["source"] == "bundled"
+        tokens = MINIATURE_EVALUATION_TOKENS if bundled else EVALUATION_TOKENS
+        return Need(parameters * (2 * weight + 1), parameters * 2 * weight, 2 * parameters * tokens)
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)
 
 
-def _layer_wise(study: Study, parameters: int, weight: int) -> Need:
-    """The model, masks and moved values; hidden states of all calibration tokens twice; four copies of a Hessian."""
-    shard = study.settings["calibration"]
-    tokens, width = shard["sequences"] * shard["length"], width_of(parameters)
-    working = tokens * width * weight * 2 + 4 * 4 * (4 * width) ** 2
-    whole = parameters * (2 * weight + 1)
-    return Need(whole + working, parameters * weight + working, 8 * parameters * tokens + 60 * parameters * width)
+def _layer_wise(study: Study, parameters: int, weight: int, method: Method) -> Need:
+    """Blocks are streamed: the embeddings, two blocks and what one block's pruning works with (docs/plan.md)."""
+    width = width_of(parameters)
+    inner, block = 4 * width, 12 * width**2
+    resident = (VOCABULARY * width + 2 * block) * weight
+    work = SELECTION_BYTES * width * inner
+    flops = 0.0
+    if method.tokens:
+        shard = study.settings["calibration"]
+        tokens = shard["sequences"] * shard["length"]
+        passing = min(tokens, max(shard["length"], CALIBRATION_TOKENS))
+        work += tokens * width * weight + passing * ((4 * inner + 8 * width) * weight + 4 * inner)
+        flops = 8 * parameters * tokens + 60 * parameters * width
+        if method.module != "wanda":  # the others solve with the Gram matrix of every matrix's inputs
+            work += 4 * (6 * width**2 + inner**2) + SOLVE_BYTES * inner**2
+    return Need(resident + block * (1 + weight), resident + work if method.tokens else 0, flops)
 
 
-def _learned(study: Study, parameters: int, weight: int, options: dict[str, Any]) -> Need:
-    """The model, the state of training per weight, and one micro-batch's activations."""
-    steps, batch = options.get("steps", 2000), options.get("batch_size", 256)
-    micro = options.get("micro_batch_size", 8) * study.settings["mask_training"]["length"]
-    activations = micro * 136 * parameters / (12 * width_of(parameters))
-    flops = 8 * parameters * steps * batch * study.settings["mask_training"]["length"]
-    state = parameters * (weight + LEARNED_BYTES) + activations
-    return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state, flops)
+def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:
+    """Weights, logits with two moments, gradients and masks, one matrix at work, one micro-batch's activations and its
+    float32 scores over the vocabulary (docs/plan.md)."""
+    options, length = method.options, study.settings["mask_training"]["length"]
+    width = width_of(parameters)
+    inner, blocks = 4 * width, parameters / (12 * width**2)
+    tokens = options.get("micro_batch_size", 8) * length
+    per_weight = LOGITS_PER_WEIGHT.get(method.module, 1.0)
+    logit, moment = (DTYPE_BYTES[options.get(name, "float32")] for name in ("logits_dtype", "state_dtype"))
+    kept = 1 if options.get("gradient_checkpointing") else blocks
+    state = parameters * (weight + per_weight * (logit + 2 * moment) + 4 + 4 * (kept > 1))
+    working = MATRIX_BYTES * width * inner * (1 + per_weight)
+    activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
+    scores = tokens * VOCABULARY * (2 * weight + 8)
+    flops = 8 * parameters * options.get("steps", 2000) * options.get("batch_size", 256) * length
+    return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)
+
+
+def flops_per_second(study: Study, on_gpu: bool) -> float:
+    """The rate that a job of this study is expected to sustain."""
+    return GPU_FLOPS if on_gpu else CORE_FLOPS * study.settings["threads"]
 
 
 def request(stage: str, study: Study, parameters: int, method: str | None = None, attempt: int = 1) -> Request:
@@ -122,8 +152,8 @@ def request(stage: str, study: Study, parameters: int, method: str | None = None
     estimate = need(stage, study, parameters, method)
     gpu = min(1, cluster.get("gpus", 0)) if estimate.gpu_bytes else 0
     size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
-    rate = GPU_FLOPS if gpu else CORE_FLOPS * study.settings["threads"]
-    minutes = attempt * math.ceil(BASE_MINUTES + 2 * estimate.flops / rate / 60)
+    seconds = estimate.flops / flops_per_second(study, bool(gpu))
+    minutes = attempt * math.ceil(BASE_MINUTES + 2 * seconds / 60)
     # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
     on_gpu = gpu or (stage == "harden" and request("evaluate", study, parameters, method).gpu)
     return Request(

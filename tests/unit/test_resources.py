@@ -1,5 +1,6 @@
 """Requests to a cluster: sized from the model, whatever is known of it, and larger at every attempt."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,27 @@ def test_time_stops_at_the_partitions_limit():
 
 def test_the_model_of_a_job_fits_into_what_it_asks_for():
     paper = study("paper")
-    for method in ("magnitude", "wanda", "leap"):
-        assert need("prune", paper, 8e9, method).host_bytes >= 2 * 8e9
+    assert need("prune", paper, 8e9, "leap").host_bytes >= 2 * 8e9
+    assert need("evaluate", paper, 8e9, "leap").host_bytes >= 2 * 8e9
     assert need("prune", paper, 8e9, "leap").gpu_bytes >= 8e9 * (2 + 4 * 3)  # weights, logits, two moments
+
+
+MEASURED = REPOSITORY / "benchmarks/memory_at_size.csv"
+ALONE_BYTES = 0.5e9
+"""Python, torch and transformers before any model: what `--shape tiny` measures."""
+
+
+@pytest.mark.parametrize(
+    "row", list(csv.DictReader(MEASURED.open())), ids=lambda row: f"{row['shape']} {row['method']}"
+)
+def test_layer_wise_estimates_cover_what_was_measured_and_not_much_more(row):
+    parameters = {"llama3.2-1b": 1_235_814_400, "llama3.1-8b-block": 8_030_261_248}[row["shape"]]
+    shard = {"sequences": int(row["sequences"]), "length": int(row["length"])}
+    estimate = need("prune", study("paper", calibration=shard), parameters, row["method"])
+    measured = 1e6 * float(row["peak_mb"])
+    assert measured <= ALONE_BYTES + max(estimate.host_bytes, estimate.gpu_bytes) <= 2.5 * measured
+
+
+def test_the_memory_of_a_layer_wise_method_hardly_grows_with_the_number_of_blocks():
+    one, ten = (need("prune", study("paper"), size, "sparsegpt").gpu_bytes for size in (8e8, 8e9))
+    assert ten < 6 * one
