@@ -20,6 +20,7 @@ from leap_repro.seeds import named_seed
 
 SHARED_FACTORS = 32
 TOKENS_PER_INPUT = 2
+ENOUGH_SECONDS = 15.0
 
 
 def make_layer(rows: int, columns: int, sparsity: Fraction, device: str = "cpu") -> Layer:
@@ -37,10 +38,10 @@ def make_layer(rows: int, columns: int, sparsity: Fraction, device: str = "cpu")
 
 
 def clock(function: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[str, Any]:
-    """Medians over `repeats` runs: seconds by the wall, and seconds of CPU time, which other jobs on the machine do not
-    stretch."""
+    """Medians over up to `repeats` runs, fewer once they have used ENOUGH_SECONDS: seconds by the wall, and seconds of
+    CPU time, which other jobs on the machine stretch less."""
     wall, cpu = [], []
-    for _ in range(repeats):
+    while len(cpu) < repeats and sum(cpu) < ENOUGH_SECONDS:
         started, used = time.perf_counter(), time.process_time()
         function()
         if device == "cuda":
@@ -48,7 +49,7 @@ def clock(function: Callable[[], Any], repeats: int, device: str = "cpu") -> dic
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - used)
     return {
-        "repeats": repeats,
+        "repeats": len(cpu),
         "wall_seconds": round(statistics.median(wall), 4),
         "cpu_seconds": round(statistics.median(cpu), 4),
     }

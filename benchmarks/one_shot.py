@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
             sizes = {"rows": arguments.rows, "columns": arguments.columns, "sparsity": arguments.sparsity}
             rows.append({"method": name, **sizes, **times, **place(device)})
             print(rows[-1], flush=True)
-    write_rows(arguments.output, rows)
+            write_rows(arguments.output, rows)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--columns", type=int, default=4096)
     parser.add_argument("--sparsity", default="0.5")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="at most; fewer of a slow method")
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

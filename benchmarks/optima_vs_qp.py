@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python benchmarks/optima_vs_qp.py", description=__doc__)
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024, 2048])
     parser.add_argument("--qp-up-to", type=int, default=1024, help="widest layer that OSQP is timed on")
-    parser.add_argument("--qp-rows", type=int, default=16, help="rows that OSQP is timed on")
+    parser.add_argument("--qp-rows", type=int, default=8, help="rows that OSQP is timed on")
     parser.add_argument("--repeats", type=int, default=1, help="of our solve; the median counts")
     parser.add_argument("--output", required=True, type=Path)
     return parser

@@ -57,7 +57,8 @@ def reconstruct(layer: Layer, selected: PrunedLayer, options: Options) -> Pruned
     """The selector's mask with the best values for it; `layer` holds the original weights and the Gram matrix."""
     keep, gram = selected.keep, layer.statistics.gram
     values, dampings, residual = optimal_values(layer, keep, options)
-    before = relative_error(layer.weight, (layer.weight if selected.values is None else selected.values) * keep, gram)
+    selectors = (layer.weight if selected.values is None else selected.values) * keep
+    before = relative_error(layer.weight, selectors, gram)
     updated = not options.only_if_better or relative_error(layer.weight, values, gram) < before
     row = {
         "dampings": dampings,
@@ -65,7 +66,7 @@ def reconstruct(layer: Layer, selected: PrunedLayer, options: Options) -> Pruned
         "selector_relative_error": before,
         "updated": updated,
     } | {f"selector_{column}": value for column, value in selected.log.items()}
-    return PrunedLayer(keep, values if updated else selected.values, row)
+    return PrunedLayer(keep, values if updated else selectors, row)
 
 
 def optimal_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, tuple[float, ...], float]:
