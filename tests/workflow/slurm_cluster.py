@@ -154,6 +154,8 @@ def wait_until_idle(folder, environment, seconds=30):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with slurm(sys.argv[1]):
         print("sinfo, squeue and sbatch reach it; Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

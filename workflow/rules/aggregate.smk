@@ -58,6 +58,7 @@ rule build_model_table:
         payload("{grid}aggregate/{model}"),
     output:
         tables("{model}"),
+        table_page("{model}", "model_table"),
     log:
         f"{LOGS}/{{grid}}aggregate/table-{{model}}.log",
     wildcard_constraints:
@@ -83,6 +84,7 @@ rule build_study_table:
         collected(payload),
     output:
         tables("{table}"),
+        table_page("{table}", "study_table"),
     log:
         f"{LOGS}/{{grid}}aggregate/table-{{table}}.log",
     wildcard_constraints:
@@ -110,6 +112,7 @@ rule build_time_table:
         cell_benchmarks,
     output:
         tables("time"),
+        table_page("time", "time_table"),
     log:
         f"{LOGS}/{{grid}}aggregate/table-time.log",
     conda:

@@ -101,8 +101,23 @@ def tables(*names, grid="{{grid}}"):
     return expand(f"{ROOT}/{grid}tables/{{name}}.{{suffix}}", name=names, suffix=("md", "csv", "tex"))
 
 
-def figures(*names, grid="{{grid}}"):
-    return expand(f"{ROOT}/{grid}figures/{{name}}.{{suffix}}", name=names, suffix=("png", "pdf", "csv"))
+def figures(*names, grid="{{grid}}", suffixes=("png", "pdf", "csv")):
+    return expand(f"{ROOT}/{grid}figures/{{name}}.{{suffix}}", name=names, suffix=suffixes)
+
+
+def in_report(path, caption, kind, name):
+    """A result that `snakemake --report` shows with its caption, under its kind and its grid."""
+    return report(
+        path,
+        caption=f"../report/{caption}.rst",
+        category=kind,
+        subcategory=lambda w: "Extended grid" if w.grid else "Default grid",
+        labels={"name": name},
+    )
+
+
+def table_page(name, caption):
+    return in_report(f"{ROOT}/{{grid}}tables/{name}.html", caption, "Tables", name)
 
 
 def targets(grid=""):

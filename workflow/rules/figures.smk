@@ -3,7 +3,8 @@ rule plot_figure:
         collected(manifest),
         collected(payload),
     output:
-        figures("{figure}"),
+        figures("{figure}", suffixes=("pdf", "csv")),
+        in_report(f"{ROOT}/{{grid}}figures/{{figure}}.png", "figure", "Figures", "{figure}"),
     log:
         f"{LOGS}/{{grid}}figures/{{figure}}.log",
     benchmark:
