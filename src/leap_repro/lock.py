@@ -55,11 +55,16 @@ def entry_of(repository: Repository, asked: str, files: list[RemoteFile]) -> dic
     }
 
 
+def hub_parts(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a config's source that lie on the hub: itself, or its task sets. Each has an id and a revision."""
+    own = list(spec["sets"].values()) if "sets" in spec else [spec] if spec.get("source") == "hub" else []
+    return own + [part for part in spec.get("further", {}).values() if "id" in part]
+
+
 def repositories(spec: dict[str, Any], kind: str) -> Iterator[Repository]:
-    """The hub repositories that a source of the config names: one, or one per task set."""
-    if spec.get("source") == "hub":
-        for source in spec["sets"].values() if "sets" in spec else [spec]:
-            yield Repository(kind, source["id"], source["revision"])
+    """The repositories of `hub_parts`, in that order."""
+    for part in hub_parts(spec):
+        yield Repository(kind, part["id"], part["revision"])
 
 
 def obey(lock: Lock, asked: Repository) -> tuple[Repository, list[RemoteFile] | None]:

@@ -153,6 +153,11 @@ def asked_code(w):
     return as_json(stages | {"prune": {name: code(*prune_modules(name)) for name in methods}})
 
 
+def data_files(spec):
+    """The files and folders of a text or of task sets that lie on this machine, so that a change in them is noticed."""
+    return [part["path"] for part in (spec, *spec.get("further", {}).values()) if "path" in part]
+
+
 def prune_sources(w):
     """The folders that a method reads besides the model: its token shard, and the cell whose mask it starts from."""
     method = STUDY.methods[w.method]

@@ -1,6 +1,6 @@
 rule fetch_data:
     input:
-        lambda w: [path for path in [STUDY.settings["data"][w.role].get("path")] if path],
+        lambda w: data_files(STUDY.settings["data"][w.role]),
     output:
         manifest=f"{ROOT}/data/{{role}}/manifest.json",
         provenance=f"{ROOT}/data/{{role}}/provenance.json",

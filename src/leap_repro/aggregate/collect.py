@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from leap_repro.aggregate.layout import TASK_TITLES
 from leap_repro.artifacts import MANIFEST, MASK_FILE, PROVENANCE, Artifact, writing
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
@@ -97,8 +98,9 @@ def density_rows(root: Path, cell: str) -> pd.DataFrame:
 
 
 def outcome_rows(root: Path, cell: str) -> pd.DataFrame:
-    """One row per question of the six tasks."""
-    return pd.read_parquet(Artifact.read(root / "evaluate" / cell).file("outcomes.parquet")).assign(**cell_keys(cell))
+    """One row per question of the six tasks: differences are those of their average."""
+    outcomes = pd.read_parquet(Artifact.read(root / "evaluate" / cell).file("outcomes.parquet"))
+    return outcomes[outcomes["task"].isin(TASK_TITLES)].assign(**cell_keys(cell))
 
 
 def main(arguments: argparse.Namespace) -> None:

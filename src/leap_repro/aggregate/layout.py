@@ -37,6 +37,12 @@ def wide(results: pd.DataFrame) -> pd.DataFrame:
     return order.merge(values.join(actual).reset_index(), on=["model", "sparsity_target", "method"])
 
 
+def titled_tasks(results: pd.DataFrame) -> dict[str, str]:
+    """{column: title} of the six tasks and their average, then of the tasks beyond them that were scored."""
+    scored = dict.fromkeys(results.loc[results["metric"] == "acc", "task"])
+    return TASK_TITLES | {task: task for task in scored if task not in TASK_TITLES}
+
+
 def perplexity_columns(frame: pd.DataFrame) -> list[str]:
     """ "perplexity@<length>" columns, shortest length first."""
     found = [column for column in frame.columns if column.startswith("perplexity@")]

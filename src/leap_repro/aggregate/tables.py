@@ -16,7 +16,6 @@ from leap_repro.aggregate.collect import OUTCOMES, RESULTS, read_models
 from leap_repro.aggregate.layout import (
     DENSE,
     REFERENCE,
-    TASK_TITLES,
     Methods,
     best_rows,
     by_sparsity,
@@ -24,6 +23,7 @@ from leap_repro.aggregate.layout import (
     format_perplexity,
     format_sparsity,
     perplexity_columns,
+    titled_tasks,
     wide,
 )
 from leap_repro.aggregate.published import published_table
@@ -54,7 +54,7 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
     shown["Method"] = [methods[method]["label"] for method in frame["method"]]
     numbers = frame.copy()
     bold = set()
-    for task, title in TASK_TITLES.items():
+    for task, title in titled_tasks(results).items():
         shown[title] = frame[task].map("{:.2f}".format)
         bold |= {(row, title) for row in best_rows(frame, task, lowest=False)}
     pairs = differences(frame, outcomes)

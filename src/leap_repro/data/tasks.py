@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from leap_repro.errors import UserError, reason
 from leap_repro.hub import Repository, download, matching, place
-from leap_repro.lock import Lock, check_expected, pinned_files, repositories
+from leap_repro.lock import Lock, check_expected, pinned_files
 from leap_repro.miniature.questions import task_sets
 
 REQUIRED_COLUMNS = {
@@ -48,13 +48,32 @@ def path_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
 
 def hub_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
     """The sets of a config's `sets:`, each from its own repository; UserError as in `leap_repro.hub`."""
-    for (name, source), asked in zip(spec["sets"].items(), repositories(spec, "dataset"), strict=True):
-        repository, files = pinned_files(lock, asked)
-        rows = {}
-        for split, pattern in source["files"].items():
-            (file,) = _single(matching(files, [pattern], repository), pattern, repository)
-            rows[split] = _write_split(download(repository, file), payload, name, split, source.get("split_by"))
-        check_expected(f"task set {name} of {repository}", source.get("expect"), rows)
+    for name, source in spec["sets"].items():
+        _hub_set(name, source, payload, lock)
+
+
+def further_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
+    """The sets of `further:`, from the hub or a folder with <split>.parquet; UserError, by name, for an empty one."""
+    for name, source in spec.get("further", {}).items():
+        if "id" in source:
+            _hub_set(name, source, payload, lock)
+            continue
+        found = sorted(Path(source["path"]).expanduser().glob("*.parquet"))
+        if not found:
+            raise UserError(f"task {name}: path {source['path']!r} must be a folder with <split>.parquet files")
+        for path in found:
+            (payload / name).mkdir(exist_ok=True)
+            shutil.copyfile(path, payload / name / path.name)
+
+
+def _hub_set(name: str, source: dict[str, Any], payload: Path, lock: Lock) -> None:
+    asked = Repository("dataset", source["id"], source["revision"])
+    repository, files = pinned_files(lock, asked)
+    rows = {}
+    for split, pattern in source["files"].items():
+        (file,) = _single(matching(files, [pattern], repository), pattern, repository)
+        rows[split] = _write_split(download(repository, file), payload, name, split, source.get("split_by"))
+    check_expected(f"task set {name} of {repository}", source.get("expect"), rows)
 
 
 def _single(found: list, pattern: str, repository: Repository) -> list:
@@ -96,7 +115,8 @@ def fetch_tasks(spec: dict[str, Any], payload: Path, lock: Lock | None = None) -
     if spec.get("source") not in SOURCES:
         raise UserError(f"data source {spec.get('source')!r} is not one of {sorted(SOURCES)}")
     SOURCES[spec["source"]](spec, payload, lock or {})
-    definitions = spec.get("definitions") or {}
+    further_tasks(spec, payload, lock or {})
+    definitions = {name: source["definition"] for name, source in spec.get("further", {}).items()}
     paths = sorted(payload.glob("*/*.parquet"))
     rows = {f"{path.parent.name}/{path.stem}": _checked_rows(path, set(definitions)) for path in paths}
     return {"rows": rows} | ({"definitions": definitions} if definitions else {})
@@ -109,7 +129,7 @@ def _checked_rows(path: Path, defined: set[str]) -> int:
     if kind not in {*REQUIRED_COLUMNS, *defined}:
         raise UserError(
             f"task file {name} is of no known set; the sets are {sorted({*REQUIRED_COLUMNS, *defined})} "
-            "(mmlu_<subject>), others need their line under data.tasks.definitions"
+            "(mmlu_<subject>), another one needs its line under data.tasks.further"
         )
     try:
         file = pq.ParquetFile(path)

@@ -19,6 +19,7 @@ from leap_repro.artifacts import Artifact, writing
 from leap_repro.cli import run_stage
 from leap_repro.evaluate.cell import apply_cell
 from leap_repro.evaluate.perplexity import evaluate_perplexity
+from leap_repro.evaluate.tasks import TASKS
 from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.provenance import provenance
@@ -28,15 +29,16 @@ log = logging.getLogger(__name__)
 
 
 def accuracy_rows(accuracies: dict[str, float], outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """One row per task (percent) and one for their plain mean; standard errors are the binomial ones over questions."""
+    """One row per task (percent) and one for the plain mean of the six; standard errors are binomial over questions."""
     rows = []
     for task, accuracy in accuracies.items():
         count = sum(outcome["task"] == task for outcome in outcomes)
         stderr = math.sqrt(accuracy * (1 - accuracy) / max(count - 1, 1))
         rows.append(_row(task, "acc", 100 * accuracy, 100 * stderr, count, "zero-shot"))
-    mean = sum(row["value"] for row in rows) / len(rows)
-    stderr = math.sqrt(sum(row["stderr"] ** 2 for row in rows)) / len(rows)
-    rows.append(_row("average", "acc", mean, stderr, sum(row["n"] for row in rows), "mean of the six tasks"))
+    six = [row for row in rows if row["task"] in TASKS]
+    mean = sum(row["value"] for row in six) / len(six)
+    stderr = math.sqrt(sum(row["stderr"] ** 2 for row in six)) / len(six)
+    rows.append(_row("average", "acc", mean, stderr, sum(row["n"] for row in six), "mean of the six tasks"))
     return rows
 
 
@@ -67,9 +69,8 @@ def main(arguments: argparse.Namespace) -> None:
     texts = read_texts(sources["text"])
     with torch.inference_mode():
         rows = perplexity_rows(model, tokenizer, texts, arguments)
-        accuracies, outcomes = evaluate_tasks(
-            model, tokenizer, sources["tasks"].verified_payload(), arguments.batch_size
-        )
+        tasks, further = sources["tasks"].verified_payload(), sources["tasks"].facts.get("definitions", {})
+        accuracies, outcomes = evaluate_tasks(model, tokenizer, tasks, arguments.batch_size, further)
     rows = accuracy_rows(accuracies, outcomes) + rows
     with writing(arguments.output, origin) as (payload, facts):
         pq.write_table(pa.Table.from_pylist(rows), payload / "metrics.parquet")

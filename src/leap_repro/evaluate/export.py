@@ -24,7 +24,8 @@ def main(arguments: argparse.Namespace) -> None:
     folder = Artifact.read(arguments.model).verified_payload()
     export_cell(load_model(folder, arguments.dtype), folder, Artifact.read(arguments.cell), arguments.output)
     if arguments.task_yamls:
-        write_task_yamls(Artifact.read(arguments.tasks).verified_payload(), arguments.task_yamls)
+        tasks = Artifact.read(arguments.tasks)
+        write_task_yamls(tasks.verified_payload(), arguments.task_yamls, tasks.facts.get("definitions"))
 
 
 def parser() -> argparse.ArgumentParser:

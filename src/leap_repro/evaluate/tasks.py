@@ -28,14 +28,15 @@ def stock_folder() -> Path:
     return Path(find_spec("lm_eval").origin).parent / "tasks"
 
 
-def write_task_yamls(data: Path, folder: Path) -> dict[str, list[str]]:
+def write_task_yamls(data: Path, folder: Path, further: dict[str, str] | None = None) -> dict[str, list[str]]:
     """Write the YAMLs for the task sets under `data` (a folder per set, a parquet file per split).
 
-    Returns the leaf tasks of each of the six tasks, {"mmlu": ["mmlu_astronomy", ...], "piqa": ["piqa"], ...}.
+    `further` maps tasks beyond the six to their stock YAMLs. Returns the leaf tasks of each task, the six first,
+    {"mmlu": ["mmlu_astronomy", ...], "piqa": ["piqa"], ...}.
     Raises UserError for a missing set, or an MMLU subject that lm-eval does not define.
     """
     leaves: dict[str, list[str]] = {}
-    for task, stock in STOCK_YAML.items():
+    for task, stock in (STOCK_YAML | (further or {})).items():
         _write_yaml(folder, task, stock, data / task)
         leaves[task] = [task]
     subjects = sorted(path.name.removeprefix("mmlu_") for path in data.glob("mmlu_*") if path.is_dir())
@@ -45,7 +46,7 @@ def write_task_yamls(data: Path, folder: Path) -> dict[str, list[str]]:
         _write_yaml(folder, f"mmlu_{subject}", MMLU_YAML.format(subject=subject), data / f"mmlu_{subject}")
     leaves["mmlu"] = [f"mmlu_{subject}" for subject in subjects]
     write_text(folder / "mmlu.yaml", _group_yaml(leaves["mmlu"]))
-    return {task: leaves[task] for task in TASKS}
+    return {task: leaves[task] for task in (*TASKS, *(further or {}))}
 
 
 def _write_yaml(folder: Path, task: str, stock: str, data: Path) -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from leap_repro.errors import UserError
 from leap_repro.evaluate.tasks import write_task_yamls
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ class Outcome(TypedDict):
 
 
 def evaluate_tasks(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Path, batch_size: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Path, batch_size: int, further: dict[str, str]
 ) -> tuple[dict[str, float], list[Outcome]]:
-    """{task: accuracy as lm-eval aggregates it (MMLU by question count)} and one outcome per question."""
+    """{task: accuracy as lm-eval aggregates it (MMLU by question count)} and one outcome per question.
+
+    `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -35,7 +39,7 @@ def evaluate_tasks(
 
     _compile_templates_once()
     with tempfile.TemporaryDirectory() as folder:
-        leaves = write_task_yamls(data, Path(folder))
+        leaves = write_task_yamls(data, Path(folder), further)
         results = simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
             tasks=list(leaves),
@@ -44,6 +48,11 @@ def evaluate_tasks(
             bootstrap_iters=0,
             log_samples=True,
         )
+    for task in leaves:
+        if "acc,none" not in results["results"][task]:
+            raise UserError(
+                f"task {task}: its definition reports no metric `acc`, only {sorted(results['results'][task])}"
+            )
     accuracies = {task: results["results"][task]["acc,none"] for task in leaves}
     return accuracies, _outcomes(results["samples"], leaves)
 

@@ -10,18 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from snakemake.utils import update_config
 from tqdm import tqdm
 
 from leap_repro.artifacts import sha256_of
 from leap_repro.config import check
 from leap_repro.errors import UserError
 from leap_repro.hub import RemoteFile, Repository, download, listing, matching, resolve
-from leap_repro.lock import LOCK_FILE, Lock, entry_of, key, read_lock, repositories, write_lock
+from leap_repro.lock import LOCK_FILE, Lock, entry_of, hub_parts, key, read_lock, repositories, write_lock
 from leap_repro.models.fetch import hub_files
 
 log = logging.getLogger(__name__)
 SCHEMA = Path("workflow/schemas/config.schema.yaml")
 Wanted = dict[Repository, list[str] | None]
+
+
+def read_config(paths: list[Path]) -> dict[str, Any]:
+    """The configuration in several files, each laid over those before it as Snakemake's --configfile does."""
+    config: dict[str, Any] = {}
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"config {str(path)!r} is not a file")
+        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return config
 
 
 def hub_sources(config: dict[str, Any]) -> Iterator[tuple[str, Repository, list[str] | None]]:
@@ -31,13 +42,9 @@ def hub_sources(config: dict[str, Any]) -> Iterator[tuple[str, Repository, list[
             for repository in repositories(spec, "model"):
                 yield name, repository, None
         for role, spec in settings["data"].items():
-            for repository, source in zip(repositories(spec, "dataset"), _sources(spec), strict=False):
+            for repository, source in zip(repositories(spec, "dataset"), hub_parts(spec), strict=True):
                 files = source["files"]
                 yield role, repository, list(files.values() if isinstance(files, dict) else files)
-
-
-def _sources(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(spec["sets"].values()) if "sets" in spec else [spec]
 
 
 def chosen(config: dict[str, Any], names: list[str]) -> Wanted:
@@ -73,7 +80,7 @@ def pin_repository(asked: Repository, patterns: list[str] | None) -> tuple[Repos
 
 def pin(arguments: argparse.Namespace) -> None:
     """Pin every chosen source, then write the lock in one go: entries of other sources stay as they are."""
-    config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+    config = read_config(arguments.config)
     check(config, SCHEMA)
     wanted = chosen(config, arguments.names)
     lock: Lock = read_lock(arguments.lock) if arguments.names else {}
@@ -89,6 +96,8 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `pin` to the commands of `python -m leap_repro.models`."""
     parser = commands.add_parser("pin", help="resolve the config's hub sources into the lock file", description=__doc__)
     parser.add_argument("names", nargs="*", help="models and data roles of the config; without any: all")
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"))
+    parser.add_argument(
+        "--config", type=Path, nargs="+", default=[Path("config.yaml")], help="as many as Snakemake has"
+    )
     parser.add_argument("--lock", type=Path, default=LOCK_FILE)
     parser.set_defaults(run=pin)

@@ -58,6 +58,15 @@ def test_rows_are_dense_and_then_methods_by_sparsity(table):
     ]
 
 
+def test_a_task_beyond_the_six_is_a_column_behind_the_average():
+    more = results().query("task == 'piqa'").assign(task="boolq", value=12.5)
+    table = model_table("m_1", pd.concat([results(), more]), outcomes(), METHODS)
+    columns = list(table.shown.columns)
+    assert columns.index("boolq") == columns.index("Average") + 1
+    assert set(table.shown["boolq"]) == {"12.50"}
+    assert list(table.shown["Average"]) == list(model_table("m_1", results(), outcomes(), METHODS).shown["Average"])
+
+
 def test_best_is_bold_among_pruned_methods_of_a_sparsity(table):
     assert {row for row, column in table.bold if column == "Average"} == {1, 4}
     assert {row for row, column in table.bold if column == "PPL 64 ↓"} == {1, 4}

@@ -40,7 +40,7 @@ def pin(config, tmp_path, monkeypatch):
 
     def run(*names, **models):
         lock = tmp_path / "hub.lock.json"
-        pinning.pin(Namespace(config=config(**models), lock=lock, names=list(names)))
+        pinning.pin(Namespace(config=[config(**models)], lock=lock, names=list(names)))
         return read_lock(lock)
 
     return run
