@@ -1,10 +1,16 @@
 """A folder with a manifest is whole, and damage after that is noticed and named."""
 
+import itertools
 import json
+import os
+import random
+import signal
+import time
 
 import pytest
 
 from leap_repro.artifacts import MANIFEST, PROVENANCE, Artifact, write_json, write_text, writing
+from leap_repro.errors import UserError
 
 CONTENT = {"a.bin": b"\x00\x01\x02", "deep/b.txt": b"two"}
 
@@ -96,6 +102,36 @@ def test_a_missing_file_and_an_unlisted_file_are_refused_by_name(tmp_path, refus
         artifact.file("a.bin")
     with refused("extra.bin"):
         artifact.file("extra.bin")
+
+
+def write_until_killed(folder, seconds):
+    """Write two versions in turn in a process of its own, and kill it after `seconds`."""
+    process = os.fork()
+    if process == 0:
+        for turn in itertools.count():
+            leave(folder, VERSIONS[turn % 2], facts={"version": turn % 2})
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+VERSIONS = [{"a.bin": bytes(300_000), "deep/b.txt": b"one"}, {"a.bin": bytes([1]) * 300_000, "c.txt": b"two"}]
+
+
+def test_what_is_killed_at_any_moment_is_whole_or_absent(tmp_path):
+    rng, folder, whole = random.Random(0), tmp_path / "cell", 0
+    for _ in range(100):
+        write_until_killed(folder, rng.uniform(0, 0.03))
+        try:
+            artifact = Artifact.read(folder)
+        except UserError:
+            continue
+        whole += 1
+        expected = VERSIONS[artifact.facts["version"]]
+        assert {name: artifact.file(name).read_bytes() for name in artifact.files} == expected
+    assert 0 < whole < 100
+    leave(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "payload", PROVENANCE]
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"facts": {}}', "[]", "null"])

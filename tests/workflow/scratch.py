@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from leap_repro.artifacts import sha256_of
 from leap_repro.miniature.questions import task_sets
 from leap_repro.miniature.text import pages
 
@@ -87,3 +88,18 @@ def write_inputs(folder):
         (folder / "data/tasks" / name).mkdir(parents=True)
         for split, rows in splits.items():
             pq.write_table(pa.Table.from_pylist(rows[:QUESTIONS]), folder / "data/tasks" / name / f"{split}.parquet")
+
+
+def start_again(finished, folder):
+    """A copy of a finished checkout in which nothing has been run yet."""
+    return shutil.copytree(
+        finished, folder / "again", ignore=shutil.ignore_patterns("results", "logs", ".snakemake", "__pycache__")
+    )
+
+
+def checksums(checkout):
+    """{file: sha256} of all results of the tiny grid, but for those that say how long it took."""
+    root = checkout / "results/tiny"
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    timed = [path for path in files if path.parts[0] == "benchmarks" or path.stem == "time"]
+    return {str(path): sha256_of(root / path) for path in files if path not in timed}
