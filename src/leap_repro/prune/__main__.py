@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from leap_repro.masks import unpack_masks
 from leap_repro.models.load import load_model
 from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.provenance import provenance, scratch_folder
+from leap_repro.prune import parallel
 from leap_repro.prune.job import Job, Selector
 from leap_repro.tensor_files import TensorFolder
 from leap_repro.tokens import TokenRows, open_tokens
@@ -77,8 +79,19 @@ def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    """Prune one cell; under torchrun together with the other processes, of which the first writes."""
+    parallel.join()
+    try:
+        prune(arguments)
+    finally:
+        parallel.leave()
+
+
+def prune(arguments: argparse.Namespace) -> None:
     """Load, prune, write the tensors (layer-wise methods: a file per block) and `log.parquet`."""
     method, options = load_method(arguments.module, arguments.options)
+    if parallel.count() > 1 and not getattr(method, "WHOLE_MODEL", False):
+        raise UserError(f"{arguments.module} runs in one process; torchrun is for the methods that train masks")
     selector = load_selector(arguments.selector)
     sources = read_sources(arguments)
     names = ("module", "options", "selector", "sparsity", "seed", "dtype")
@@ -87,20 +100,23 @@ def main(arguments: argparse.Namespace) -> None:
     origin = provenance(("leap_repro.prune.__main__", *loaded), parameters, sources)
     checkpoints = scratch_folder(arguments.scratch, origin)
     model, residency = load_for(method, sources["model"].verified_payload(), arguments.dtype)
+    job = Job(
+        model=model,
+        options=options,
+        sparsity=parse_sparsity(arguments.sparsity),
+        seed=arguments.seed,
+        tokens=read_tokens(sources.get("tokens"), model),
+        warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
+        pattern_start=unpack_masks(sources["pattern_start"]) if arguments.pattern_start else None,
+        checkpoints=checkpoints,
+        selector=selector,
+        residency=residency,
+    )
+    if parallel.rank() > 0:
+        method.prune_cell(job)
+        return
     with writing(arguments.output, origin) as (payload, facts):
-        job = Job(
-            model=model,
-            options=options,
-            sparsity=parse_sparsity(arguments.sparsity),
-            seed=arguments.seed,
-            tokens=read_tokens(sources.get("tokens"), model),
-            warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
-            pattern_start=unpack_masks(sources["pattern_start"]) if arguments.pattern_start else None,
-            checkpoints=checkpoints,
-            selector=selector,
-            residency=residency,
-            store=TensorFolder(payload),
-        )
+        job = replace(job, store=TensorFolder(payload))
         cell = method.prune_cell(job)
         if cell.tensors is not job.store:
             job.store.write("pruned", cell.tensors)

@@ -1,0 +1,129 @@
+"""Peak memory of a mask training, measured against the formula of `leap_repro.prune.memory`, at any model shape.
+
+    python benchmarks/learned_memory.py --shape llama3.2-1b --output benchmarks/learned_memory.csv
+
+The model is randomly initialised, the text is random: only sizes matter. Without a GPU the peak is the process's
+resident set above its peak after a tiny training; with one it is the device's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import resource
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import place, write_rows
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from leap_repro.models.load import DTYPES, best_device
+from leap_repro.prune import leap, maskllm
+from leap_repro.prune.job import Job
+from leap_repro.prune.memory import Sizes, training_bytes
+
+SHAPES = {
+    "llama3.2-1b": LlamaConfig(
+        hidden_size=2048,
+        num_hidden_layers=16,
+        intermediate_size=8192,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        vocab_size=128256,
+        tie_word_embeddings=True,
+    ),
+    "tiny": LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=1,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=500,
+        tie_word_embeddings=True,
+    ),
+    "small": LlamaConfig(
+        hidden_size=256,
+        num_hidden_layers=6,
+        intermediate_size=1024,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        vocab_size=1000,
+        tie_word_embeddings=True,
+    ),
+}
+M_MMAP_THRESHOLD = -3
+GATES = {"leap": leap, "maskllm": maskllm}
+
+
+def most_resident() -> int:
+    """The process's largest resident set so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def random_model(shape: str, dtype: str) -> torch.nn.Module:
+    """A model of the shape with random weights, made in `dtype` at once, so that no float32 copy counts."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(SHAPES[shape], dtype=DTYPES[dtype])
+    model.config.use_cache = False
+    return model.eval().requires_grad_(False).to(best_device())
+
+
+def measure(shape: str, gate: str, dtype: str, length: int, options: dict[str, Any]) -> dict[str, Any]:
+    """One row: predicted and measured peak in bytes, their ratio, seconds per step and the largest parts."""
+    module = GATES[gate]
+    chosen = module.Options(**options)
+    cuda = torch.cuda.is_available()
+    before = most_resident()
+    model = random_model(shape, dtype)
+    parts = training_bytes(Sizes.of(model), chosen, gate, dtype, length)
+    tokens = torch.randint(0, model.config.vocab_size, (chosen.batch_size, length))
+    started = time.perf_counter()
+    module.trainer(Job(model, chosen, Fraction(1, 2), 0, tokens)).run(None)
+    seconds = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated() if cuda else most_resident() - before
+    return {
+        "shape": shape,
+        "gate": gate,
+        "dtype": dtype,
+        "tokens": chosen.micro_batch_size * length,
+        "predicted_bytes": sum(parts.values()),
+        "measured_bytes": peak,
+        "measured_over_predicted": round(peak / sum(parts.values()), 3),
+        "seconds_per_step": round(seconds / chosen.steps, 2),
+        "options": json.dumps(options),
+        "parts": json.dumps(parts),
+        **place("cuda" if cuda else "cpu"),
+    }
+
+
+def give_back_at_once() -> None:
+    """Let glibc return every freed matrix to the system at once, so that the peak is what is in use."""
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
+
+
+def main() -> None:
+    """Measure once, print the row, and write it if asked to."""
+    give_back_at_once()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--gate", choices=GATES, default="leap")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--length", type=int, default=64, help="tokens of a sequence")
+    parser.add_argument("--options", type=json.loads, default={}, help="of the training, over short ones")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    options = {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "gradient_checkpointing": True} | arguments.options
+    measure("tiny", arguments.gate, arguments.dtype, arguments.length, options)  # loads code, so that it is not counted
+    row = measure(arguments.shape, arguments.gate, arguments.dtype, arguments.length, options)
+    print(json.dumps(row, indent=1))
+    if arguments.output:
+        write_rows(arguments.output, [row])
+
+
+if __name__ == "__main__":
+    main()
