@@ -79,9 +79,9 @@ class Packer:
         """Ids packed so far."""
         return min(self.cursor.shards * self.rows_per_shard, self.sequences) * self.length + self.filled
 
-    @property
-    def paths(self) -> list[Path]:
-        return [self.folder / shard_name(index, self.count) for index in range(self.count)]
+    def path(self, index: int) -> Path:
+        """Where one shard lies."""
+        return self.folder / shard_name(index, self.count)
 
     def run(self, tokenizer: PreTrainedTokenizerBase, files: Sequence[Path], seed: int) -> None:
         """Fill all shards; UserError if the text is too short."""
@@ -112,7 +112,7 @@ class Packer:
 
     def _close(self, after: Cursor) -> None:
         """Write the full buffer as a shard, then the cursor, each atomically."""
-        path = self.paths[self.cursor.shards]
+        path = self.path(self.cursor.shards)
         temporary = path.with_name(f".{path.name}.tmp")
         save_file({TENSOR: torch.from_numpy(self.buffer.reshape(-1, self.length))}, temporary)
         temporary.replace(path)
@@ -127,7 +127,7 @@ class Packer:
     def _read_cursor(self) -> Cursor:
         path = self.folder / CURSOR
         cursor = Cursor(**json.loads(path.read_text())) if path.is_file() else Cursor(0, 0, 0, [])
-        whole = all(shard.is_file() for shard in self.paths[: cursor.shards])
+        whole = all(self.path(index).is_file() for index in range(cursor.shards))
         return cursor if whole else Cursor(0, 0, 0, [])
 
 
@@ -146,4 +146,4 @@ def pack(
     folder.mkdir(parents=True, exist_ok=True)
     packer = Packer(sequences, length, folder)
     packer.run(tokenizer, files, seed)
-    return packer.paths
+    return [packer.path(index) for index in range(packer.count)]

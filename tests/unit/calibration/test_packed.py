@@ -1,6 +1,7 @@
 """The packed stream: the documents one after another, in any number of files, groups and shards, and across kills."""
 
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -129,3 +130,24 @@ def test_one_document_may_fill_several_shards(tokenizer, tmp_path, small_shards)
     ids = tokenizer(text)["input_ids"]
     rows = read(pack(tokenizer, [tmp_path / "text.parquet"], 25, LENGTH, 0, tmp_path / "out"))
     assert rows.flatten().tolist() == ids[: 25 * LENGTH]
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path, small_shards):
+    class Letters:
+        eos_token_id = 0
+
+        def __call__(self, texts, verbose):
+            return {"input_ids": [list(text.encode()) for text in texts]}
+
+    def peak(documents):
+        path = tmp_path / f"{documents}.parquet"
+        pq.write_table(pa.table({"text": ["a letter " * 100] * documents}), path, row_group_size=10)
+        tracemalloc.start()
+        try:
+            pack(Letters(), [path], documents * 900 // LENGTH, LENGTH, 0, tmp_path / str(documents))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(20)
+    assert peak(200) < 1.5 * peak(50)

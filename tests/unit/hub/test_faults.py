@@ -1,5 +1,10 @@
 """What a hub can do to a fetch: it recovers with the right bytes, or ends with a sentence that says what to do."""
 
+import json
+import os
+import subprocess
+import sys
+
 import huggingface_hub.constants
 import pytest
 
@@ -149,3 +154,26 @@ def test_offline_takes_what_is_in_the_cache_and_says_what_is_not(hub, spec, payl
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     with refused("not in the cache", "HF_HUB_OFFLINE"):
         fetch_hub(spec, again, lock)
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_the_token_is_in_no_output_and_no_file(hub, spec, tmp_path, right):
+    hub.repositories["models/owner/tiny"].token = TOKEN if right else "hf_another"
+    hub.fault(WEIGHTS, "flip")
+    variables = {"HF_TOKEN": TOKEN, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+    command = [
+        sys.executable,
+        "-m",
+        "leap_repro.models",
+        "fetch",
+        "--spec",
+        json.dumps(spec),
+        "--output",
+        tmp_path / "out",
+    ]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode == 0) is right
+    assert right or "is gated" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
