@@ -28,12 +28,15 @@ def averages(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(data: pd.DataFrame, methods: dict[str, dict]) -> Figure:
-    """One panel per model and one for their mean; every curve starts at the dense model."""
+    """One panel per model and one for their mean; every curve starts at the dense model.
+
+    Variants are left to their table, so that the curves stay few enough to tell apart.
+    """
     models = list(dict.fromkeys(data["model"]))
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.25 * rows + 0.4), squeeze=False)
-    names = [method for method in dict.fromkeys(data["method"]) if method != DENSE]
+    names = [name for name in dict.fromkeys(data["method"]) if name != DENSE and not methods[name].get("variant_of")]
     for axis, model in zip(axes.flat, models, strict=False):
         panel = data[data["model"] == model]
         dense = panel[panel["method"] == DENSE]
@@ -47,7 +50,7 @@ def plot(data: pd.DataFrame, methods: dict[str, dict]) -> Figure:
     for row in axes:
         row[0].set_ylabel("Average accuracy (%)\nhardened masks")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns + 1, len(handles)))
     figure.set_layout_engine("constrained")
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 import matplotlib
@@ -23,12 +24,18 @@ SERIES = (
     {"color": "#000000", "marker": "v", "linestyle": "-"},
     {"color": "#E69F00", "marker": "P", "linestyle": "--"},
     {"color": "#56B4E9", "marker": "X", "linestyle": "-."},
+    {"color": "#7F7F7F", "marker": "*", "linestyle": "-"},
+    {"color": "#D55E00", "marker": "<", "linestyle": "--"},
+    {"color": "#0072B2", "marker": ">", "linestyle": "-."},
+    {"color": "#009E73", "marker": "h", "linestyle": "-"},
+    {"color": "#CC79A7", "marker": "p", "linestyle": "--"},
 )
 BUDGET_LINE = {"color": "#808080", "linestyle": "--", "linewidth": 1.0, "zorder": 0}
 
 
 def use_style() -> None:
     """Set matplotlib's defaults: embedded fonts, no frame on the top and right, fixed ids so that files repeat."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph
     plt.rcParams.update(
         {
             "font.size": 9,

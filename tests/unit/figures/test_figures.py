@@ -83,3 +83,24 @@ def test_the_same_figure_is_saved_to_the_same_bytes(tmp_path):
         save(accuracy.plot(data, METHODS), data, tmp_path / name)
     for suffix in ("png", "pdf", "csv"):
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+
+
+def test_variants_are_left_to_their_table():
+    methods = {"admm": {"label": "ADMM", "variant_of": None}, "leap": {"label": "LEAP", "variant_of": "admm"}}
+    legend = [text.get_text() for text in accuracy.plot(averages(), methods).legends[0].get_texts()]
+    assert legend == ["ADMM"]
+
+
+def test_the_legend_of_many_methods_fits_the_figure():
+    names = [f"Method number {number}" for number in range(len(SERIES))]
+    cells = [("dense", 0.0), *((name, 0.5) for name in names)]
+    rows = [
+        {"model": model, "method": name, "sparsity_target": sparsity, "value": 60.0}
+        for model in "abc"
+        for name, sparsity in cells
+    ]
+    figure = accuracy.plot(pd.DataFrame(rows), {name: {"label": name} for name in names})
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
