@@ -4,8 +4,9 @@
 
 makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.prune` on it,
 and adds one row to `benchmarks/memory_at_size.csv`: the job's peak resident memory as the kernel counted it
-(`wait4`), beside the size of the whole model, which was never in memory, and the CPU time. `docs/plan.md` compares it
-with the estimate of `leap_repro.resources`; `--blocks` shows that the number of blocks does not matter.
+(`wait4`), beside the size of the whole model, which was never in memory, and its time by the wall and of the CPU.
+`docs/plan.md` compares it with the estimate of `leap_repro.resources`; `--blocks` shows that the number of blocks does
+not matter.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,16 +82,23 @@ def random_tokens(shape: dict, sequences: int, length: int, folder: Path) -> dic
     generator = torch.Generator().manual_seed(named_seed("tokens"))
     tokens = torch.randint(0, shape["vocab_size"], (sequences, length), generator=generator, dtype=torch.int32)
     save_file({"tokens": tokens}, folder / "tokens.safetensors")
-    return {"ids_sha256": hashlib.sha256(tokens.numpy().tobytes()).hexdigest()}
+    return {"recipe": "windows", "ids_sha256": hashlib.sha256(tokens.numpy().tobytes()).hexdigest()}
 
 
-def run_measured(command: list[str]) -> tuple[float, int]:
-    """CPU seconds and peak resident bytes of a child process; CalledProcessError if it fails."""
+def run_measured(command: list[str]) -> dict[str, int]:
+    """Peak resident megabytes, seconds by the wall and of the CPU of a child process, and the threads that torch may
+    use in it; CalledProcessError if it fails."""
+    started = time.perf_counter()
     child = subprocess.Popen(command)
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise subprocess.CalledProcessError(status, command)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return {
+        "peak_mb": round(usage.ru_maxrss * 1024 / 1e6),
+        "seconds": round(time.perf_counter() - started),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -103,7 +112,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         token_facts |= random_tokens(shape, arguments.sequences, arguments.length, payload)
     command = [sys.executable, "-m", "leap_repro.prune", "--model", folder / "model", "--tokens", folder / "tokens"]
     command += ["--module", arguments.method, "--sparsity", "0.5", "--dtype", "bfloat16", "--output", folder / "pruned"]
-    seconds, peak = run_measured([str(part) for part in command])
+    measured = run_measured([str(part) for part in command])
     written = sum(path.stat().st_size for path in (folder / "pruned/payload").iterdir())
     return {
         "shape": arguments.shape,
@@ -111,10 +120,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         "method": arguments.method,
         "sequences": arguments.sequences,
         "length": arguments.length,
-        "peak_mb": round(peak / 1e6),
         "whole_model_mb": round(2 * facts["parameters"] / 1e6),
         "written_mb": round(written / 1e6),
-        "cpu_seconds": round(seconds),
+        **measured,
     }
 
 
@@ -123,10 +131,12 @@ def add_row(row: dict[str, object]) -> None:
     key = ("shape", "blocks", "method", "sequences", "length")
     rows = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
     rows = [old for old in rows if any(old[name] != str(row[name]) for name in key)] + [row]
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+    unfinished = TABLE.with_suffix(".partial")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, row.keys(), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    unfinished.replace(TABLE)
 
 
 def main() -> None:
