@@ -1,15 +1,15 @@
 """`python -m leap_repro.plan`: what a grid costs before anything runs: jobs, memory, hours and disk, rule by rule.
 
-Everything comes from the configuration and from which manifests are there already, so it needs no network, and
-`snakemake -n` prints it too. The estimates are those that a cluster is asked by (`resources.py`); docs/plan.md explains
-them and compares them with what was measured.
+Everything comes from the configuration and from which manifests are there already, so it needs no network.
+`snakemake -n` ends with the same table of the jobs that it would run. The estimates are those that a cluster is asked
+by (`resources.py`); docs/plan.md explains them and compares them with what was measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,22 @@ HUB_BYTES = {"calibration": 1.2e9, "mask_training": 8e9, "perplexity": 2e6, "tas
 OUTCOMES_BYTES = 2e6
 CHECKPOINT_BYTES = 2
 """Per weight of a fetched checkpoint: all of the grid's are bfloat16."""
+STAGES = {
+    "fetch_model": "models",
+    "fetch_data": "data",
+    "build_tokens": "calibration",
+    "prune": "prune",
+    "harden": "harden",
+    "evaluate": "evaluate",
+}
+"""The stage of each Snakemake rule that takes time or space; the rules of tables and figures take seconds."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One job: bytes on the host, on the GPU and on disk, and seconds."""
+    """One job: bytes on the host, on the GPU and on disk, and seconds. `line`: the line of the table it counts in."""
 
-    rule: str
+    line: str
     folder: str
     host_bytes: float
     gpu_bytes: float
@@ -43,9 +52,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Line:
-    """One rule: all its jobs, those already `done`, the largest job's memory, and what the others will cost."""
+    """One rule (prune: one method): all its jobs, those already `done`, the largest job's memory, and what the jobs to
+    do will cost."""
 
-    rule: str
+    name: str
     jobs: int
     done: int
     host_bytes: float
@@ -69,11 +79,27 @@ def jobs_of(study: Study, root: Path, extended: bool = False) -> Iterator[Estima
         yield from (_job(study, stage, cell.path, sizes[cell.model], cell) for cell in dict.fromkeys(cells))
 
 
+def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
+    """The estimates of `jobs`, pairs (rule, its wildcards in the order of its output's path), as Snakemake plans them."""
+    found = []
+    for rule, wildcards in jobs:
+        stage = STAGES.get(rule)
+        if stage == "data":
+            found.append(_job(study, stage, wildcards[0], 0))
+        elif stage:
+            name = wildcards[0]
+            size = parameters_of(study.models[name], root / "models" / name / "manifest.json")
+            cell = Cell(*wildcards[:3], int(wildcards[3])) if len(wildcards) == 4 else None
+            found.append(_job(study, stage, "/".join(wildcards), size, cell))
+    order = [*STAGES.values(), *(f"prune {name}" for name in study.methods)]
+    return sorted(found, key=lambda job: (order.index(job.folder.split("/")[0]), order.index(job.line), job.folder))
+
+
 def _job(study: Study, stage: str, place: str, parameters: int, cell: Cell | None = None) -> Estimate:
     estimate = need(stage, study, parameters, cell and cell.method)
     on_gpu = bool(estimate.gpu_bytes and study.settings.get("cluster", {}).get("gpus"))
     return Estimate(
-        rule=stage,
+        line=f"prune {cell.method}" if cell and stage == "prune" else stage,
         folder=f"{stage}/{place}",
         host_bytes=estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes),
         gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
@@ -101,54 +127,67 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
     return parameters * 4.0 if method.tokens == "mask_training" else parameters + values
 
 
-def summary(jobs: Iterable[Estimate], root: Path) -> list[Line]:
-    """One line per rule; a job is done if its manifest is there."""
-    by_rule: dict[str, list[Estimate]] = {}
+def is_done(job: Estimate, root: Path) -> bool:
+    """Whether the job's result is there, be it fresh or stale."""
+    return (root / job.folder / "manifest.json").is_file()
+
+
+def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[Line]:
+    """One line per rule, prune's by method, and one for all. Memory is the largest of all jobs, time and space count
+    those that are not done."""
+    by_line: dict[str, list[Estimate]] = {}
     for job in jobs:
-        by_rule.setdefault(job.rule, []).append(job)
-    lines = []
-    for rule, all_jobs in by_rule.items():
-        left = [job for job in all_jobs if not (root / job.folder / "manifest.json").is_file()]
-        lines.append(
-            Line(
-                rule=rule,
-                jobs=len(all_jobs),
-                done=len(all_jobs) - len(left),
-                host_bytes=max(job.host_bytes for job in all_jobs),
-                gpu_bytes=max(job.gpu_bytes for job in all_jobs),
-                hours=sum(job.seconds for job in left) / 3600,
-                disk_bytes=sum(job.disk_bytes for job in left),
-            )
-        )
-    return lines
+        by_line.setdefault(job.line, []).append(job)
+    lines = [_line(name, found, done) for name, found in by_line.items()]
+    return [*lines, _line("all", [job for found in by_line.values() for job in found], done)]
 
 
-def table(lines: list[Line], scale: str) -> str:
-    """The plan as text, with a total; a tally for people, not a promise."""
-    head = f"{'stage':<12} {'jobs':>5} {'done':>5} {'memory GB':>10} {'GPU GB':>8} {'hours to do':>12} {'disk GB':>8}"
-    rows = [_row(line) for line in lines]
-    total = Line(
-        "all",
-        sum(line.jobs for line in lines),
-        sum(line.done for line in lines),
-        max(line.host_bytes for line in lines),
-        max(line.gpu_bytes for line in lines),
-        sum(line.hours for line in lines),
-        sum(line.disk_bytes for line in lines),
+def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> Line:
+    left = [job for job in jobs if not done(job)]
+    return Line(
+        name=name,
+        jobs=len(jobs),
+        done=len(jobs) - len(left),
+        host_bytes=max(job.host_bytes for job in jobs),
+        gpu_bytes=max(job.gpu_bytes for job in jobs),
+        hours=sum(job.seconds for job in left) / 3600,
+        disk_bytes=sum(job.disk_bytes for job in left),
     )
-    note = "memory: the largest job's. hours: job after job, GPU hours where there is GPU memory. See docs/plan.md."
-    return "\n".join([f"Plan of the scale {scale} (estimates)", head, *rows, _row(total), note])
 
 
-def _row(line: Line) -> str:
-    gigabytes = (line.host_bytes / 1e9, line.gpu_bytes / 1e9, line.disk_bytes / 1e9)
-    host, gpu, disk = gigabytes
-    return f"{line.rule:<12} {line.jobs:>5} {line.done:>5} {host:>10.1f} {gpu:>8.1f} {line.hours:>12.1f} {disk:>8.1f}"
+HEAD = ("", "jobs", "done", "RAM GB", "GPU GB", "hours", "disk GB")
+DONE = HEAD.index("done")
+NOTE = (
+    "RAM and GPU: of the largest job. Hours: all jobs to do, one after another; of a GPU where the line has GPU memory. "
+    "Estimates: docs/plan.md."
+)
+
+
+def table(lines: list[Line], title: str) -> str:
+    """The plan as text; a tally for people, not a promise."""
+    rows = [HEAD, *(_row(line) for line in lines)]
+    if not any(line.done for line in lines):
+        rows = [row[:DONE] + row[DONE + 1 :] for row in rows]
+    first = max(len(row[0]) for row in rows)
+    body = [f"{row[0]:<{first}}" + "".join(f"{value:>9}" for value in row[1:]) for row in rows]
+    return "\n".join([title, *body, NOTE])
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    numbers = (line.host_bytes / 1e9, line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
+    return (line.name, str(line.jobs), str(line.done), *(f"{number:.1f}" for number in numbers))
 
 
 def plan(study: Study, root: Path, extended: bool = False) -> str:
     """The table for `study`, whose results lie or will lie under `root`."""
-    return table(summary(jobs_of(study, root, extended), root), study.scale)
+    lines = summary(jobs_of(study, root, extended), lambda job: is_done(job, root))
+    return table(lines, f"Plan of the scale {study.scale}")
+
+
+def plan_of_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> str:
+    """The table of the jobs that Snakemake would run, none of them done; empty if there are none."""
+    estimates = jobs_to_run(study, root, jobs)
+    return table(summary(estimates, lambda job: False), f"Plan of this run, scale {study.scale}") if estimates else ""
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -110,7 +110,9 @@ ALONE_BYTES = 0.5e9
 
 
 @pytest.mark.parametrize(
-    "row", list(csv.DictReader(MEASURED.open())), ids=lambda row: f"{row['shape']} {row['method']}"
+    "row",
+    [row for row in csv.DictReader(MEASURED.open()) if row["shape"] != "tiny"],
+    ids=lambda row: f"{row['shape']} {row['method']}",
 )
 def test_layer_wise_estimates_cover_what_was_measured_and_not_much_more(row):
     parameters = {"llama3.2-1b": 1_235_814_400, "llama3.1-8b-block": 8_030_261_248}[row["shape"]]

@@ -1,4 +1,5 @@
 # The study that the config describes, and how rules name files and code. No rule and no logic lives here.
+import atexit
 import json
 import re
 import shlex
@@ -15,6 +16,8 @@ from leap_repro.errors import UserError
 from leap_repro.fingerprint import fingerprint, module_digests, packages, read_pins
 from leap_repro.inputs import check_inputs, check_unique_keys
 from leap_repro.lock import check_lock, lock_digest, read_lock
+from leap_repro.plan import plan_of_run
+from leap_repro.preflight import GO_ON, preflight
 from leap_repro.resources import parameters_of, request
 from leap_repro.why import why
 from snakemake.exceptions import WorkflowError
@@ -34,6 +37,27 @@ LOGS = f"logs/{STUDY.scale}"
 CELL = "{model}/{method}/{sparsity}/{seed}"
 DTYPE = STUDY.settings.get("dtype", "float32")
 PINS = read_pins(Path(workflow.basedir) / "envs/requirements.txt")
+
+
+def jobs_to_run():
+    """(rule, wildcards) of every job of this run."""
+    return [(job.rule.name, tuple(job.wildcards)) for job in workflow.dag.needrun_jobs(exclude_finished=False)]
+
+
+def print_plan():
+    if workflow.dryrun and workflow.dag is not None:
+        print(plan_of_run(STUDY, Path(ROOT), jobs_to_run()), file=sys.stderr)
+
+
+atexit.register(print_plan)  # Snakemake has hooks around a real run, none around a dry one
+
+
+onstart:
+    found = preflight(STUDY, Path(ROOT), jobs_to_run(), workflow.local_exec)
+    if found and config.get("preflight", "stop") == "stop":
+        raise WorkflowError("\n".join(["This run cannot be finished here:", *found, GO_ON]))
+    for sentence in found:
+        print(f"Warning: {sentence}", file=sys.stderr)
 
 
 wildcard_constraints:
@@ -131,7 +155,7 @@ def targets(grid=""):
 
 def model_spec(w):
     """Where a model comes from, without what only tables and requests to a cluster read: that fetches nothing again."""
-    beside = ("label", "stands_for", "parameters")
+    beside = ("label", "stands_for", "parameters", "gated")
     return as_json({key: value for key, value in STUDY.models[w.model].items() if key not in beside})
 
 

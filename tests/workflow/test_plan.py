@@ -1,0 +1,46 @@
+"""A dry run ends with its costs; a real run stops before its first job at what this machine lacks, or warns."""
+
+import pytest
+from scratch import REPOSITORY, checkout_of, snakemake
+
+GATED = "results/paper/models/llama3.2-1b/manifest.json"
+
+
+@pytest.fixture(scope="module")
+def papers_checkout(tmp_path_factory):
+    return checkout_of(tmp_path_factory.mktemp("plan") / "checkout", REPOSITORY / "config.yaml")
+
+
+@pytest.fixture(scope="module")
+def nobody(tmp_path_factory):
+    """No network, no token, no cache."""
+    home = str(tmp_path_factory.mktemp("home"))
+    return {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": home, "HF_TOKEN": "", "HF_HUB_OFFLINE": ""}
+
+
+def test_a_dry_run_of_the_papers_grid_prints_its_costs_without_network(papers_checkout, nobody):
+    text = snakemake(papers_checkout, "-n", "--config", "scale=paper", variables=nobody)
+    lines = text.partition("Plan of this run, scale paper")[2].splitlines()
+    rows = {
+        line[:24].strip(): [float(number) for number in line[24:].split()] for line in lines[2:] if line[:1].isalpha()
+    }
+    rows.pop("RAM and GPU: of the larg", None)
+    assert rows["evaluate"][0] == 80
+    assert rows["prune sparsegpt-2-4"][0] == 5  # MaskLLM's warm start, in no table
+    assert rows["prune leap"][2] > rows["prune wanda"][2] > 0  # GB of GPU memory
+    assert rows["all"][3] == pytest.approx(sum(row[3] for name, row in rows.items() if name != "all"), abs=1)  # hours
+
+
+def test_a_run_stops_before_its_first_job(papers_checkout, nobody):
+    text = snakemake(papers_checkout, GATED, "--config", "scale=paper", variables=nobody, check=False)
+    assert "gated and still to be fetched: llama3.2-1b; there is no token" in text
+    assert "--config preflight=warn" in text
+    assert "Traceback" not in text
+    assert not (papers_checkout / "logs/paper/models/llama3.2-1b.log").exists()
+
+
+def test_it_goes_on_all_the_same_if_told_to(papers_checkout, nobody):
+    arguments = (GATED, "--config", "scale=paper", "preflight=warn")
+    text = snakemake(papers_checkout, *arguments, variables=nobody, check=False)
+    assert "Warning: gated and still to be fetched: llama3.2-1b" in text
+    assert "no connection to http://127.0.0.1:9" in (papers_checkout / "logs/paper/models/llama3.2-1b.log").read_text()
