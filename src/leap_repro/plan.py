@@ -22,6 +22,8 @@ from leap_repro.resources import DTYPE_BYTES, flops_per_second, need, parameters
 
 START_SECONDS = 15.0
 """Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
+PROCESS_BYTES = 0.5e9
+"""Python, torch and transformers before any model: benchmarks/memory_at_size.csv, shape tiny."""
 MOVES_WEIGHTS = ("sparsegpt", "thanos", "admm", "optima")
 HUB_BYTES = {"calibration": 1.2e9, "mask_training": 8e9, "perplexity": 2e6, "tasks": 3e7}
 OUTCOMES_BYTES = 2e6
@@ -80,7 +82,7 @@ def jobs_of(study: Study, root: Path, extended: bool = False) -> Iterator[Estima
 
 
 def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
-    """The estimates of `jobs`, pairs (rule, its wildcards in the order of its output's path), as Snakemake plans them."""
+    """The estimates of `jobs`, (rule, its wildcards in the order of its output's path)."""
     found = []
     for rule, wildcards in jobs:
         stage = STAGES.get(rule)
@@ -101,7 +103,7 @@ def _job(study: Study, stage: str, place: str, parameters: int, cell: Cell | Non
     return Estimate(
         line=f"prune {cell.method}" if cell and stage == "prune" else stage,
         folder=f"{stage}/{place}",
-        host_bytes=estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes),
+        host_bytes=PROCESS_BYTES + (estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes)),
         gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
         seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu),
         disk_bytes=disk_bytes(stage, study, place, parameters, cell),
@@ -158,8 +160,8 @@ def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> 
 HEAD = ("", "jobs", "done", "RAM GB", "GPU GB", "hours", "disk GB")
 DONE = HEAD.index("done")
 NOTE = (
-    "RAM and GPU: of the largest job. Hours: all jobs to do, one after another; of a GPU where the line has GPU memory. "
-    "Estimates: docs/plan.md."
+    "RAM and GPU: of the largest job. Hours: all jobs to do, one after another; of a GPU where the line has GPU "
+    "memory. Estimates: docs/plan.md."
 )
 
 

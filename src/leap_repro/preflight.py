@@ -42,8 +42,8 @@ def obstacles(study: Study, jobs: list[Estimate], machine: Machine) -> Iterator[
     gated = [name for name, spec in study.models.items() if spec.get("gated") and f"models/{name}" in fetched]
     if gated and not machine.has_token:
         yield (
-            f"gated and still to be fetched: {', '.join(gated)}; there is no token: accept their terms on the hub and put "
-            "a token with read access into the environment variable HF_TOKEN (docs/hub.md)"
+            f"gated and still to be fetched: {', '.join(gated)}; there is no token: accept their terms on the hub and "
+            "put a token with read access into the environment variable HF_TOKEN (docs/hub.md)"
         )
 
 
@@ -54,13 +54,13 @@ def _gpu_obstacles(jobs: list[Estimate], gpu_bytes: int | None) -> Iterator[str]
     too_large = [job for job in on_gpu if job.gpu_bytes > gpu_bytes]
     if not gpu_bytes:
         yield (
-            f"{len(on_gpu)} of {len(jobs)} jobs need a GPU and torch finds none here: run on a machine with one, or on a cluster, or let "
-            "`cluster: {gpus: 0}` in the config say that they may run on the CPU"
+            f"{len(on_gpu)} of {len(jobs)} jobs need a GPU and torch finds none here: run on a machine with one, or on "
+            "a cluster, or let `cluster: {gpus: 0}` in the config say that they may run on the CPU"
         )
     elif too_large:
         yield (
-            f"{len(too_large)} of {len(jobs)} jobs need more GPU memory than the {_gigabytes(gpu_bytes)} here, the largest "
-            f"({too_large[0].folder}) about {_gigabytes(too_large[0].gpu_bytes)}: docs/plan.md says what lowers it"
+            f"{len(too_large)} of {len(jobs)} jobs need more GPU memory than the {_gigabytes(gpu_bytes)} here, "
+            f"{too_large[0].folder} about {_gigabytes(too_large[0].gpu_bytes)}: docs/plan.md says what lowers it"
         )
 
 
@@ -73,7 +73,7 @@ def this_machine(jobs: list[Estimate], folder: Path, local: bool) -> Machine:
     return Machine(
         gpu_bytes=_largest_gpu() if local and any(job.gpu_bytes for job in jobs) else None,
         free_bytes=_free_bytes(folder),
-        has_token=_is_offline() or any(job.line == "models" for job in jobs) and _has_token(),
+        has_token=_is_offline() or (any(job.line == "models" for job in jobs) and _has_token()),
     )
 
 

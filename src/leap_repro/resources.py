@@ -87,6 +87,11 @@ def width_of(parameters: int) -> float:
     return 2 * parameters ** (1 / 3)
 
 
+def vocabulary_of(parameters: int) -> float:
+    """Rows of the embeddings: VOCABULARY, but for a tiny model, whose embeddings hold no more than all its weights."""
+    return min(VOCABULARY, parameters / width_of(parameters)) if parameters else 0
+
+
 def need(stage: str, study: Study, parameters: int, method: str | None = None) -> Need:
     """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
     weight = DTYPE_BYTES[study.settings.get("dtype", "float32")]
@@ -109,7 +114,7 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method) -> N
     """Blocks are streamed: the embeddings, two blocks and what one block's pruning works with (docs/plan.md)."""
     width = width_of(parameters)
     inner, block = 4 * width, 12 * width**2
-    resident = (VOCABULARY * width + 2 * block) * weight
+    resident = (vocabulary_of(parameters) * width + 2 * block) * weight
     work = SELECTION_BYTES * width * inner
     flops = 0.0
     if method.tokens:
@@ -136,7 +141,7 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
     state = parameters * (weight + per_weight * (logit + 2 * moment) + 4 + 4 * (kept > 1))
     working = MATRIX_BYTES * width * inner * (1 + per_weight)
     activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
-    scores = tokens * VOCABULARY * (2 * weight + 8)
+    scores = tokens * vocabulary_of(parameters) * (2 * weight + 8)
     flops = 8 * parameters * options.get("steps", 2000) * options.get("batch_size", 256) * length
     return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)
 

@@ -1,5 +1,7 @@
 """A dry run ends with its costs; a real run stops before its first job at what this machine lacks, or warns."""
 
+import re
+
 import pytest
 from scratch import REPOSITORY, checkout_of, snakemake
 
@@ -20,11 +22,8 @@ def nobody(tmp_path_factory):
 
 def test_a_dry_run_of_the_papers_grid_prints_its_costs_without_network(papers_checkout, nobody):
     text = snakemake(papers_checkout, "-n", "--config", "scale=paper", variables=nobody)
-    lines = text.partition("Plan of this run, scale paper")[2].splitlines()
-    rows = {
-        line[:24].strip(): [float(number) for number in line[24:].split()] for line in lines[2:] if line[:1].isalpha()
-    }
-    rows.pop("RAM and GPU: of the larg", None)
+    lines = re.findall(r"^([a-z].*?) {2,}([\d. ]+)$", text.partition("Plan of this run, scale paper")[2], re.MULTILINE)
+    rows = {name: [float(number) for number in numbers.split()] for name, numbers in lines}
     assert rows["evaluate"][0] == 80
     assert rows["prune sparsegpt-2-4"][0] == 5  # MaskLLM's warm start, in no table
     assert rows["prune leap"][2] > rows["prune wanda"][2] > 0  # GB of GPU memory

@@ -65,7 +65,19 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
         shown[title] = frame[column].map(format_perplexity)
         bold |= {(row, title) for row in best_rows(frame, column, lowest=True)}
     shown["Realised"] = (100 * frame["sparsity_actual"]).map("{:.2f} %".format)
-    return Table(f"{model}: zero-shot accuracy (%) and perplexity of the hardened masks", shown, numbers, bold, NOTES)
+    return Table(
+        f"{model}: zero-shot accuracy (%) and perplexity of the hardened masks",
+        shown,
+        numbers,
+        bold,
+        f"{NOTES} {scored(results)}",
+    )
+
+
+def scored(results: pd.DataFrame) -> str:
+    """Which text a perplexity is over: window length, BOS and scored tokens of each length, as they were evaluated."""
+    protocols = results.loc[results["task"] == "perplexity", "protocol"]
+    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "."
 
 
 NOTES = (
