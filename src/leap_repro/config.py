@@ -54,6 +54,7 @@ class Method:
     sparsities: tuple[str, ...]
     has_own_sparsities: bool
     variant_of: str | None
+    changes: str
     selector: Method | None = None
 
     @property
@@ -177,6 +178,7 @@ def _method(name: str, line: dict[str, Any], settings: dict[str, Any]) -> Method
         sparsities=tuple(_decimal(value) for value in sparsities),
         has_own_sparsities="sparsities" in line,
         variant_of=line.get("variant_of"),
+        changes=line.get("changes", ""),
     )
 
 

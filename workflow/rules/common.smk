@@ -201,7 +201,7 @@ def collected(place):
 def method_facts(w):
     """What tables and figures need to know of a grid's methods besides their results."""
     methods = [STUDY.methods[name] for name in STUDY.grid_methods(extended=bool(w.grid))]
-    return as_json({method.name: {"label": method.label, "variant_of": method.variant_of} for method in methods})
+    return as_json({m.name: {"label": m.label, "variant_of": m.variant_of, "changes": m.changes} for m in methods})
 
 
 def grid_root(w):

@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", required=True, type=Path, help="results folder of a scale, or its extended grid's")
     parser.add_argument("--models", required=True, nargs="+")
     parser.add_argument(
-        "--methods", required=True, type=json_argument, help='{method: {"label": …, "variant_of": … or null}}'
+        "--methods", required=True, type=json_argument, help='{method: {"label": …, "variant_of": … or null, "changes": …}}'
     )
     parser.add_argument("--stands-for", type=json_argument, default={}, help="{model: its name in published tables}")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")

@@ -39,6 +39,7 @@ def variants_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Metho
     shown = pd.DataFrame(
         {
             "Variant": [methods[name]["label"] for name in numbers["method"]],
+            "What it changes": [methods[name].get("changes", "") for name in numbers["method"]],
             "Of": [methods[name]["label"] for name in numbers["variant_of"]],
             "Sparsity": numbers["sparsity_target"].map(format_sparsity),
             "Average": numbers["average"].map("{:.2f}".format),
