@@ -105,10 +105,12 @@ class Study:
 
     def cells(self, model: str | None = None, extended: bool = False) -> list[Cell]:
         """Every cell of the default or the extended grid, or of one model, in the order in which tables show them."""
+        only = self.settings.get("only_models", {})
         return [
             Cell(name, method, sparsity, seed)
             for name in ([model] if model else self.models)
             for method in self.grid_methods(extended)
+            if name in only.get(method, self.models)
             for sparsity in self.methods[method].sparsities
             for seed in self.settings["seeds"]
         ]
@@ -189,10 +191,14 @@ def _decimal(value: float) -> str:
 
 
 def _name_errors(settings: dict[str, Any], known: set[str]) -> Iterator[str]:
-    for key in ("methods", "extended", "options"):
+    for key in ("methods", "extended", "options", "only_models"):
         for name in settings.get(key, []):
             if name not in known:
                 yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
+    for method, models in settings.get("only_models", {}).items():
+        for name in set(models) - set(settings["models"]):
+            known_models = sorted(settings["models"])
+            yield f"scales.*.only_models.{method} names the unknown model {name!r}; allowed are {known_models}"
     for name in set(settings["methods"]) & set(settings.get("extended", [])):
         yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
 

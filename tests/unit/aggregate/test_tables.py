@@ -114,3 +114,13 @@ def test_the_main_table_averages_over_models():
     assert list(table.shown["Mean"]) == ["70.00", "60.00", "59.00", "50.00", "55.00"]
     assert table.shown["a"].iloc[0].startswith("70.00 / ")
     assert table.shown["Δ ADMM"].iloc[-1] == "+20.00 ± 8.16"
+
+
+def test_a_method_that_ran_on_some_models_only_has_no_mean():
+    found, answers = results(("m_1", "m_2")), outcomes(("m_1", "m_2"))
+    found = found[(found["model"] == "m_1") | (found["method"] != "leap")]
+    table = main_table(found, answers, METHODS)
+    leap = table.shown[table.shown["Method"] == "LEAP"].iloc[-1]
+    assert leap["m_1"].startswith("55.00 / ")
+    assert (leap[["m_2", "Mean", "Δ ADMM"]] == "").all()
+    assert table.shown["Mean"].iloc[0] == "70.00"
