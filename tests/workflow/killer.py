@@ -9,7 +9,7 @@ import psutil
 
 EARLY, LATE = "early", "late"
 LEARNED = ("prune leap", "prune maskllm", "prune patch")
-LOOK_SECONDS, POLL_SECONDS = 0.1, 0.01
+LOOK_SECONDS, POLL_SECONDS = 0.2, 0.02
 """How often new processes are looked for, which takes a few milliseconds, and how often a known one is asked."""
 SURELY_ALIVE = 0.6
 """An early kill comes within this share of the CPU time that the kind takes undisturbed: a missed one hits nothing."""
