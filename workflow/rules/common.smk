@@ -2,26 +2,19 @@
 import json
 import re
 import shlex
-import sys
 from functools import cache
 from pathlib import Path
-
-# This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run.
-sys.path.insert(0, f"{workflow.basedir}/src")
-shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
 
 from leap_repro.config import read_study
 from leap_repro.errors import UserError
 from leap_repro.fingerprint import fingerprint, module_digests, packages, read_pins
-from leap_repro.inputs import check_inputs, check_unique_keys
+from leap_repro.inputs import check_inputs
 from leap_repro.lock import check_lock, lock_digest, read_lock
 from leap_repro.resources import parameters_of, request
 from leap_repro.why import why
 from snakemake.exceptions import WorkflowError
 
 try:
-    for file in workflow.configfiles:
-        check_unique_keys(Path(file))
     STUDY = read_study(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
     LOCK = read_lock()
     check_lock(LOCK, {"model": STUDY.models.values(), "dataset": STUDY.settings["data"].values()})
