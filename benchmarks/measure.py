@@ -3,7 +3,6 @@ where it was measured."""
 
 from __future__ import annotations
 
-import csv
 import platform
 import statistics
 import time
@@ -12,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from leap_repro.prune.layer import Layer
@@ -69,10 +69,22 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows as CSV, the first row's keys as its header."""
+def write_rows(path: Path, rows: list[dict[str, Any]], note: str = "") -> None:
+    """Write the rows as CSV, and beside it as the Markdown that pages show, with `note` below it.
+
+    What all rows share (the machine, mostly) stands once, above the Markdown table.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = pd.DataFrame(rows)
+    table.to_csv(path, index=False, lineterminator="\n")
+    path.with_suffix(".md").write_text(markdown(table, note), encoding="utf-8")
+
+
+def markdown(table: pd.DataFrame, note: str) -> str:
+    """A pipe table of the columns that differ between rows, and a line of those that do not."""
+    same = [column for column in table.columns if len(table) > 1 and table[column].astype(str).nunique() == 1]
+    shown = table.drop(columns=same)
+    lines = [shown.columns, ["---"] * len(shown.columns), *shown.astype(str).to_numpy()]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    shared = ", ".join(f"{column} {table[column].iloc[0]}" for column in same)
+    return f"In all rows: {shared}.\n\n{body}\n" + (f"\n{note}\n" if note else "")

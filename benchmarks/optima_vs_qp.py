@@ -101,8 +101,9 @@ def main(arguments: argparse.Namespace) -> None:
     last = math.log(
         ours[arguments.widths[-1]] / ours[arguments.widths[-2]], arguments.widths[-1] / arguments.widths[-2]
     )
-    print(f"our time grows like width^{exponent:.2f} over {list(ours)}, like width^{last:.2f} over the last step")
-    write_rows(arguments.output, rows)
+    growth = f"Our time grows like width^{exponent:.1f} over {list(ours)}, like width^{last:.1f} over the last step."
+    print(growth)
+    write_rows(arguments.output, rows, growth)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ import yaml
 
 from leap_repro.budget import parse_sparsity
 from leap_repro.errors import UserError
+from leap_repro.options import check_finite, option_errors
 from leap_repro.patterns import TWO_FOUR, UNSTRUCTURED, parse_pattern
 
 Validator = jsonschema.validators.extend(
@@ -36,6 +37,9 @@ METHOD_TOKENS: dict[str, str | None] = {
 }
 """Which token shard each module under `leap_repro.prune` reads; a module outside this table is an unknown method."""
 
+TABLES = {"main", "published", "time", "variants"}
+"""Names of tables, beside which each model has a table of its name."""
+
 RECONSTRUCTIONS = {"optima"}
 """The modules that complete the masks of another method, their `selector`."""
 
@@ -54,6 +58,7 @@ class Method:
     sparsities: tuple[str, ...]
     has_own_sparsities: bool
     variant_of: str | None
+    changes: str
     selector: Method | None = None
 
     @property
@@ -104,10 +109,12 @@ class Study:
 
     def cells(self, model: str | None = None, extended: bool = False) -> list[Cell]:
         """Every cell of the default or the extended grid, or of one model, in the order in which tables show them."""
+        only = self.settings.get("only_models", {})
         return [
             Cell(name, method, sparsity, seed)
             for name in ([model] if model else self.models)
             for method in self.grid_methods(extended)
+            if name in only.get(method, self.models)
             for sparsity in self.methods[method].sparsities
             for seed in self.settings["seeds"]
         ]
@@ -141,6 +148,7 @@ def _sentence(error: jsonschema.ValidationError) -> str:
 def read_study(config: dict[str, Any], schema: Path) -> Study:
     """Check `config` and return its chosen scale; UserError for anything the schema cannot say."""
     check(config, schema)
+    check_finite(config)
     scale = config["scale"]
     if scale not in config["scales"]:
         raise UserError(f"config: scale is {scale!r}; allowed are {sorted(config['scales'])}")
@@ -177,20 +185,27 @@ def _method(name: str, line: dict[str, Any], settings: dict[str, Any]) -> Method
         sparsities=tuple(_decimal(value) for value in sparsities),
         has_own_sparsities="sparsities" in line,
         variant_of=line.get("variant_of"),
+        changes=line.get("changes", ""),
     )
 
 
 def _decimal(value: float) -> str:
     """The sparsity as the decimal that paths and budgets use; UserError outside [0, 1)."""
     parse_sparsity(value)
-    return format(Decimal(str(value)).normalize(), "f")
+    return format(abs(Decimal(str(value)).normalize()), "f")  # YAML has a -0.0
 
 
 def _name_errors(settings: dict[str, Any], known: set[str]) -> Iterator[str]:
-    for key in ("methods", "extended", "options"):
+    for name in TABLES & set(settings["models"]):
+        yield f"scales.*.models names a model {name!r}; {sorted(TABLES)} are the names of other tables"
+    for key in ("methods", "extended", "options", "only_models"):
         for name in settings.get(key, []):
             if name not in known:
                 yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
+    for method, models in settings.get("only_models", {}).items():
+        for name in set(models) - set(settings["models"]):
+            known_models = sorted(settings["models"])
+            yield f"scales.*.only_models.{method} names the unknown model {name!r}; allowed are {known_models}"
     for name in set(settings["methods"]) & set(settings.get("extended", [])):
         yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
 
@@ -213,6 +228,7 @@ def _selects(module: str) -> bool:
 def _grid_errors(settings: dict[str, Any], methods: dict[str, Method]) -> Iterator[str]:
     for name, method in methods.items():
         yield from _pattern_errors(name, method)
+        yield from option_errors(name, method)
         yield from _two_four_errors(name, method, methods)
         if method.selector and not _covers(method.selector, method):
             yield f"methods.{name}.selector is {method.selector.name!r}, which does not run at every sparsity of {name}"

@@ -21,21 +21,47 @@ from leap_repro.errors import UserError
 TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json.gz", ".txt")
 
 
-def check_unique_keys(path: Path) -> None:
-    """UserError for a key that stands twice in one mapping of a YAML file: YAML would take the last without a word."""
-    waiting = [(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader), "")]
-    while waiting:
-        node, place = waiting.pop()
-        if isinstance(node, yaml.SequenceNode):
-            waiting.extend((item, place) for item in node.value)
-        if isinstance(node, yaml.MappingNode):
-            seen: dict[str, int] = {}
-            for key, value in node.value:
-                name, line = f"{place}{key.value}", key.start_mark.line + 1
-                if name in seen:
-                    raise UserError(f"{path}: the key {name} stands in lines {seen[name]} and {line}; once is allowed")
-                seen[name] = line
-                waiting.append((value, f"{name}."))
+def check_yaml(path: Path) -> None:
+    """UserError for a file that is not a YAML mapping, holds itself, or has a key twice in one mapping.
+
+    YAML would take the last of two keys without a word, and Snakemake does not say in which line a mistake is.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        yaml.load(text, Loader=yaml.CSafeLoader)
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}{_line(error)} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it must be YAML in UTF-8, nested a few levels deep"
+        raise UserError(f"{path} cannot be read: {reason}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path} is not a mapping; it must hold keys such as scale, scales and methods")
+    _check_unique_keys(path, root, "", set(), set())
+
+
+def _line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}," if mark else ""
+
+
+def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int], done: set[int]) -> None:
+    """Check one node; `above` holds those that it lies in, `done` those that an alias need not check again."""
+    if id(node) in above:
+        raise UserError(f"{path}, line {node.start_mark.line + 1}: an alias stands inside what it stands for")
+    if id(node) in done or isinstance(node, yaml.ScalarNode):
+        return
+    above, seen = above | {id(node)}, {}
+    done.add(id(node))
+    for item in node.value:
+        key, value = item if isinstance(node, yaml.MappingNode) else (None, item)
+        name = f"{place}{key.value}" if key else place
+        if key and name in seen:
+            line = key.start_mark.line + 1
+            raise UserError(f"{path}: the key {name} stands in lines {seen[name]} and {line}; once is allowed")
+        if key:
+            seen[name] = key.start_mark.line + 1
+        _check_unique_keys(path, value, f"{name}." if key else place, above, done)
 
 
 def check_inputs(study: Study, outputs: tuple[str, ...]) -> None:
@@ -66,8 +92,8 @@ def _model_folder(key: str, spec: dict[str, Any]) -> Path | None:
     """The folder of a model that lies on this machine; None for one that has to be fetched first."""
     if spec["source"] == "bundled":
         released = Path(str(files("leap_repro.miniature"))) / "released"
-        if not (released / spec["name"]).is_dir():
-            known = sorted(path.name for path in released.iterdir() if path.is_dir())
+        known = sorted(path.name for path in released.iterdir() if path.is_dir())
+        if spec["name"] not in known:
             raise UserError(f"config: {key}.name is {spec['name']!r}; the bundled models are {known}")
         return released / spec["name"]
     if spec["source"] == "path":

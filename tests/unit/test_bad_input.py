@@ -9,6 +9,7 @@ import os
 import runpy
 import shutil
 import sys
+from importlib import import_module
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +19,9 @@ import yaml
 from leap_repro.artifacts import writing
 from leap_repro.config import read_study
 from leap_repro.data.text import READERS
-from leap_repro.inputs import TEXT_SUFFIXES, check_inputs, check_unique_keys
+from leap_repro.inputs import TEXT_SUFFIXES, check_inputs, check_yaml
 from leap_repro.miniature.questions import task_sets
+from leap_repro.options import DEFAULTS
 
 CONFIG = """\
 scale: small
@@ -81,6 +83,48 @@ CONFIGURATIONS = [
     ("  wanda: {module: wanda}", "  wanda: {module: wanda}\n  wanda: {module: dense}", "methods.wanda"),
     ("steps: 4", "steps: 4, steps: 5", "methods.leap.options.steps"),
     ("      mini: {source", "      mini: {source: bundled, name: x}\n      mini: {source", "models.mini"),
+    # values that no comparison refuses, names that a pattern with $ or a folder's ".." would let through
+    ("sparsities: [0.5]", "sparsities: [.nan]", "sparsities.0", "nan"),
+    ("sparsities: [0.5]", "sparsities: [.inf]", "sparsities.0", "Infinity"),
+    ("sparsities: [0.5]", "sparsities: [0.5, 0.50]", "[0.5, 0.5]"),
+    ("sparsities: [0.5]", 'sparsities: ["0.5"]', "'0.5'", "number"),
+    ("steps: 4", "steps: 4, learning_rate: .nan", "methods.leap.options.learning_rate", "nan"),
+    ("steps: 4", "steps: 4, learning_rate: .inf", "methods.leap.options.learning_rate", "inf"),
+    ("steps: 4", "steps: 4, learning_rate: 1e-3", "'1e-3'", "number"),
+    ("steps: 4", "steps: 4, tau_end: 0", "tau_end", "above 0"),
+    ("steps: 4", "steps: 4, beta2: 1", "beta2", "[0, 1)"),
+    ("seeds: [0]", "seeds: [4294967296]", "4294967296", "4294967295"),
+    ("seeds: [0]", "seeds: [true]", "seeds.0", "True"),
+    ("[32, 64]", "[1]", "perplexity_lengths.0", "2"),
+    ("mini: {", '"mini\\n": {', "mini", "folder"),
+    ("mini: {", '"..": {', '".."', "folder"),
+    ("mini: {", '"mi ni": {', "mi ni", "folder"),
+    ("mini: {", "main: {", "'main'", "other tables"),
+    ("  small:\n", "  sm/all:\n", "sm/all", "folder"),
+    ("  small:\n", "  '..':\n", '".."', "folder"),
+    ("{source: path, path: model}", "{source: bundled, name: ../released/llama3.2-1b-mini}", "models.mini.name", "../"),
+    ("{module: wanda}", '{module: wanda, label: "Wan\\nda"}', "methods.wanda.label", "one line"),
+    # things that contradict each other within a method
+    ("options: {steps: 4}", "options: {batch_size: 12}", "methods.leap.options.batch_size", "12", "8"),
+    ("options: {steps: 4}", "options: {micro_batch_size: 7}", "methods.leap.options.batch_size", "256", "7"),
+    ("{module: wanda}", "{module: admm, options: {iterations: 5}}", "mask_iterations", "15", "5"),
+    (
+        "sparsities: [0.5]",
+        "sparsities: [0.5]\n    options: {wanda: {group: row}}",
+        "methods.wanda.options",
+        "group",
+    ),
+    (
+        "{module: wanda}",
+        '{module: admm, options: {pattern: "2:4", group: row}}',
+        "methods.wanda.options.group",
+        "matrix",
+    ),
+    ("{module: wanda}", "{module: thanos, options: {alpha: 0.1}}", "methods.wanda.options.alpha", "0.1"),
+    ("sparsities: [0]}", "sparsities: [0.5]}", "methods.dense.sparsities", "[0.5]", "[0]"),
+    ("{module: wanda}", "{module: wanda, warm_start: dense}", "methods.wanda.warm_start", "dense"),
+    ("{module: wanda}", "{module: wanda, hardening: threshold}", "methods.wanda.hardening", "leap"),
+    ("{module: wanda}", "{module: wanda, variant_of: wanda}", "methods.wanda.variant_of", "another"),
     # places that do not exist, lengths that do not fit
     ("path: model", "path: modell", "models.mini.path", "modell", "folder"),
     ("{source: path, path: model}", "{source: bundled, name: minni}", "minni", "llama3.2-1b-mini"),
@@ -101,6 +145,20 @@ CONFIGURATIONS = [
     ("sequences: 8, length: 32", "sequences: 8, length: 512", "mask_training.length", "512", "256"),
     ("[32, 64]", "[32, 257]", "perplexity_lengths", "257", "256"),
 ]
+
+
+# a whole config.yaml, and words of the sentence
+FILES = {
+    "empty": (b"", "config.yaml", "mapping"),
+    "a remark only": (b"# nothing\n", "config.yaml", "mapping"),
+    "a list": (b"- scale\n- methods\n", "config.yaml", "mapping"),
+    "a bracket that is not closed": (CONFIG.replace("seeds: [0]", "seeds: [0").encode(), "config.yaml", "line 22"),
+    "a tab": (CONFIG.replace("    threads", "\tthreads").encode(), "config.yaml", "line 18"),
+    "an alias of nothing": (CONFIG.replace("[0.5]", "*half").encode(), "config.yaml", "line 20", "alias"),
+    "an alias inside what it stands for": (b"scale: &a [*a]\n", "config.yaml", "line 1", "alias"),
+    "a tag that would run code": (b"scale: !!python/object/apply:os.getpid []\n", "config.yaml", "line 1", "tag"),
+    "not UTF-8": (b"\xff\xfe\x00scale", "config.yaml", "UTF-8"),
+}
 
 
 def cut(path, size):
@@ -286,7 +344,7 @@ def place(right, tmp_path, monkeypatch):
 
 def read(folder, schema):
     """What the workflow does first."""
-    check_unique_keys(folder / "config.yaml")
+    check_yaml(folder / "config.yaml")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     check_inputs(read_study(config, schema), outputs=("results", "logs"))
 
@@ -312,6 +370,27 @@ def test_a_bad_configuration_is_refused_before_any_job(place, schema, refused, o
     (place / "config.yaml").write_text(CONFIG.replace(old, new, 1))
     with refused(*words):
         read(place, schema)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_is_no_configuration_is_refused_with_its_line(place, schema, refused, case):
+    content, *words = FILES[case]
+    (place / "config.yaml").write_bytes(content)
+    with refused(*words):
+        read(place, schema)
+
+
+def test_an_alias_of_an_alias_is_not_followed_again_and_again(place):
+    """Thirty levels of two aliases each: a billion nodes for whoever follows them all."""
+    levels = [f"a{level + 1}: &a{level + 1} [*a{level}, *a{level}]" for level in range(30)]
+    (place / "config.yaml").write_text("\n".join(["a0: &a0 [x]", *levels]))
+    check_yaml(place / "config.yaml")
+
+
+@pytest.mark.parametrize("module", DEFAULTS)
+def test_the_defaults_that_are_checked_before_are_those_of_the_modules(module):
+    options = import_module(f"leap_repro.prune.{module}").Options()
+    assert {name: getattr(options, name) for name in DEFAULTS[module]} == DEFAULTS[module]
 
 
 @pytest.mark.parametrize("case", PLACES)

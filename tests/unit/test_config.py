@@ -75,6 +75,9 @@ BAD = [
     ("scales.miniature.methods", ["dense", "wandb"], "wandb"),
     ("scales.miniature.models", {}, "models"),
     ("scales.miniature.extended", ["wandb"], "wandb"),
+    ("scales.miniature.only_models", {"wandb": ["qwen2.5-0.5b-mini"]}, "wandb"),
+    ("scales.miniature.only_models", {"wanda": ["qwen3"]}, "qwen3"),
+    ("scales.miniature.only_models", {"wanda": []}, "it must be a list of different model names"),
     ("scales.miniature.extended", ["wanda"], "'wanda', which is in methods already"),
     ("methods.wanda.variant_of", "wandb", "wandb"),
     ("methods.wanda.sparsities", [1.5], "1.5"),
@@ -185,6 +188,13 @@ def test_the_grid_holds_every_combination_once(config, schema):
     }
     assert len(cells) == len(grid) == 80
     assert {(cell.model, cell.method, cell.sparsity, cell.seed) for cell in cells} == grid
+
+
+def test_a_method_may_run_on_some_models_only(config, schema):
+    config["scales"]["miniature"]["only_models"] = {"wanda": ["qwen2.5-0.5b-mini"]}
+    study = read_study(config, schema)
+    assert {cell.model for cell in study.cells() if cell.method == "wanda"} == {"qwen2.5-0.5b-mini"}
+    assert {cell.model for cell in study.cells() if cell.method == "admm"} == set(study.models)
 
 
 def test_the_cells_of_a_model_are_its_part_of_the_grid_and_seeds_multiply_it(config, schema):

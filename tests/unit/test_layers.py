@@ -8,7 +8,20 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "leap_repro"
 STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
 GROUND = {"errors", "cli", "seeds", "budget", "artifacts", "fingerprint", "provenance", "config", "masks", "patterns"}
-GROUND |= {"hub", "inputs", "lock", "progress", "resources", "tensor_files", "texts", "tokens", "tiles", "why"}
+GROUND |= {
+    "hub",
+    "inputs",
+    "lock",
+    "options",
+    "plan",
+    "progress",
+    "resources",
+    "tensor_files",
+    "texts",
+    "tokens",
+    "tiles",
+    "why",
+}
 ALSO = {"data": {"miniature"}, "figures": {"aggregate"}}
 ROOMS = {path.stem for path in SOURCE.iterdir()}
 

@@ -1,12 +1,14 @@
 """What runs again after a change: only what the change can touch. Counted in dry runs of a finished scratch copy."""
 
 import re
+import shlex
 import shutil
 
 import pytest
-from scratch import edit, plan, planned, snakemake
+from scratch import REPOSITORY, edit, plan, planned, snakemake
 
 PACKAGE = "src/leap_repro"
+PAGE = (REPOSITORY / "docs/staleness.md").read_text(encoding="utf-8")
 CELLS = ("prune", "harden", "evaluate")
 TABLES = {"join_results": 1, "build_model_table": 1, "build_study_table": 2}
 AFTER_EVALUATION = {"collect_model": 1, **TABLES, "plot_figure": 2, "all": 1}
@@ -116,12 +118,18 @@ def test_a_package_pin_reruns_what_depends_on_it_and_is_named(checkout, package,
     assert (f"{package}==99.0" in text) == bool(jobs)
 
 
-def test_a_mask_that_comes_out_the_same_is_not_evaluated_again(checkout):
+@pytest.mark.slow
+def test_the_lines_of_the_page_evaluate_no_mask_again_that_comes_out_the_same(checkout):
+    """Nor do they train a mask again that starts from it; only what sums up runs, because it records the new code."""
+    section = PAGE.split("## A change that changes nothing")[1]
+    lines = re.search(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1].splitlines()
     edit(checkout, f"{PACKAGE}/prune/wanda.py", *HARMLESS)
-    assert planned(checkout)["evaluate"] == 2
-    snakemake(checkout, "--omit-from", "harden")
-    jobs = planned(checkout)
-    assert jobs == {"build_time_table": 1, **AFTER_EVALUATION}
+    assert planned(checkout) == cells(2)
+    run = [snakemake(checkout, *shlex.split(line, comments=True)[1:]) for line in lines]
+    assert re.findall(r"Pruning mini with (\w+)", "".join(run)) == ["wanda"]
+    assert not re.findall("Hardening|Evaluating", "".join(run))
+    assert "Collecting" in run[-1]
+    assert planned(checkout) == {}
 
 
 def test_a_row_made_by_other_code_than_the_workflow_asked_for_is_refused(checkout, tmp_path):

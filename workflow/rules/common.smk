@@ -3,18 +3,13 @@ import atexit
 import json
 import re
 import shlex
-import sys
 from functools import cache
 from pathlib import Path
-
-# This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run.
-sys.path.insert(0, f"{workflow.basedir}/src")
-shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
 
 from leap_repro.config import read_study
 from leap_repro.errors import UserError
 from leap_repro.fingerprint import fingerprint, module_digests, packages, read_pins
-from leap_repro.inputs import check_inputs, check_unique_keys
+from leap_repro.inputs import check_inputs
 from leap_repro.lock import check_lock, lock_digest, read_lock
 from leap_repro.plan import plan_of_run
 from leap_repro.preflight import GO_ON, preflight
@@ -23,8 +18,6 @@ from leap_repro.why import why
 from snakemake.exceptions import WorkflowError
 
 try:
-    for file in workflow.configfiles:
-        check_unique_keys(Path(file))
     STUDY = read_study(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
     LOCK = read_lock()
     check_lock(LOCK, {"model": STUDY.models.values(), "dataset": STUDY.settings["data"].values()})
@@ -225,7 +218,7 @@ def collected(place):
 def method_facts(w):
     """What tables and figures need to know of a grid's methods besides their results."""
     methods = [STUDY.methods[name] for name in STUDY.grid_methods(extended=bool(w.grid))]
-    return as_json({method.name: {"label": method.label, "variant_of": method.variant_of} for method in methods})
+    return as_json({m.name: {"label": m.label, "variant_of": m.variant_of, "changes": m.changes} for m in methods})
 
 
 def grid_root(w):

@@ -42,4 +42,4 @@ rule publish:
         "Copying tables and figures into figures/ and the pages that show them{params.why}"
     shell:
         "python -m leap_repro.aggregate.publish --root {params.root} --target figures/{params.scale}"
-        " --pages README.md docs/as-released.md 2> {log}"
+        " --pages README.md docs/as-released.md docs/methods/*.md 2> {log}"

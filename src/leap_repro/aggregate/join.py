@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from leap_repro.aggregate.collect import RESULTS, read_models
+from leap_repro.atomic import replacing
 from leap_repro.cli import run_stage
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read, concatenate, write through a rename."""
     frame = read_models(arguments.root, arguments.models, RESULTS)
-    temporary = arguments.output.with_suffix(".tmp")
-    frame.to_parquet(temporary, index=False)
-    os.replace(temporary, arguments.output)
+    with replacing(arguments.output) as temporary:
+        frame.to_parquet(temporary, index=False)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import pandas as pd
 from leap_repro.aggregate.statistics import over_seeds
 
 Methods = dict[str, dict[str, Any]]
-"""{method: {"label": how tables call it, "variant_of": the method it varies, or None}}"""
+"""{method: {"label": how tables call it, "variant_of": the method it varies, or None, "changes": how it does}}"""
 
 TASK_TITLES = {
     "mmlu": "MMLU",

@@ -12,19 +12,22 @@ import math
 import pandas as pd
 
 QUESTION = ["task", "leaf", "index"]
+ANSWER = ["model", "seed", *QUESTION]
 
 
 def paired_difference(outcomes: pd.DataFrame, method: str, reference: str) -> tuple[float, float]:
     """(difference in points, standard error) of the six-task average, `method` minus `reference`.
 
-    `outcomes` has the columns method, task, leaf, index, correct; any number of models and seeds, one sparsity.
-    Returns (nan, nan) if either method is absent.
+    `outcomes` has the columns method, model, seed, task, leaf, index, correct; any number of models and seeds, one
+    sparsity. Only answers that both methods gave count. Returns (nan, nan) if either method is absent.
     """
-    correct = outcomes.groupby(["method", *QUESTION])["correct"].mean()
-    methods = correct.index.get_level_values("method")
-    if method not in methods or reference not in methods:
+    by_method = dict(list(outcomes.groupby("method")))
+    if method not in by_method or reference not in by_method:
         return math.nan, math.nan
-    difference = 100 * (correct.loc[method] - correct.loc[reference])
+    pairs = by_method[method].merge(by_method[reference], on=ANSWER, suffixes=("", "_reference"))
+    difference = (
+        (100 * (pairs["correct"] - pairs["correct_reference"])).groupby([pairs[key] for key in QUESTION]).mean()
+    )
     by_task = difference.groupby("task")
     mean = by_task.mean().mean()
     variance = (by_task.var(ddof=1) / by_task.size()).sum() / by_task.ngroups**2

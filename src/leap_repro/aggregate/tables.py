@@ -94,7 +94,7 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
     longest = perplexity_columns(frame)[-1]
     accuracy = _by_model(frame, "average")[models]
     perplexity = _by_model(frame, longest)[models]
-    accuracy["Mean"] = accuracy.mean(axis=1)
+    accuracy["Mean"] = accuracy.mean(axis=1, skipna=False)
     rows = by_sparsity(accuracy.reset_index()).reset_index(drop=True)
     perplexity = perplexity.loc[list(zip(rows["sparsity_target"], rows["method"], strict=True))].reset_index(drop=True)
     shown = pd.DataFrame({"Sparsity": [format_sparsity(value) for value in rows["sparsity_target"]]})
@@ -104,9 +104,13 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
         cells = rows[column].map("{:.2f}".format)
         if column != "Mean":
             cells = cells + " / " + perplexity[column].map(format_perplexity)
-        shown[column] = cells
+        shown[column] = cells.where(rows[column].notna(), "")
         bold |= {(row, column) for row in best_rows(rows, column, lowest=False)}
-    pairs = differences(rows, outcomes)
+    everywhere = rows["Mean"].notna()
+    pairs = [
+        pair if whole else (math.nan, math.nan)
+        for pair, whole in zip(differences(rows, outcomes), everywhere, strict=True)
+    ]
     shown[DIFFERENCE] = [format_difference(*pair) for pair in pairs]
     numbers = rows.join(perplexity.add_prefix(f"{longest} "))
     numbers["difference_to_admm"], numbers["difference_stderr"] = zip(*pairs, strict=True)
@@ -117,7 +121,8 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
 
 MAIN_NOTES = (
     "Bold: best average accuracy of a pruned method at that sparsity. Mean: over the models. Δ ADMM: difference of the "
-    "mean to ADMM ± its standard error, paired over questions (the models answer the same ones)."
+    "mean to ADMM ± its standard error, paired over questions (the models answer the same ones); both only where a "
+    "method ran on every model."
 )
 
 
@@ -149,7 +154,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", required=True, type=Path, help="results folder of a scale, or its extended grid's")
     parser.add_argument("--models", required=True, nargs="+")
     parser.add_argument(
-        "--methods", required=True, type=json_argument, help='{method: {"label": …, "variant_of": … or null}}'
+        "--methods",
+        required=True,
+        type=json_argument,
+        help='{method: {"label": …, "variant_of": … or null, "changes": …}}',
     )
     parser.add_argument("--stands-for", type=json_argument, default={}, help="{model: its name in published tables}")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")

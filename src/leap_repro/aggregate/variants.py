@@ -18,10 +18,15 @@ from leap_repro.aggregate.render import Table
 from leap_repro.aggregate.statistics import paired_difference
 
 NOTES = (
-    "Averages over the models. Δ: the variant's six-task average minus that of the method it varies, in points ± "
-    "standard error, paired over questions. PPL ratio: geometric mean over the models of the variant's perplexity "
-    "divided by the method's, at the longest window. Realised: share of prunable weights that the hard masks drop."
+    "Averages over the models that a variant ran on. Δ: the variant's six-task average minus that of the method it "
+    "varies, in points ± standard error, paired over the questions and models of both. PPL ratio: geometric mean over "
+    "these models of the variant's perplexity divided by the method's, at the longest window. Realised: share of "
+    "prunable weights that the hard masks drop."
 )
+
+
+COLUMNS = ["method", "variant_of", "models", "sparsity_target", "average", "difference", "stderr"]
+COLUMNS += ["perplexity_ratio", "sparsity_actual"]
 
 
 def variants_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> Table:
@@ -34,12 +39,13 @@ def variants_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Metho
         if facts["variant_of"]
         for sparsity in sorted(frame.loc[frame["method"] == name, "sparsity_target"].unique())
     ]
-    columns = ["method", "variant_of", "sparsity_target", "average", "difference", "stderr", "perplexity_ratio"]
-    numbers = pd.DataFrame(rows, columns=[*columns, "sparsity_actual"])
+    numbers = pd.DataFrame(rows, columns=COLUMNS)
     shown = pd.DataFrame(
         {
             "Variant": [methods[name]["label"] for name in numbers["method"]],
+            "What it changes": [methods[name].get("changes", "") for name in numbers["method"]],
             "Of": [methods[name]["label"] for name in numbers["variant_of"]],
+            "Models": numbers["models"].astype(str),
             "Sparsity": numbers["sparsity_target"].map(format_sparsity),
             "Average": numbers["average"].map("{:.2f}".format),
             "Δ": [format_difference(*pair) for pair in zip(numbers["difference"], numbers["stderr"], strict=True)],
@@ -57,4 +63,5 @@ def _row(here: pd.DataFrame, outcomes: pd.DataFrame, name: str, base: str, ppl: 
     sparsity = variant["sparsity_target"].iloc[0]
     pair = paired_difference(outcomes[outcomes["sparsity_target"] == sparsity], name, base)
     ratio = math.exp(np.log(variant[ppl] / reference[ppl]).mean()) if len(reference) else math.nan
-    return [name, base, sparsity, variant["average"].mean(), *pair, ratio, variant["sparsity_actual"].mean()]
+    average, actual = variant["average"].mean(), variant["sparsity_actual"].mean()
+    return [name, base, len(variant), sparsity, average, *pair, ratio, actual]

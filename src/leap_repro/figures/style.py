@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from leap_repro.atomic import replacing
 from leap_repro.cli import json_argument
 
 # Okabe and Ito's palette, each colour with its own marker and dash, so that no reading rests on colour alone.
@@ -31,6 +33,9 @@ SERIES = (
     {"color": "#CC79A7", "marker": "p", "linestyle": "--"},
 )
 BUDGET_LINE = {"color": "#808080", "linestyle": "--", "linewidth": 1.0, "zorder": 0}
+
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "ModDate": None, "Producer": None}}
+"""What each format would say of its making, left out so that files repeat."""
 
 
 def use_style() -> None:
@@ -54,11 +59,14 @@ def use_style() -> None:
 
 
 def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
-    """Write <stem>.png, <stem>.pdf and the plotted numbers as <stem>.csv."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(f"{stem}.png", metadata={"Software": None})
-    figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None, "ModDate": None, "Producer": None})
-    data.to_csv(f"{stem}.csv", index=False)
+    """Write <stem>.png, <stem>.pdf and the plotted numbers as <stem>.csv, each whole or not at all."""
+    for suffix, metadata in METADATA.items():
+        drawn = io.BytesIO()  # drawn first, then written: matplotlib hides the system's error if a disk is full
+        figure.savefig(drawn, format=suffix, metadata=metadata)
+        with replacing(Path(f"{stem}.{suffix}")) as path:
+            path.write_bytes(drawn.getvalue())
+    with replacing(Path(f"{stem}.csv")) as path:
+        data.to_csv(path, index=False)
     plt.close(figure)
 
 

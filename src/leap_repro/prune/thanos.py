@@ -80,10 +80,16 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
 
 
 def _outlier_rows(layer: Layer, options: Options) -> Tensor:
-    """The numbers of the rows that stay dense: those whose loss ||X w_r||^2, were the row removed, is highest."""
+    """The numbers of the rows that stay dense: those whose loss ||X w_r||^2, were the row removed, is highest.
+
+    As released, the loss leaves out what features have in common: the sum of the row's squared Wanda scores.
+    """
     if not options.keeps_dense_rows:
         return torch.empty(0, dtype=torch.long, device=layer.weight.device)
-    losses = ((layer.weight @ layer.statistics.gram) * layer.weight).sum(dim=1)
+    if options.as_released:
+        losses = layer.weight.square() @ layer.statistics.gram.diagonal()
+    else:
+        losses = ((layer.weight @ layer.statistics.gram) * layer.weight).sum(dim=1)
     count = math.floor(options.alpha * len(losses)) + 1
     return torch.sort(losses, descending=True, stable=True).indices[:count]
 

@@ -121,3 +121,13 @@ def test_the_main_table_averages_over_models():
 def test_a_models_table_says_what_its_perplexities_are_over(table):
     said = "Perplexity over: length 128, BOS once, 8872 tokens; length 64, BOS once, 8936 tokens."
     assert said in table.markdown()
+
+
+def test_a_method_that_ran_on_some_models_only_has_no_mean():
+    found, answers = results(("m_1", "m_2")), outcomes(("m_1", "m_2"))
+    found = found[(found["model"] == "m_1") | (found["method"] != "leap")]
+    table = main_table(found, answers, METHODS)
+    leap = table.shown[table.shown["Method"] == "LEAP"].iloc[-1]
+    assert leap["m_1"].startswith("55.00 / ")
+    assert (leap[["m_2", "Mean", "Δ ADMM"]] == "").all()
+    assert table.shown["Mean"].iloc[0] == "70.00"

@@ -39,6 +39,9 @@ def test_every_method_is_timed_and_the_table_says_where(tmp_path):
     assert (cpu[["wall_seconds", "cpu_seconds"]] >= 0).all().all()
     assert (cpu[["rows", "columns", "sparsity", "repeats"]] == [6, 16, 0.5, 2]).all().all()
     assert table[["machine", "threads", "torch"]].notna().all().all()
+    shown = (tmp_path / "speed.md").read_text()
+    assert "rows 6, columns 16, sparsity 0.5" in shown.splitlines()[0]
+    assert [line.split("|")[1].strip() for line in shown.splitlines()[4:]] == list(table["method"])
 
 
 def test_a_reconstruction_is_timed_with_its_selector_and_leaves_the_layer_alone():

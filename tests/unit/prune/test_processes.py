@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from leap_repro.artifacts import writing
 from leap_repro.calibration.shards import ids_sha256
+from leap_repro.prune.training import MOST_LOST
 
 OPTIONS = {"steps": 30, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-2}
 METHODS = {"leap": ("0.6", {}), "maskllm": ("0.5", {}), "patch": ("0.4", {"learn": "joint", "tile": 16})}
@@ -77,8 +78,10 @@ def test_a_training_killed_by_sigkill_ends_with_the_same_bits(trained, sources, 
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "output" / "manifest.json").exists()
+    saved = sorted(int(path.stem.removeprefix("state-")) for path in (tmp_path / "scratch").glob("*/state-*"))
+    assert saved[-1] - saved[0] <= MOST_LOST * OPTIONS["steps"]
     again = subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, text=True)
-    assert "resumed after step" in again.stderr
+    assert f"resumed after step {saved[-1]} of {OPTIONS['steps']}" in again.stderr
     assert_same(logits(tmp_path / "output"), expected)
     assert not list((tmp_path / "scratch").glob("*/state-*"))
 

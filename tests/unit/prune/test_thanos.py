@@ -97,13 +97,27 @@ def test_two_of_four_is_that_of_the_float64_oracle(block_size, dead, random_laye
     assert_same(pruned, row_by_row(weight, inputs, block_size, two_of_four(inputs)))
 
 
+def loss_of_rows(weight, inputs):
+    return np.sum((inputs @ weight.T) ** 2, axis=0)
+
+
+def squared_scores_of_rows(weight, inputs):
+    return np.sum(weight**2 @ inputs.T**2, axis=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
-    ("options", "count"), [({"alpha": 0.1}, 1), ({"alpha": 0.34}, 4), ({"rounding": "as_released"}, 1)]
+    ("options", "rank", "count"),
+    [
+        ({"alpha": 0.1}, loss_of_rows, 1),
+        ({"alpha": 0.34}, loss_of_rows, 4),
+        ({"rounding": "as_released"}, squared_scores_of_rows, 1),
+        ({"rounding": "as_released", "alpha": 0.34}, squared_scores_of_rows, 4),
+    ],
 )
-def test_the_rows_of_highest_loss_stay_dense_and_as_they_are(options, count, random_layer):
-    layer, weight, inputs = random_layer(9, 16, "0.5", seed=4)
-    losses = np.sum((inputs @ weight.T) ** 2, axis=0)
-    dense = np.argsort(-losses)[:count]
+def test_the_rows_of_highest_loss_stay_dense_and_as_they_are(options, rank, count, seed, random_layer):
+    layer, weight, inputs = random_layer(9, 16, "0.5", seed=seed)
+    dense = np.argsort(-rank(weight, inputs))[:count]
     pruned = thanos.prune_layer(layer, thanos.Options(pattern="2:4", block_size=8, **options))
     assert_same(pruned, row_by_row(weight, inputs, 8, two_of_four(inputs, dense)))
     assert pruned.keep.all(dim=1).nonzero().flatten().tolist() == sorted(dense)

@@ -1,0 +1,162 @@
+"""Killed at any moment, run again: the bytes of an undisturbed run, in every stage, whatever is killed."""
+
+import collections
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from killer import EARLY, LATE, LEARNED, Killer
+from scratch import REPOSITORY, checkout_of, checksums, command, environment, planned, snakemake, write_inputs
+
+from leap_repro.artifacts import MANIFEST, PAYLOAD, Artifact
+
+PLAN = {
+    "models": [EARLY, LATE],
+    "data": [EARLY, LATE],
+    "calibration": [EARLY, LATE],
+    "prune wanda": [LATE],
+    "prune sparsegpt": [EARLY],
+    **{kind: [EARLY, LATE] for kind in LEARNED},
+    "harden": [EARLY, LATE],
+    "evaluate": [EARLY, LATE],
+    "aggregate": [EARLY, EARLY, EARLY],
+    "figures": [EARLY],
+}
+LEAST_KILLS = 20
+MOST_RUNS = 20
+LEAP = "mini/leap/0.5/0"
+GOAL = f"results/tiny/harden/{LEAP}/{MANIFEST}"
+PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
+
+
+def start(folder, *arguments, apart=False):
+    """Snakemake, its output in `folder`/output.txt; `apart`: in a process group of its own."""
+    with (folder / "output.txt").open("a") as output:
+        return subprocess.Popen(
+            command(*arguments),
+            cwd=folder,
+            env=environment(),
+            stdout=output,
+            stderr=output,
+            start_new_session=apart,
+        )
+
+
+def looks_whole(folder):
+    """{file: sha256} of all that a reader would take for whole: no hidden names, and nothing that has no manifest."""
+    found = checksums(folder)
+    artifacts = {path.rpartition(f"/{PAYLOAD}/")[0] for path in found if f"/{PAYLOAD}/" in path}
+    unfinished = tuple(f"{name}/" for name in artifacts if f"{name}/{MANIFEST}" not in found)
+    return {
+        path: sha256
+        for path, sha256 in found.items()
+        if not path.startswith(unfinished) and not re.search(r"(^|/)\.(?!snakemake_timestamp)", path)
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(a checkout in which the grid has been run without any disturbance, the Killer that looked on)."""
+    folder = checkout_of(tmp_path_factory.mktemp("kills") / "undisturbed", REPOSITORY / "tests/config/learned.yaml")
+    write_inputs(folder)
+    killer = Killer(folder)
+    process = start(folder)
+    killer.watch(process)
+    assert process.returncode == 0, (folder / "output.txt").read_text()[-3000:]
+    return folder, killer
+
+
+@pytest.fixture(scope="module")
+def killed(undisturbed, tmp_path_factory):
+    """(a checkout run to its end under kills, the Killer, what looked whole after each of the runs)."""
+    ignore = shutil.ignore_patterns("results", "logs", ".snakemake", "output.txt")
+    folder = shutil.copytree(undisturbed[0], tmp_path_factory.mktemp("kills") / "killed", ignore=ignore)
+    killer = Killer(folder, {kind: list(moments) for kind, moments in PLAN.items()}, undisturbed[1].lives)
+    left = []
+    while len(left) < MOST_RUNS:
+        process = start(folder, "--keep-going", "--retries", "1")
+        killer.watch(process)
+        left.append(looks_whole(folder))
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0, (folder / "output.txt").read_text()[-3000:]
+    return folder, killer, left
+
+
+@pytest.mark.slow
+def test_kills_hit_running_processes_of_every_stage(killed):
+    folder, killer, left = killed
+    hits = collections.Counter(killer.hits)
+    assert hits.total() >= LEAST_KILLS, killer.plan
+    assert {kind for kind, _ in hits} == set(PLAN), killer.plan
+    assert all(hits[kind, LATE] for kind in LEARNED)
+    assert (folder / "output.txt").read_text().count("Error in rule") == hits.total()
+    assert len(left) > 1
+
+
+@pytest.mark.slow
+def test_what_looks_whole_after_a_kill_has_the_bytes_of_an_undisturbed_run(undisturbed, killed):
+    expected = checksums(undisturbed[0])
+    for found in killed[2]:
+        assert found.items() <= expected.items()
+    assert checksums(killed[0]) == expected
+    assert planned(killed[0]) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LEARNED)
+def test_a_killed_training_resumed_from_a_checkpoint_and_left_none(killed, kind):
+    log = (killed[0] / f"logs/tiny/prune/mini/{kind.split()[1]}/0.5/0.log").read_text()
+    assert int(re.search(r"resumed after step (\d+) of 40", log)[1]) >= 2
+    assert not list((killed[0] / "results/.scratch").glob("*/state-*"))
+
+
+@pytest.fixture
+def stopped(undisturbed, tmp_path):
+    """(a checkout in which Snakemake has LEAP's mask to make, its process, once the training is under way)."""
+    folder = shutil.copytree(undisturbed[0], tmp_path / "stopped")
+    for stage in ("prune", "harden"):
+        shutil.rmtree(folder / f"results/tiny/{stage}/{LEAP}")
+    shutil.rmtree(folder / "logs")
+    process = start(folder, GOAL, apart=True)
+    while not list((folder / "results/.scratch").glob("*/state-*")):
+        assert process.poll() is None, (folder / "output.txt").read_text()[-3000:]
+        time.sleep(0.01)
+    return folder, process
+
+
+def what_to_type(heading):
+    """The lines of the block of code under a heading of the page."""
+    return re.search(rf"^## {heading}\n.*?^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[1].splitlines()
+
+
+def assert_as_before(folder, undisturbed):
+    assert checksums(folder) == checksums(undisturbed[0])
+    assert planned(folder) == {}
+
+
+@pytest.mark.slow
+def test_snakemake_stopped_by_sigterm_finishes_its_jobs_starts_none_and_goes_on(undisturbed, stopped):
+    folder, process = stopped
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(300) == 1
+    assert Artifact.read(folder / f"results/tiny/prune/{LEAP}").verified_payload()
+    assert not (folder / f"results/tiny/harden/{LEAP}").exists()
+    assert planned(folder, GOAL) == {"harden": 1}
+    snakemake(folder, GOAL)
+    assert_as_before(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_loses_a_few_steps_and_the_page_says_what_to_type(undisturbed, stopped):
+    folder, process = stopped
+    subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=True)
+    assert process.wait(30) == -signal.SIGKILL
+    assert "--rerun-incomplete" in snakemake(folder, GOAL, check=False)
+    for line in what_to_type("The run was interrupted"):
+        subprocess.run(["bash", "-c", f"{line} {GOAL}"], cwd=folder, env=environment(), check=True, capture_output=True)
+    assert "resumed after step" in (folder / f"logs/tiny/prune/{LEAP}.log").read_text()
+    assert_as_before(folder, undisturbed)

@@ -1,0 +1,18 @@
+# Before Snakemake reads the configuration: of a file that is not YAML it would say that there is a mistake, not where.
+import sys
+from pathlib import Path
+
+# This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run.
+sys.path.insert(0, f"{workflow.basedir}/src")
+shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
+
+from leap_repro.errors import UserError
+from leap_repro.inputs import check_yaml
+from snakemake.exceptions import WorkflowError
+
+try:
+    for file in {"config.yaml", *map(str, workflow.configfiles)}:
+        if Path(file).exists():
+            check_yaml(Path(file))
+except UserError as error:
+    raise WorkflowError(str(error)) from error
