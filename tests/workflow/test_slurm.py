@@ -1,6 +1,7 @@
 """The tiny grid on a real Slurm: what jobs ask for, how they fail, and what an interrupted run leaves behind."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason
 PROFILE = ["--workflow-profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"]
 PARTITIONS = "{gpus: 1, partition: cpu, gpu_partition: gpu}"
 WANDA = "results/tiny/{}/mini/wanda/0.5/0"
-PATIENCE = 600
-"""Seconds that anything here may take; on two quiet cores all of it takes three minutes."""
+PATIENCE = 1800
+"""Seconds that a run may take on a busy machine; on two quiet cores all runs together take three minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,8 @@ def test_a_group_asks_for_its_largest_job_and_for_the_time_of_all(grid):
 def test_a_failing_job_is_reported_with_the_end_of_its_log(checkout, cluster):
     damaged = next((checkout / WANDA.format("prune") / "payload").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    (checkout / WANDA.format("harden") / "manifest.json").unlink()
+    for stage in ("harden", "evaluate"):
+        shutil.rmtree(checkout / WANDA.format(stage))
     target = f"{WANDA.format('evaluate')}/manifest.json"
     status, output = submit(checkout, cluster, "--retries", "0", target)
     assert status == 1
@@ -162,14 +164,14 @@ def test_a_failing_job_is_reported_with_the_end_of_its_log(checkout, cluster):
 
 
 def test_a_job_over_its_memory_is_tried_again_with_more(checkout, cluster):
-    edit(checkout, "src/leap_repro/resources.py", "BASE_MB = 1500", "BASE_MB = 400")
+    edit(checkout, "src/leap_repro/resources.py", "BASE_MB = 1500", "BASE_MB = 300")
     manifest = checkout / WANDA.format("prune") / "manifest.json"
     manifest.unlink()
     status, output = submit(checkout, cluster, str(manifest.relative_to(checkout)))
     assert status == 0, output
     killed, second, *third = jobs_of(checkout, cluster)
-    assert killed["JobState"] != "COMPLETED"
-    assert [job["JobState"] for job in (second, *third)][-1] == "COMPLETED"
+    assert "Exceeded job memory limit" in Path(killed["StdOut"]).read_text()
+    assert (killed["JobState"], [second, *third][-1]["JobState"]) == ("FAILED", "COMPLETED")  # cgroups: OUT_OF_MEMORY
     assert asked(second)["mem_mb"] == 2 * asked(killed)["mem_mb"]
 
 
@@ -185,15 +187,16 @@ def test_an_interrupt_cancels_the_cluster_jobs(finished, cluster, tmp_path):
 
 
 def test_a_run_whose_login_node_died_goes_on_from_what_its_jobs_finished(finished, checkout, cluster):
-    for stage in ("prune", "harden", "evaluate"):
-        (checkout / f"results/tiny/{stage}/mini/leap/0.5/0/manifest.json").unlink()
+    for stage in ("prune/mini/leap", "harden/mini/leap", "evaluate/mini/leap", "aggregate", "tables", "figures"):
+        shutil.rmtree(checkout / "results/tiny" / stage)
     with started(checkout, cluster) as process:
         wait_for(checkout, cluster, "RUNNING")
         process.kill()
         process.wait()
     (orphan,) = wait_for(checkout, cluster, "COMPLETED")
     assert "prune" in orphan["Comment"]
-    assert "snakemake --unlock" not in submit(checkout, cluster, "--unlock")[1]
+    assert submit(checkout, cluster)[0] == 1  # locked
+    assert submit(checkout, cluster, "--unlock")[0] == 0
     status, output = submit(checkout, cluster)
     assert status == 0, output
     assert not kinds(jobs_of(checkout, cluster)[1:])["prune"]
@@ -203,6 +206,6 @@ def test_a_run_whose_login_node_died_goes_on_from_what_its_jobs_finished(finishe
 def test_a_job_over_its_time_is_tried_again_with_more(cluster, over_time):
     folder, process = over_time
     assert process.wait(timeout=PATIENCE) == 0, (folder / "output").read_text()
-    first, second = jobs_of(folder, cluster)
-    assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
+    first, second, *third = jobs_of(folder, cluster)
+    assert (first["JobState"], [second, *third][-1]["JobState"]) == ("TIMEOUT", "COMPLETED")
     assert asked(second)["runtime"] == 2 * asked(first)["runtime"]
