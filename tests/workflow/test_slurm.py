@@ -151,7 +151,7 @@ def test_a_group_asks_for_its_largest_job_and_for_the_time_of_all(grid):
 
 
 def test_a_failing_job_is_reported_with_the_end_of_its_log(checkout, cluster):
-    """A group of two, of which the first fails: the log of the second, which is not there, must not hide the first's."""
+    """Of a group of two the first fails: the second's log, which is not there, must not hide the first's."""
     shutil.rmtree(checkout / "logs")
     damaged = checkout / WANDA.format("prune") / "payload/block-00000.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
