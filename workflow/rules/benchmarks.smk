@@ -10,5 +10,4 @@ rule benchmark_methods:
     message:
         "Timing every one-shot method on one layer of 1024 x 4096"
     shell:
-        "python {params.script} --methods {params.methods:q}"
-        " --output benchmarks/one_shot.csv > {log} 2>&1"
+        "python {params.script} --methods {params.methods:q} --output benchmarks/one_shot.csv > {log} 2>&1"
