@@ -22,6 +22,7 @@ UNKNOWN_PARAMETERS = 8_000_000_000
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BASE_MB = 1500  # Python with torch, transformers and lm-eval, and two of Snakemake that watch over them
 BASE_MINUTES = 20  # start-up, reading and writing of files on a slow shared disk
+TABLE_MINUTES = 5  # the same for a table or a figure, which reads no model and shares its cluster job with many others
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 CORE_FLOPS = 1e10  # per second and core, sustained
 EVALUATION_TOKENS = 20_000_000  # the six tasks' test sets with every choice, and two perplexities
@@ -158,12 +159,20 @@ def request(stage: str, study: Study, parameters: int, method: str | None = None
     gpu = min(1, cluster.get("gpus", 0)) if estimate.gpu_bytes else 0
     size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
     seconds = estimate.flops / flops_per_second(study, bool(gpu))
-    minutes = attempt * math.ceil(BASE_MINUTES + 2 * seconds / 60)
+    base = TABLE_MINUTES if stage in ("aggregate", "figures") else BASE_MINUTES
     # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
     on_gpu = gpu or (stage == "harden" and request("evaluate", study, parameters, method).gpu)
     return Request(
         mem_mb=attempt * math.ceil(BASE_MB + 1.25 * size / 1e6),
-        runtime=min(minutes, cluster.get("max_runtime", minutes)),
+        runtime=_within(cluster.get("max_runtime"), stage, attempt * math.ceil(base + 2 * seconds / 60), attempt),
         gpu=gpu,
         slurm_partition=cluster.get("gpu_partition" if on_gpu else "partition", ""),
     )
+
+
+def _within(limit: int | None, stage: str, minutes: int, attempt: int) -> int:
+    """`minutes`, but no more than a partition's limit, which harden and evaluate share as they share a cluster job."""
+    if limit is None:
+        return minutes
+    harden = min(attempt * BASE_MINUTES, (limit + 1) // 2)
+    return min(minutes, {"harden": harden, "evaluate": max(1, limit - harden)}.get(stage, limit))

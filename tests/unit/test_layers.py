@@ -8,20 +8,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "leap_repro"
 STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
 GROUND = {"errors", "cli", "seeds", "budget", "artifacts", "fingerprint", "provenance", "config", "masks", "patterns"}
-GROUND |= {
-    "hub",
-    "inputs",
-    "lock",
-    "options",
-    "plan",
-    "progress",
-    "resources",
-    "tensor_files",
-    "texts",
-    "tokens",
-    "tiles",
-    "why",
-}
+GROUND |= {"atomic", "hub", "inputs", "lock", "options", "plan", "preflight", "progress", "resources", "tensor_files"}
+GROUND |= {"texts", "tiles", "tokens", "why"}
 ALSO = {"data": {"miniature"}, "figures": {"aggregate"}}
 ROOMS = {path.stem for path in SOURCE.iterdir()}
 

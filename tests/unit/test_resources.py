@@ -97,6 +97,19 @@ def test_time_stops_at_the_partitions_limit():
     assert request("prune", paper, 8e9, "magnitude", attempt=2).runtime < 600
 
 
+@pytest.mark.parametrize("limit", [20, 45, 300])
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_jobs_that_share_a_cluster_job_stop_at_the_limit_together(limit, attempt):
+    paper = study("paper", cluster={"max_runtime": limit})
+    asked = [request(stage, paper, 8e9, "leap", attempt).runtime for stage in ("harden", "evaluate")]
+    assert min(asked) > 0
+    assert sum(asked) <= limit
+
+
+def test_the_tables_which_share_one_cluster_job_ask_for_little_each():
+    assert request("aggregate", study("paper"), 8e9).runtime < request("models", study("paper"), 8e9).runtime
+
+
 def test_the_model_of_a_job_fits_into_what_it_asks_for():
     paper = study("paper")
     assert need("prune", paper, 8e9, "leap").host_bytes >= 2 * 8e9

@@ -47,7 +47,7 @@ JobAcctGatherParams=OverMemoryKill
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 ReturnToService=2
-MinJobAge=300
+MinJobAge=3600
 KillWait=2
 GresTypes=gpu
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=24000

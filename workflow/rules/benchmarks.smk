@@ -5,9 +5,9 @@ rule benchmark_methods:
     conda:
         "../../envs/cpu.yaml"
     params:
+        script=f"{workflow.basedir}/benchmarks/one_shot.py",
         methods=one_shot_methods,
     message:
         "Timing every one-shot method on one layer of 1024 x 4096"
     shell:
-        "python {workflow.basedir}/benchmarks/one_shot.py --methods {params.methods:q}"
-        " --output benchmarks/one_shot.csv > {log} 2>&1"
+        "python {params.script} --methods {params.methods:q} --output benchmarks/one_shot.csv > {log} 2>&1"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 # This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run.
 sys.path.insert(0, f"{workflow.basedir}/src")
-shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
+# Of a cluster job's logs Snakemake shows none after an empty one, so a job that fails there also ends with its log's end.
+LOG_END = """[ -z "${{SLURM_JOB_ID:-}}" ] || trap 'tail -n 20 "${{BASH_EXECUTION_STRING##*2> }}" >&2' ERR; """
+shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; {LOG_END}")
 
 from leap_repro.errors import UserError
 from leap_repro.inputs import check_yaml
