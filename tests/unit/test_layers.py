@@ -9,11 +9,13 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "leap_repro"
 STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
 GROUND = {"errors", "cli", "seeds", "budget", "artifacts", "fingerprint", "provenance", "config", "masks", "patterns"}
 GROUND |= {
+    "atomic",
     "hub",
     "inputs",
     "lock",
     "options",
     "plan",
+    "preflight",
     "progress",
     "resources",
     "tensor_files",

@@ -3,6 +3,7 @@ import atexit
 import json
 import re
 import shlex
+import sys
 from functools import cache
 from pathlib import Path
 
