@@ -35,11 +35,10 @@ rule publish:
     conda:
         "../../envs/cpu.yaml"
     params:
-        **tracked("aggregate.publish"),
         root=lambda w: ROOT,
         scale=STUDY.scale,
     message:
-        "Copying tables and figures into figures/ and the pages that show them{params.why}"
+        "Copying tables and figures into figures/ and the pages that show them"
     shell:
         "python -m leap_repro.aggregate.publish --root {params.root} --target figures/{params.scale}"
         " --pages README.md docs/as-released.md docs/methods/*.md 2> {log}"
