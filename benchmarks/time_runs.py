@@ -48,8 +48,8 @@ def markdown(rows: pd.DataFrame, where: str) -> str:
     """The rows as a pipe table with the machine above it."""
     lines = ["| what | command | seconds | largest process (MB) |", "|---|---|---:|---:|"]
     lines += [f"| {r.what} | `{r.command}` | {r.seconds:.0f} | {r[4]:.0f} |" for r in rows.itertuples()]
-    total = rows["seconds"][:2].sum() / 60
-    return f"Measured on {where}; everything from nothing: {total:.0f} minutes.\n\n" + "\n".join(lines) + "\n"
+    total = f"; everything from nothing: {rows['seconds'][:2].sum() / 60:.0f} minutes" if len(rows) > 1 else ""
+    return f"Measured on {where}{total}.\n\n" + "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -58,10 +58,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an empty folder for the clone")
     folder = parser.parse_args().folder
     subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(folder)], check=True)
-    rows = pd.DataFrame([measure(what, command, folder) for what, command in RUNS])
-    where = machine()
-    rows.assign(machine=where).to_csv(REPOSITORY / "benchmarks/runs.csv", index=False)
-    (REPOSITORY / "benchmarks/runs.md").write_text(markdown(rows, where), encoding="utf-8")
+    rows, where = [], machine()
+    for what, command in RUNS:
+        rows.append(measure(what, command, folder))
+        table = pd.DataFrame(rows)
+        table.assign(machine=where).to_csv(REPOSITORY / "benchmarks/runs.csv", index=False)
+        (REPOSITORY / "benchmarks/runs.md").write_text(markdown(table, where), encoding="utf-8")
 
 
 if __name__ == "__main__":
