@@ -134,8 +134,9 @@ def what_to_type(heading):
 
 
 def assert_as_before(folder, undisturbed):
+    """The same bytes; the repeated jobs took another time, which only the table of times says."""
     assert checksums(folder) == checksums(undisturbed[0])
-    assert planned(folder) == {}
+    assert planned(folder) == {"build_time_table": 1, "all": 1}
 
 
 @pytest.mark.slow
