@@ -156,7 +156,7 @@ def test_a_machine_that_dies_loses_a_few_steps_and_the_page_says_what_to_type(un
     folder, process = stopped
     subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=True)
     assert process.wait(30) == -signal.SIGKILL
-    assert "--rerun-incomplete" in snakemake(folder, GOAL, check=False)
+    assert "--unlock" in snakemake(folder, GOAL, check=False)
     for line in what_to_type("The run was interrupted"):
         subprocess.run(["bash", "-c", f"{line} {GOAL}"], cwd=folder, env=environment(), check=True, capture_output=True)
     assert "resumed after step" in (folder / f"logs/tiny/prune/{LEAP}.log").read_text()
