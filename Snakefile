@@ -1,4 +1,4 @@
-# Reproduces the tables and figures of the chosen scale: `snakemake --cores`. Every job is one `python -m leap_repro.<stage>`.
+# Reproduces the tables and figures of the chosen scale: `snakemake --cores all`. Every job is one `python -m leap_repro.<stage>`.
 from snakemake.utils import min_version
 
 min_version("9.0")

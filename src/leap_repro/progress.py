@@ -113,7 +113,7 @@ def screen(folder: Path) -> str:
     """What is shown; UserError if no run was ever started in `folder`."""
     found = sorted(folder.glob(".snakemake/log/*.snakemake.log"), key=_age)
     if not found:
-        raise UserError(f"{folder} holds no log of a run: start `snakemake --cores` there first")
+        raise UserError(f"{folder} holds no log of a run: start `snakemake --cores all` there first")
     run = read_run(found[0].read_text(encoding="utf-8", errors="replace"))
     if run.started is None or not run.total:
         return f"{found[0].name}: no job has started"

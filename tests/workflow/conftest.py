@@ -7,6 +7,15 @@ import pytest
 from scratch import REPOSITORY, checkout_of, snakemake, write_inputs
 
 
+@pytest.fixture(autouse=True)
+def own_environment():
+    """What a stage that runs in this process sets (evaluation goes offline) is not left to the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A scratch checkout in which the tiny grid has been run; read only."""

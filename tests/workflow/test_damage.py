@@ -43,7 +43,7 @@ DAMAGED = [
     (f"{MODEL}/payload/model.safetensors", [*EVALUATE, f"harden/{WANDA}"]),
     (f"{MODEL}/payload/tokenizer.json", [*EVALUATE, f"harden/{WANDA}"]),
     (f"harden/{WANDA}/payload/mask.safetensors", [*EVALUATE, f"harden/{WANDA}"]),
-    (f"harden/{ADMM}/payload/values.safetensors", [*EVALUATE, f"harden/{ADMM}"]),
+    (f"harden/{ADMM}/payload/values-*.safetensors", [*EVALUATE, f"harden/{ADMM}"]),
     (f"{TEXT}/payload/*.parquet", [*EVALUATE, f"harden/{WANDA}"]),
     (f"{TASKS}/payload/piqa/validation.parquet", [*EVALUATE, f"harden/{WANDA}"]),
     (f"evaluate/{WANDA}/payload/metrics.parquet", ["collect"]),

@@ -34,6 +34,8 @@ STAGES = {
     "density": "leap_repro.figures.density",
     "accuracy": "leap_repro.figures.accuracy",
 }
+NOT_REPEATED = {"collect", "time-table"}
+"""Their content differs in a second run: the commit of the code's checkout, the jobs that have ended since."""
 
 
 class Disk:
@@ -114,10 +116,12 @@ def test_a_stage_says_so_leaves_nothing_that_looks_whole_and_finishes_once_there
         assert re.fullmatch(r"error: .* cannot .*No space left on device.*|error: cannot write .*", sentence)
         assert str(disk.folder) in sentence
         assert not (output / MANIFEST).exists()
-        if not output.is_dir():
+        if not output.is_dir() and stage not in NOT_REPEATED:
             assert bytes_of(output).items() <= expected.items()
     assert refusals
-    assert bytes_of(output) == expected
+    found = bytes_of(output)
+    assert found.keys() == expected.keys()
+    assert stage in NOT_REPEATED or found == expected
 
 
 @pytest.mark.slow
@@ -128,12 +132,14 @@ def test_a_run_of_snakemake_fails_with_that_sentence_and_goes_on_once_there_is_r
         shutil.rmtree(folder / f"results/tiny/{stage}/{WANDA}")
     goal = f"results/tiny/harden/{WANDA}/{MANIFEST}"
     disk.leave(PAGES_FOR_SNAKEMAKE)
-    run = [*command("--show-failed-logs", goal)]
+    refused = subprocess.run(command(goal), cwd=folder, env=environment(), capture_output=True, text=True)
+    assert "of disk and" in refused.stdout + refused.stderr, "the preflight sees it before the first job"
+    run = [*command("--show-failed-logs", goal, "--config", "preflight=warn")]
     done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1
     assert f"error: cannot write results/tiny/prune/{WANDA}: No space left on device" in done.stdout + done.stderr
     assert checksums(folder).items() < expected.items()
     assert not (folder / f"results/tiny/prune/{WANDA}/{MANIFEST}").exists()
     disk.leave(4096)
-    snakemake(folder, goal)
+    snakemake(folder, goal, "--config", "preflight=warn")
     assert checksums(folder) == expected

@@ -136,6 +136,7 @@ def test_a_row_made_by_other_code_than_the_workflow_asked_for_is_refused(checkou
     """The code is edited after the jobs were planned and before one of them starts."""
     evaluation = checkout / "results/tiny/evaluate/mini/dense/0/0"
     shutil.rmtree(evaluation)
+    shutil.rmtree(checkout / "results/tiny/aggregate")
     source = checkout / PACKAGE / "evaluate/perplexity.py"
     before = source.read_text()
     python = tmp_path / "tools/python"

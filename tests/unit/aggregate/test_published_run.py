@@ -1,10 +1,12 @@
-"""What a reader of the pages sees is what the published run wrote: blocks, tables, claims, links."""
+"""What a reader of the pages sees is what the published run wrote; links lead somewhere, commands are understood."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from snakemake.cli import get_argument_parser
 
 from leap_repro.aggregate.layout import wide
 from leap_repro.aggregate.publish import BLOCK, filled
@@ -67,3 +69,11 @@ def test_every_link_of_a_page_leads_to_a_file(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=[str(page.relative_to(TOP)) for page in EVERY_PAGE])
+def test_every_snakemake_command_of_a_page_is_one_that_snakemake_understands(page):
+    """A bare `--cores`, for one, it does not."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in re.findall(r"(?:^|`)snakemake (-[^`\n#]*)", text, re.MULTILINE):
+        get_argument_parser().parse_args(shlex.split(command.replace("<", "").replace(">", "").replace("…", "")))
