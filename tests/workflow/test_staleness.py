@@ -153,6 +153,6 @@ def test_a_row_made_by_other_code_than_the_workflow_asked_for_is_refused(checkou
         r"error: results/tiny/evaluate/mini/dense/0/0 was made by code \w+, the workflow asked for \w+", log
     )
     source.write_text(before)
-    assert "evaluate" not in planned(checkout)
+    assert "evaluate" not in planned(checkout, goal)
     shutil.rmtree(evaluation)
-    assert planned(checkout)["evaluate"] == 1
+    assert planned(checkout, goal)["evaluate"] == 1
