@@ -19,12 +19,16 @@ BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOT
 
 
 def publish_files(root: Path, target: Path) -> None:
-    """Copy tables, figures and results.parquet of the grid in `root`; UserError if its run is not finished."""
+    """Copy tables, figures and results.parquet of the grid in `root`; UserError if its run is not finished.
+
+    The tables' HTML is left: only Snakemake's report shows it.
+    """
     if not (root / "results.parquet").is_file():
         raise UserError(f"{root} holds no results.parquet: run `snakemake --cores all` first")
     target.mkdir(parents=True, exist_ok=True)
     for source in (root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()):
-        shutil.copyfile(source, target / source.name)
+        if source.suffix != ".html":
+            shutil.copyfile(source, target / source.name)
 
 
 def filled(page: str, top: Path) -> str:
