@@ -1,6 +1,7 @@
 """How the workflow tests run Snakemake in a scratch copy and read its plans."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,16 @@ def snakemake(folder, *arguments, check=True, tools=None, variables=None, timeou
         logs = "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in Path(folder, "logs").rglob("*.log"))
         raise AssertionError(f"{done.stdout}\n{done.stderr}\n{logs}")
     return done.stdout + done.stderr
+
+
+def run_here(arguments, monkeypatch, capsys):
+    """Run a stage's command ([module, argument, ...]) in this process: (exit status, its last line on stderr)."""
+    monkeypatch.setattr(sys, "argv", arguments)
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as stopped:
+        return stopped.code, capsys.readouterr().err.strip().splitlines()[-1]
+    return 0, ""
 
 
 def plan(folder, *arguments):

@@ -2,12 +2,11 @@
 
 import json
 import random
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from scratch import run_here
 
 from leap_repro.artifacts import MANIFEST, PROVENANCE
 
@@ -81,14 +80,6 @@ def flip(path, rng):
     return lambda: path.write_bytes(whole)
 
 
-def run(arguments, monkeypatch, capsys):
-    """Run a stage's command in this process: (exit status, what it printed last on stderr)."""
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_module(f"leap_repro.{arguments[0]}", run_name="__main__", alter_sys=True)
-    return stopped.value.code, capsys.readouterr().err.strip().splitlines()[-1]
-
-
 MADE_BY = {"models": MODEL, "calibration": TOKENS} | {
     stage: f"{stage}/{WANDA}" for stage in ("harden", "evaluate", "prune")
 }
@@ -113,7 +104,9 @@ def test_a_flipped_byte_is_noticed_by_the_next_reader(
     repair = flip(path, random.Random(f"{pattern} {command}"))
     command = collect(results) if command == ["collect"] else command
     try:
-        status, sentence = run([*command, "--output", str(tmp_path / "out")], monkeypatch, capsys)
+        status, sentence = run_here(
+            [f"leap_repro.{command[0]}", *command[1:], "--output", str(tmp_path / "out")], monkeypatch, capsys
+        )
     finally:
         repair()
     assert status == 2

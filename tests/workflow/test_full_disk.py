@@ -2,15 +2,13 @@
 
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from scratch import checksums, command, environment, snakemake
+from scratch import checksums, command, environment, run_here, snakemake
 
 from leap_repro.artifacts import MANIFEST, PROVENANCE, sha256_of
 
@@ -72,16 +70,6 @@ def commands(finished):
     return [re.sub(r"\$\(dirname (\S+)/\S+\)", r"\1", line) for line in re.findall(r"python -m (.*) 2> ", text)]
 
 
-def run(arguments, capsys, monkeypatch):
-    """Run a stage's command in this process: (exit status, what it printed last on stderr)."""
-    monkeypatch.setattr(sys, "argv", arguments)
-    try:
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    except SystemExit as stopped:
-        return stopped.code, capsys.readouterr().err.strip().splitlines()[-1]
-    return 0, ""
-
-
 def bytes_of(output):
     """{file: sha256} of a result: the files of a folder but its provenance, or those that begin with a path."""
     files = output.rglob("*") if output.is_dir() else output.parent.glob(f"{output.name}*")
@@ -108,7 +96,7 @@ def test_a_stage_says_so_leaves_nothing_that_looks_whole_and_finishes_once_there
     refusals = 0
     for pages in (0, *(2**power for power in range(14))):
         disk.leave(pages)
-        status, sentence = run(arguments, capsys, monkeypatch)
+        status, sentence = run_here(arguments, monkeypatch, capsys)
         if status == 0:
             break
         refusals += 1
@@ -134,7 +122,7 @@ def test_a_run_of_snakemake_fails_with_that_sentence_and_goes_on_once_there_is_r
     disk.leave(PAGES_FOR_SNAKEMAKE)
     refused = subprocess.run(command(goal), cwd=folder, env=environment(), capture_output=True, text=True)
     assert "of disk and" in refused.stdout + refused.stderr, "the preflight sees it before the first job"
-    run = [*command("--show-failed-logs", goal, "--config", "preflight=warn")]
+    run = command("--show-failed-logs", goal, "--config", "preflight=warn")
     done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1
     assert f"error: cannot write results/tiny/prune/{WANDA}: No space left on device" in done.stdout + done.stderr

@@ -21,14 +21,12 @@ def paired_difference(outcomes: pd.DataFrame, method: str, reference: str) -> tu
     `outcomes` has the columns method, model, seed, task, leaf, index, correct; any number of models and seeds, one
     sparsity. Only answers that both methods gave count. Returns (nan, nan) if either method is absent.
     """
-    by_method = dict(list(outcomes.groupby("method")))
-    if method not in by_method or reference not in by_method:
+    ours, theirs = (outcomes[outcomes["method"] == name] for name in (method, reference))
+    if ours.empty or theirs.empty:
         return math.nan, math.nan
-    pairs = by_method[method].merge(by_method[reference], on=ANSWER, suffixes=("", "_reference"))
-    difference = (
-        (100 * (pairs["correct"] - pairs["correct_reference"])).groupby([pairs[key] for key in QUESTION]).mean()
-    )
-    by_task = difference.groupby("task")
+    pairs = ours.merge(theirs, on=ANSWER, suffixes=("", "_reference"))
+    pairs["difference"] = 100 * (pairs["correct"] - pairs["correct_reference"])
+    by_task = pairs.groupby(QUESTION)["difference"].mean().groupby("task")
     mean = by_task.mean().mean()
     variance = (by_task.var(ddof=1) / by_task.size()).sum() / by_task.ngroups**2
     return float(mean), float(math.sqrt(variance))
