@@ -1,9 +1,10 @@
 """Peak memory of a mask training, measured against the formula of `leap_repro.prune.memory`, at any model shape.
 
-    python benchmarks/learned_memory.py --shape llama3.2-1b --output benchmarks/learned_memory.csv
+    python benchmarks/learned_memory.py --shape llama3.2-1b --write
 
-The model is randomly initialised, the text is random: only sizes matter. Without a GPU the peak is the process's
-resident set above its peak after a tiny training; with one it is the device's.
+prints the parts of the formula and one row, and adds it to `benchmarks/learned_memory.csv`, which `docs/memory.md`
+shows. The model is randomly initialised, the text is random: only sizes matter. Without a GPU the peak is the
+process's resident set above its peak after a tiny training; with one it is the device's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import place, write_rows
+from measure import add_row, place, show
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leap_repro.models.load import DTYPES, best_device
@@ -56,6 +57,7 @@ SHAPES = {
         tie_word_embeddings=True,
     ),
 }
+TABLE = Path(__file__).with_suffix(".csv")
 M_MMAP_THRESHOLD = -3
 GATES = {"leap": leap, "maskllm": maskllm}
 
@@ -75,13 +77,14 @@ def random_model(shape: str, dtype: str) -> torch.nn.Module:
 
 
 def measure(shape: str, gate: str, dtype: str, length: int, options: dict[str, Any]) -> dict[str, Any]:
-    """One row: predicted and measured peak in bytes, their ratio, seconds per step and the largest parts."""
+    """One row: predicted and measured peak in MB, their ratio, and seconds per step."""
     module = GATES[gate]
     chosen = module.Options(**options)
     cuda = torch.cuda.is_available()
     before = most_resident()
     model = random_model(shape, dtype)
     parts = training_bytes(Sizes.of(model), chosen, gate, dtype, length)
+    print("parts, MB:", {name: round(size / 1e6) for name, size in parts.items()})
     tokens = torch.randint(0, model.config.vocab_size, (chosen.batch_size, length))
     started = time.perf_counter()
     module.trainer(Job(model, chosen, Fraction(1, 2), 0, tokens)).run(None)
@@ -92,12 +95,11 @@ def measure(shape: str, gate: str, dtype: str, length: int, options: dict[str, A
         "gate": gate,
         "dtype": dtype,
         "tokens": chosen.micro_batch_size * length,
-        "predicted_bytes": sum(parts.values()),
-        "measured_bytes": peak,
+        "predicted_mb": round(sum(parts.values()) / 1e6),
+        "measured_mb": round(peak / 1e6),
         "measured_over_predicted": round(peak / sum(parts.values()), 3),
         "seconds_per_step": round(seconds / chosen.steps, 2),
         "options": json.dumps(options),
-        "parts": json.dumps(parts),
         **place("cuda" if cuda else "cpu"),
     }
 
@@ -108,7 +110,7 @@ def give_back_at_once() -> None:
 
 
 def main() -> None:
-    """Measure once, print the row, and write it if asked to."""
+    """Measure once, print the row, and write it down if asked to."""
     give_back_at_once()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
@@ -116,14 +118,15 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--length", type=int, default=64, help="tokens of a sequence")
     parser.add_argument("--options", type=json.loads, default={}, help="of the training, over short ones")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--write", action="store_true", help="add the row to the table and the page")
     arguments = parser.parse_args()
     options = {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "gradient_checkpointing": True} | arguments.options
     measure("tiny", arguments.gate, arguments.dtype, arguments.length, options)  # loads code, so that it is not counted
     row = measure(arguments.shape, arguments.gate, arguments.dtype, arguments.length, options)
-    print(json.dumps(row, indent=1))
-    if arguments.output:
-        write_rows(arguments.output, [row])
+    print(json.dumps(row))
+    if arguments.write:
+        add_row(TABLE, row, key=("shape", "gate", "dtype", "tokens", "options", "device"))
+        show("docs/memory.md")
 
 
 if __name__ == "__main__":

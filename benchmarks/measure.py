@@ -14,10 +14,13 @@ from typing import Any
 import pandas as pd
 import torch
 
+from leap_repro.aggregate.publish import filled
 from leap_repro.prune.layer import Layer
 from leap_repro.prune.statistics import InputStatistics
 from leap_repro.seeds import named_seed
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
 SHARED_FACTORS = 32
 TOKENS_PER_INPUT = 2
 ENOUGH_SECONDS = 15.0
@@ -80,11 +83,24 @@ def write_rows(path: Path, rows: list[dict[str, Any]], note: str = "") -> None:
     path.with_suffix(".md").write_text(markdown(table, note), encoding="utf-8")
 
 
+def add_row(path: Path, row: dict[str, Any], key: tuple[str, ...]) -> None:
+    """Put a row into the table in place of an earlier one with the same values of `key`, or below all others."""
+    rows = pd.read_csv(path, dtype=str).to_dict("records") if path.exists() else []
+    write_rows(path, [old for old in rows if any(str(old[name]) != str(row[name]) for name in key)] + [row])
+
+
 def markdown(table: pd.DataFrame, note: str) -> str:
     """A pipe table of the columns that differ between rows, and a line of those that do not."""
     same = [column for column in table.columns if len(table) > 1 and table[column].astype(str).nunique() == 1]
     shown = table.drop(columns=same)
-    lines = [shown.columns, ["---"] * len(shown.columns), *shown.astype(str).to_numpy()]
+    lines = [shown.columns, ["---"] * len(shown.columns), *shown.astype(object).fillna("").astype(str).to_numpy()]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     shared = ", ".join(f"{column} {table[column].iloc[0]}" for column in same)
-    return f"In all rows: {shared}.\n\n{body}\n" + (f"\n{note}\n" if note else "")
+    parts = (f"In all rows: {shared}." if same else "", body, note)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def show(page: str) -> None:
+    """Put the tables that a page of this repository shows into it, as they now are."""
+    path = REPOSITORY / page
+    path.write_text(filled(path.read_text(encoding="utf-8"), REPOSITORY), encoding="utf-8")

@@ -3,16 +3,15 @@
     python benchmarks/memory_at_size.py --shape llama3.2-1b --method wanda
 
 makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.prune` on it,
-and adds one row to `benchmarks/memory_at_size.csv`: the job's peak resident memory as the kernel counted it
-(`wait4`), beside the size of the whole model, which was never in memory, and its time by the wall and of the CPU.
-`docs/plan.md` compares it with the estimate of `leap_repro.resources`; `--blocks` shows that the number of blocks does
-not matter.
+and adds one row to `benchmarks/memory_at_size.csv`, which `docs/plan.md` shows: the job's peak resident memory as the
+kernel counted it (`wait4`), beside the estimate of `leap_repro.resources` for the model of that name and the size of
+the whole model, which was never in memory, and its time by the wall and of the CPU. `--blocks` shows that the number
+of blocks does not matter.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -21,13 +20,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import yaml
+from measure import REPOSITORY, SCHEMA, add_row, show
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leap_repro.artifacts import writing
+from leap_repro.config import read_study
+from leap_repro.plan import PROCESS_BYTES
+from leap_repro.resources import need
 from leap_repro.seeds import named_seed
 
 LLAMA = {"vocab_size": 128256, "tie_word_embeddings": True, "max_position_embeddings": 131072}
@@ -41,6 +46,8 @@ SHAPES = {
     | {"num_attention_heads": 32, "num_key_value_heads": 8},
 }
 """`tiny` shows what Python, torch and transformers cost by themselves."""
+PARAMETERS = {"llama3.2-1b": 1_235_814_400, "llama3.1-8b-block": 8_030_261_248}
+"""Of the whole models, for the estimate, which knows a model by nothing else."""
 TABLE = Path(__file__).with_suffix(".csv")
 
 
@@ -121,22 +128,22 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         "sequences": arguments.sequences,
         "length": arguments.length,
         "whole_model_mb": round(2 * facts["parameters"] / 1e6),
+        "estimate_mb": estimate_mb(arguments.shape, arguments.method, arguments.sequences, arguments.length),
         "written_mb": round(written / 1e6),
         **measured,
     }
 
 
-def add_row(row: dict[str, object]) -> None:
-    """Put the row into the table, in place of an earlier one of the same job."""
-    key = ("shape", "blocks", "method", "sequences", "length")
-    rows = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
-    rows = [old for old in rows if any(old[name] != str(row[name]) for name in key)] + [row]
-    unfinished = TABLE.with_suffix(".partial")
-    with unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row.keys(), restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    unfinished.replace(TABLE)
+def estimate_mb(shape: str, method: str, sequences: int, length: int) -> int | None:
+    """What the plan would say of this job; None for a shape that is no model of the paper."""
+    if shape not in PARAMETERS:
+        return None
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
+    study = read_study(config | {"scale": "paper"}, SCHEMA)
+    shard = {"sequences": sequences, "length": length}
+    study = replace(study, settings=study.settings | {"calibration": shard})
+    estimate = need("prune", study, PARAMETERS[shape], method)
+    return round((PROCESS_BYTES + max(estimate.host_bytes, estimate.gpu_bytes)) / 1e6)
 
 
 def main() -> None:
@@ -151,7 +158,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         row = measure(arguments, Path(folder))
-    add_row(row)
+    add_row(TABLE, row, key=("shape", "blocks", "method", "sequences", "length"))
+    show("docs/plan.md")
     print(row)
 
 

@@ -3,8 +3,8 @@
     python benchmarks/plan_vs_measured.py --config config.yaml --results results/miniature
 
 reads the benchmark file of each job that has run and writes one row per line of the plan to
-`benchmarks/plan_vs_measured.csv`: jobs, estimated and measured time (by the wall, and of the CPU), the largest job's
-memory (estimate, measured), and disk.
+`benchmarks/plan_vs_measured.csv`, which `docs/plan.md` shows: jobs, estimated and measured time (by the wall, and of
+the CPU), the largest job's memory (estimate, measured), and disk.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import csv
 from pathlib import Path
 
 import yaml
-from measure import write_rows
+from measure import SCHEMA, show, write_rows
 
 from leap_repro.config import read_study
 from leap_repro.plan import Estimate, jobs_of
 
 TABLE = Path(__file__).with_suffix(".csv")
-SCHEMA = Path(__file__).parents[1] / "workflow/schemas/config.schema.yaml"
 
 
 def measured(job: Estimate, results: Path) -> dict[str, float] | None:
@@ -72,6 +71,7 @@ def main() -> None:
             by_line.setdefault(job.line, []).append((job, found))
     rows = [row_of(line, jobs) for line, jobs in by_line.items()]
     write_rows(arguments.output, rows)
+    show("docs/plan.md")
     for row in rows:
         print(row)
 

@@ -91,6 +91,17 @@ class Cell:
         return f"{self.model}/{self.method}/{self.sparsity}/{self.seed}"
 
 
+class Named(dict):
+    """A mapping that answers a missing key with those that it has, as for a target of an unknown model or method."""
+
+    def __init__(self, kind: str, entries: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.kind = kind
+
+    def __missing__(self, name: str) -> None:
+        raise UserError(f"the configuration has no {self.kind} {name!r}; it has {sorted(self)}")
+
+
 @dataclass(frozen=True)
 class Study:
     """The chosen scale of a checked configuration."""
@@ -163,7 +174,7 @@ def read_study(config: dict[str, Any], schema: Path) -> Study:
     methods = {name: replace(m, selector=methods.get(merged[name].get("selector"))) for name, m in methods.items()}
     for error in _grid_errors(settings, methods):
         raise UserError(f"config: {error}")
-    return Study(scale, settings, methods)
+    return Study(scale, settings | {"models": Named("model", settings["models"])}, Named("method", methods))
 
 
 def _with_scale_options(lines: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ CALIBRATION_TOKENS = 8192  # in one forward pass of a layer-wise method
 SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores, a sort with its 64-bit positions
 SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
 MINIATURE_EVALUATION_TOKENS = 500_000
+EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
 LOGITS_PER_WEIGHT = {"maskllm": 1.5, "patch": 1.5}  # six per group of four; LEAP has one per weight
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
 LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
@@ -105,7 +106,7 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None) -
     if stage == "evaluate":
         bundled = study.settings["data"]["tasks"]["source"] == "bundled"
         tokens = MINIATURE_EVALUATION_TOKENS if bundled else EVALUATION_TOKENS
-        return Need(parameters * (2 * weight + 1), parameters * 2 * weight, 2 * parameters * tokens)
+        return Need(parameters * (2 * weight + 1) + EVALUATOR_BYTES, parameters * 2 * weight, 2 * parameters * tokens)
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)

@@ -1,5 +1,6 @@
 """A folder with a manifest is whole, and damage after that is noticed and named."""
 
+import collections
 import itertools
 import json
 import os
@@ -104,32 +105,40 @@ def test_a_missing_file_and_an_unlisted_file_are_refused_by_name(tmp_path, refus
         artifact.file("extra.bin")
 
 
-def write_until_killed(folder, seconds):
-    """Write two versions in turn in a process of its own, and kill it after `seconds`."""
-    process = os.fork()
+def write_until_killed(folder, over):
+    """Write two versions in turn in a process of its own, and kill it when `over(seconds)` says so; its seconds."""
+    started, process = time.perf_counter(), os.fork()
     if process == 0:
         for turn in itertools.count():
             leave(folder, VERSIONS[turn % 2], facts={"version": turn % 2})
-    time.sleep(seconds)
+    while not over(time.perf_counter() - started):
+        time.sleep(0.0005)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
+    return time.perf_counter() - started
 
 
+KILLS, MOST_KILLS = 60, 600
 VERSIONS = [{"a.bin": bytes(300_000), "deep/b.txt": b"one"}, {"a.bin": bytes([1]) * 300_000, "c.txt": b"two"}]
 
 
 def test_what_is_killed_at_any_moment_is_whole_or_absent(tmp_path):
-    rng, folder, whole = random.Random(0), tmp_path / "cell", 0
-    for _ in range(100):
-        write_until_killed(folder, rng.uniform(0, 0.03))
+    rng, folder = random.Random(0), tmp_path / "cell"
+    one_write = write_until_killed(tmp_path / "first", lambda _: (tmp_path / "first" / MANIFEST).exists())
+    left = collections.Counter()
+    while left.total() < KILLS or (len(left) < 2 and left.total() < MOST_KILLS):
+        moment = rng.uniform(0, 2 * one_write)
+        write_until_killed(folder, lambda seconds, moment=moment: seconds >= moment)
         try:
             artifact = Artifact.read(folder)
         except UserError:
+            left["absent"] += 1
             continue
-        whole += 1
+        left["whole"] += 1
         expected = VERSIONS[artifact.facts["version"]]
         assert {name: artifact.file(name).read_bytes() for name in artifact.files} == expected
-    assert 0 < whole < 100
+    assert left["absent"]
+    assert left["whole"]
     leave(folder)
     assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "payload", PROVENANCE]
 

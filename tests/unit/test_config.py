@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from leap_repro.config import METHOD_TOKENS, read_study
+from leap_repro.errors import UserError
 
-MISSING = object()
+MISSING = ...
 LEAP = {"module": "leap", "warm_start": "wanda"}
 
 # where (dots between keys), what is put there, what the sentence must contain
@@ -250,3 +251,12 @@ def test_the_schema_allows_exactly_the_options_of_the_module(schema, module):
     assert len(found) == 1
     options = import_module(f"leap_repro.prune.{module}").Options
     assert set(definitions[found[0]]["properties"]) == {field.name for field in fields(options)}
+
+
+@pytest.mark.parametrize("kind", ["models", "methods"])
+def test_a_name_that_is_nowhere_is_answered_with_those_that_are(config, schema, kind):
+    """As of a target on Snakemake's command line."""
+    names = getattr(read_study(config, schema), kind)
+    with pytest.raises(UserError, match=f"has no {kind[:-1]} 'nobody'; it has .*'{next(iter(names))}'"):
+        names["nobody"]
+    assert names.get("nobody") is None

@@ -19,13 +19,20 @@ def join() -> None:
     """Join the other processes if torchrun started this one: nccl with CUDA (one device each), gloo without."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         return
+    import torch.distributed.nn.functional  # before there is a group: see `leave`
+
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def leave() -> None:
-    """Leave the group of processes, if there is one."""
+    """Leave the group of processes, if there is one; its threads end with it.
+
+    They would not if something still held the group, and a thread of gloo's that meets the end of Python aborts the
+    process. `torch.distributed.nn.functional`, which transformers imports with a model, keeps the group that there is
+    at its import as the default of its functions; so `join` imports it first.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 

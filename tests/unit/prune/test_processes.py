@@ -68,6 +68,29 @@ def test_two_processes_train_the_bits_of_one(trained, sources, tmp_path):
     assert_same(logits(tmp_path / "two"), expected)
 
 
+LEAVES_NOTHING = """
+from pathlib import Path
+from leap_repro.prune import parallel
+
+def threads():
+    return [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm") if "gloo" in name.read_text()]
+
+parallel.join()
+import torch.distributed.nn, transformers.modeling_utils
+assert threads() and parallel.count() == 1
+parallel.leave()
+assert not threads(), threads()
+"""
+
+
+def test_no_thread_outlives_the_group(tmp_path):
+    """One that met the end of Python would abort a process whose work is done, and torchrun would kill the others."""
+    script = tmp_path / "script.py"
+    script.write_text(LEAVES_NOTHING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    subprocess.run([*launcher, str(script)], check=True, env=ENVIRONMENT, timeout=300)
+
+
 def test_a_training_killed_by_sigkill_ends_with_the_same_bits(trained, sources, tmp_path):
     method, expected = trained
     command = [sys.executable, *arguments(sources, method, tmp_path / "output"), "--scratch", str(tmp_path / "scratch")]
