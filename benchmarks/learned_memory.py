@@ -1,10 +1,13 @@
-"""Peak memory of a mask training, measured against the formula of `leap_repro.prune.memory`, at any model shape.
+"""A mask training at any model shape: its peak memory against the formula of `leap_repro.prune.memory`, its speed, and
+the share of the time that the gates cost.
 
     python benchmarks/learned_memory.py --shape llama3.2-1b --write
 
 prints the parts of the formula and one row, and adds it to `benchmarks/learned_memory.csv`, which `docs/memory.md`
 shows. The model is randomly initialised, the text is random: only sizes matter. Without a GPU the peak is the
-process's resident set above its peak after a tiny training; with one it is the device's.
+process's resident set above its peak after a tiny training; with one it is the device's. The gates' share is what a
+step takes beyond the same passes over the same micro-batches with the weights as they are: forward, backward, and the
+gradient at every prunable weight.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import ctypes
 import json
 import re
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from leap_repro.models.load import DTYPES, best_device
 from leap_repro.prune import leap, maskllm
 from leap_repro.prune.job import Job
+from leap_repro.prune.masked import MaskedLinear, Step, masked, matrix_product, recomputed_blocks
 from leap_repro.prune.memory import Sizes, training_bytes
+from leap_repro.prune.trainer import MaskTrainer
 
 SHAPES = {
     "llama3.2-1b": LlamaConfig(
@@ -76,20 +82,52 @@ def random_model(shape: str, dtype: str) -> torch.nn.Module:
     return model.eval().requires_grad_(False).to(best_device())
 
 
+class Plain(MaskedLinear):
+    """A prunable matrix without a mask, which leaves the gradient at its weight as `MaskedLinear` does."""
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor, step: Step) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.linear.weight, self.linear.module.bias)
+
+    def backward(self, x: torch.Tensor, gradient: torch.Tensor, step: Step, needs_input: bool) -> torch.Tensor | None:
+        gradient_TO = gradient.reshape(-1, gradient.shape[-1])
+        self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float())
+        return matrix_product(gradient_TO, self.linear.weight).to(gradient.dtype).view(x.shape) if needs_input else None
+
+
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Of one call, on the clock, when the device has finished it."""
+    started = time.perf_counter()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def plain_step(trainer: MaskTrainer) -> None:
+    """A step's passes over its micro-batches without gates and without an optimiser."""
+    layers = [Plain(layer.linear, layer.gate, layer.index) for layer in trainer.layers]
+    step = Step(0, 0, trainer.options.relaxation(0))
+    with masked(layers, step), recomputed_blocks(trainer.model, trainer.options.gradient_checkpointing):
+        for micro in trainer.tokens_NT.split(trainer.options.micro_batch_size):
+            trainer.language_loss(micro.to(trainer.device)).backward()
+
+
 def measure(shape: str, gate: str, dtype: str, length: int, options: dict[str, Any]) -> dict[str, Any]:
-    """One row: predicted and measured peak in MB, their ratio, and seconds per step."""
+    """One row: predicted and measured peak in MB, their ratio, seconds of the last step, its tokens per second, and
+    the gates' share of it."""
     module = GATES[gate]
     chosen = module.Options(**options)
     cuda = torch.cuda.is_available()
     before = most_resident()
     model = random_model(shape, dtype)
     parts = training_bytes(Sizes.of(model), chosen, gate, dtype, length)
-    print("parts, MB:", {name: round(size / 1e6) for name, size in parts.items()})
+    print("parts, MB:", {name: round(size / 1e6) for name, size in parts.items()}, flush=True)
     tokens = torch.randint(0, model.config.vocab_size, (chosen.batch_size, length))
-    started = time.perf_counter()
-    module.trainer(Job(model, chosen, Fraction(1, 2), 0, tokens)).run(None)
-    seconds = time.perf_counter() - started
+    trainer = module.trainer(Job(model, chosen, Fraction(1, 2), 0, tokens))
+    *_, seconds = [seconds_of(lambda number=number: trainer.step(number)) for number in range(chosen.steps)]
     peak = torch.cuda.max_memory_allocated() if cuda else most_resident() - before
+    *_, plain = [seconds_of(lambda: plain_step(trainer)) for _ in range(chosen.steps)]
     return {
         "shape": shape,
         "gate": gate,
@@ -98,7 +136,9 @@ def measure(shape: str, gate: str, dtype: str, length: int, options: dict[str, A
         "predicted_mb": round(sum(parts.values()) / 1e6),
         "measured_mb": round(peak / 1e6),
         "measured_over_predicted": round(peak / sum(parts.values()), 3),
-        "seconds_per_step": round(seconds / chosen.steps, 2),
+        "seconds_per_step": round(seconds, 2),
+        "tokens_per_second": round(tokens.numel() / seconds, 1),
+        "gates_share": round(1 - plain / seconds, 2),
         "options": json.dumps(options),
         **place("cuda" if cuda else "cpu"),
     }

@@ -75,11 +75,11 @@ class MaskedLinear:
         """Note the gradient at the masked weight and return the one at the input, if it is needed."""
         mask = self.mask(step, graph=step.last)
         gradient_TO = gradient.reshape(-1, gradient.shape[-1])
-        self._accumulate(_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float())
+        self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float())
         at_input = None
         if needs_input:
             masked = (self.weight() * mask.detach()).to(gradient.dtype)
-            at_input = _product(gradient_TO, masked).to(gradient.dtype).view(x.shape)
+            at_input = matrix_product(gradient_TO, masked).to(gradient.dtype).view(x.shape)
         if step.last:
             self._to_logits(mask, step)
         return at_input
@@ -99,7 +99,7 @@ class MaskedLinear:
             leaf.grad = gradient
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def matrix_product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b; on a CPU in float32, because without its own instructions 16-bit products take a hundred times longer."""
     return a.float() @ b.float() if a.device.type == "cpu" else a @ b
 
