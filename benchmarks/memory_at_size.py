@@ -119,12 +119,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         token_facts |= random_tokens(shape, arguments.sequences, arguments.length, payload)
     command = [sys.executable, "-m", "leap_repro.prune", "--model", folder / "model", "--tokens", folder / "tokens"]
     command += ["--module", arguments.method, "--sparsity", "0.5", "--dtype", "bfloat16", "--output", folder / "pruned"]
+    command += ["--options", arguments.options]
     measured = run_measured([str(part) for part in command])
     written = sum(path.stat().st_size for path in (folder / "pruned/payload").iterdir())
     return {
         "shape": arguments.shape,
         "blocks": shape["num_hidden_layers"],
         "method": arguments.method,
+        "options": arguments.options,
         "sequences": arguments.sequences,
         "length": arguments.length,
         "whole_model_mb": round(2 * facts["parameters"] / 1e6),
@@ -151,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--method", choices=("magnitude", "wanda", "sparsegpt", "thanos", "admm"), required=True)
+    parser.add_argument("--options", default="{}", help="of the method (ADMM: memory does not depend on iterations)")
     parser.add_argument("--blocks", type=int, help="decoder blocks, instead of the shape's own number")
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--length", type=int, default=128, help="tokens per sequence")
@@ -158,7 +161,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         row = measure(arguments, Path(folder))
-    add_row(TABLE, row, key=("shape", "blocks", "method", "sequences", "length"))
+    add_row(TABLE, row, key=("shape", "blocks", "method", "options", "sequences", "length"))
     show("docs/plan.md")
     print(row)
 
