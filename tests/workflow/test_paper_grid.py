@@ -1,7 +1,7 @@
 """The paper's own grid, fetched from a hub on loopback: the config's ids, commits and files, under tiny numbers.
 
 By default a part of it runs: every fetch, and two methods of one model. The whole, five models x all methods x two
-sparsities, takes an hour on two cores:
+sparsities, takes about 40 minutes on two cores:
 
     pytest -m paper_grid tests/workflow/test_paper_grid.py
 """
