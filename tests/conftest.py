@@ -1,6 +1,10 @@
-"""The order of the test files, for `pytest -n`: the longest first, so that no worker ends alone with one of them."""
+"""How the tests share a machine: a core for each process, and for `pytest -n` the longest files first."""
 
+import os
 from pathlib import Path
+
+# Before torch is imported. Its threads gain nothing on tiny models, and two workers' threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONGEST_FIRST = ("test_slurm.py", "test_kills.py", "test_staleness.py")
 
