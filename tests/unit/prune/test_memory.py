@@ -26,6 +26,7 @@ def test_the_formula_is_near_the_measured_peak(case, project):
     row = json.loads(found.stdout.splitlines()[-1])
     assert row["measured_mb"] > 20
     assert 0.8 < row["measured_over_predicted"] < 1.25, row
+    assert 0 < row["gates_share"] < 1
 
 
 def test_sizes_are_the_models_own(build_tiny):
