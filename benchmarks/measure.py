@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from leap_repro.aggregate.publish import filled
+from leap_repro.artifacts import write_text
 from leap_repro.prune.layer import Layer
 from leap_repro.prune.statistics import InputStatistics
 from leap_repro.seeds import named_seed
@@ -77,10 +78,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]], note: str = "") -> None:
 
     What all rows share (the machine, mostly) stands once, above the Markdown table.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(rows)
-    table.to_csv(path, index=False, lineterminator="\n")
-    path.with_suffix(".md").write_text(markdown(table, note), encoding="utf-8")
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    write_text(path.with_suffix(".md"), markdown(table, note))
 
 
 def add_row(path: Path, row: dict[str, Any], key: tuple[str, ...]) -> None:
@@ -103,4 +103,4 @@ def markdown(table: pd.DataFrame, note: str) -> str:
 def show(page: str) -> None:
     """Put the tables that a page of this repository shows into it, as they now are."""
     path = REPOSITORY / page
-    path.write_text(filled(path.read_text(encoding="utf-8"), REPOSITORY), encoding="utf-8")
+    write_text(path, filled(path.read_text(encoding="utf-8"), REPOSITORY))

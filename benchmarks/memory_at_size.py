@@ -46,8 +46,6 @@ SHAPES = {
     | {"num_attention_heads": 32, "num_key_value_heads": 8},
 }
 """`tiny` shows what Python, torch and transformers cost by themselves."""
-PARAMETERS = {"llama3.2-1b": 1_235_814_400, "llama3.1-8b-block": 8_030_261_248}
-"""Of the whole models, for the estimate, which knows a model by nothing else."""
 TABLE = Path(__file__).with_suffix(".csv")
 
 
@@ -137,14 +135,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def estimate_mb(shape: str, method: str, sequences: int, length: int) -> int | None:
-    """What the plan would say of this job; None for a shape that is no model of the paper."""
-    if shape not in PARAMETERS:
-        return None
+    """What the plan would say of this job, of a block as of its whole model; None for a shape that is none of the
+    paper's."""
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
     study = read_study(config | {"scale": "paper"}, SCHEMA)
+    model = study.models.get(shape.removesuffix("-block"))
+    if model is None:
+        return None
     shard = {"sequences": sequences, "length": length}
     study = replace(study, settings=study.settings | {"calibration": shard})
-    estimate = need("prune", study, PARAMETERS[shape], method)
+    estimate = need("prune", study, model["parameters"], method)
     return round((PROCESS_BYTES + max(estimate.host_bytes, estimate.gpu_bytes)) / 1e6)
 
 

@@ -6,15 +6,14 @@ stage that opens the file, through the stage's own command line. `tests/unit/tes
 
 import json
 import os
-import runpy
 import shutil
-import sys
 from importlib import import_module
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from scratch import run_here
 
 from leap_repro.artifacts import writing
 from leap_repro.config import read_study
@@ -411,20 +410,14 @@ def test_a_folder_without_write_permission_is_refused_before_any_job(place, sche
         place.chmod(0o755)
 
 
-def run(stage, monkeypatch, capsys, arguments):
-    """Run a stage's command line in this process: (exit status, what it printed last on stderr)."""
-    monkeypatch.setattr(sys, "argv", [stage, *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_module(f"leap_repro.{stage}", run_name="__main__", alter_sys=True)
-    return stopped.value.code, capsys.readouterr().err.strip().splitlines()[-1]
-
-
 @pytest.mark.parametrize("case", STAGES)
 def test_a_bad_input_is_refused_by_the_stage_that_opens_it(place, monkeypatch, capsys, case):
     spoil, (stage, arguments, flag, value), *words = STAGES[case]
     spoil(place)
     value = json.dumps(value) if isinstance(value, dict) else value
-    status, sentence = run(stage, monkeypatch, capsys, [*arguments, flag, value, "--output", "out"])
+    status, sentence = run_here(
+        [f"leap_repro.{stage}", *arguments, flag, value, "--output", "out"], monkeypatch, capsys
+    )
     assert status == 2
     assert sentence.startswith("error: ")
     for word in words:
