@@ -1,4 +1,4 @@
-"""A mask training at any model shape: its peak memory against the formula of `leap_repro.prune.memory`, its speed, and
+"""A mask training at any model shape: its peak memory against the formula of `leap_repro.prune.learned.memory`, its speed, and
 the share of the time that the gates cost.
 
     python benchmarks/learned_memory.py --shape llama3.2-1b --write
@@ -27,11 +27,11 @@ from measure import add_row, place, show
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leap_repro.models.load import DTYPES, best_device
-from leap_repro.prune import leap, maskllm
 from leap_repro.prune.job import Job
-from leap_repro.prune.masked import MaskedLinear, Step, masked, matrix_product, recomputed_blocks
-from leap_repro.prune.memory import Sizes, training_bytes
-from leap_repro.prune.trainer import MaskTrainer
+from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, matrix_product, recomputed_blocks
+from leap_repro.prune.learned.memory import Sizes, training_bytes
+from leap_repro.prune.learned.trainer import MaskTrainer
+from leap_repro.prune.methods import leap, maskllm
 
 SHAPES = {
     "llama3.2-1b": LlamaConfig(

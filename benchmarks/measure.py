@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 
 from leap_repro.aggregate.publish import filled
-from leap_repro.artifacts import write_text
-from leap_repro.prune.layer import Layer
-from leap_repro.prune.statistics import InputStatistics
+from leap_repro.prune.layerwise.layer import Layer
+from leap_repro.prune.layerwise.statistics import InputStatistics
 from leap_repro.seeds import named_seed
+from leap_repro.store.atomic import write_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"

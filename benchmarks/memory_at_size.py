@@ -4,7 +4,7 @@
 
 makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.prune` on it,
 and adds one row to `benchmarks/memory_at_size.csv`, which `docs/plan.md` shows: the job's peak resident memory as the
-kernel counted it (`wait4`), beside the estimate of `leap_repro.resources` for the model of that name and the size of
+kernel counted it (`wait4`), beside the estimate of `leap_repro.study.resources` for the model of that name and the size of
 the whole model, which was never in memory, and its time by the wall and of the CPU. `--blocks` shows that the number
 of blocks does not matter.
 """
@@ -29,11 +29,11 @@ from measure import REPOSITORY, SCHEMA, add_row, show
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from leap_repro.artifacts import writing
-from leap_repro.config import read_study
-from leap_repro.plan import PROCESS_BYTES
-from leap_repro.resources import need
 from leap_repro.seeds import named_seed
+from leap_repro.store.artifacts import writing
+from leap_repro.study.config import read_study
+from leap_repro.study.plan import PROCESS_BYTES
+from leap_repro.study.resources import need
 
 LLAMA = {"vocab_size": 128256, "tie_word_embeddings": True, "max_position_embeddings": 131072}
 SHAPES = {

@@ -17,7 +17,7 @@ from measure import clock, make_layer, place, write_rows
 
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.prune.__main__ import load_method, load_selector
-from leap_repro.prune.layer import Layer, PrunedLayer
+from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 
 
 def prune(layer: Layer, description: dict[str, Any]) -> PrunedLayer:

@@ -25,8 +25,8 @@ import torch
 from measure import clock, make_layer, place, write_rows
 
 from leap_repro.cli import run_stage
-from leap_repro.prune import optima, wanda
-from leap_repro.prune.layer import Layer
+from leap_repro.prune.layerwise.layer import Layer
+from leap_repro.prune.methods import optima, wanda
 
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 FORMS = ("as written", "reduced")

@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 from measure import SCHEMA, show, write_rows
 
-from leap_repro.config import read_study
-from leap_repro.plan import Estimate, jobs_of
+from leap_repro.study.config import read_study
+from leap_repro.study.plan import Estimate, jobs_of
 
 TABLE = Path(__file__).with_suffix(".csv")
 

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from leap_repro.artifacts import MANIFEST, PROVENANCE, Artifact, write_json, write_text, writing
 from leap_repro.errors import UserError
+from leap_repro.store.artifacts import MANIFEST, PROVENANCE, Artifact, writing
+from leap_repro.store.atomic import write_json, write_text
 
 CONTENT = {"a.bin": b"\x00\x01\x02", "deep/b.txt": b"two"}
 

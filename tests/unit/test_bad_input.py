@@ -15,12 +15,12 @@ import pytest
 import yaml
 from scratch import run_here
 
-from leap_repro.artifacts import writing
-from leap_repro.config import read_study
 from leap_repro.data.text import READERS
-from leap_repro.inputs import TEXT_SUFFIXES, check_inputs, check_yaml
 from leap_repro.miniature.questions import task_sets
-from leap_repro.options import DEFAULTS
+from leap_repro.store.artifacts import writing
+from leap_repro.study.config import read_study
+from leap_repro.study.inputs import TEXT_SUFFIXES, check_inputs, check_yaml
+from leap_repro.study.options import DEFAULTS
 
 CONFIG = """\
 scale: small

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap_repro.budget import dropped, kept, parse_sparsity
+from leap_repro.sparsity.budget import dropped, kept, parse_sparsity
 
 decimals = st.integers(0, 9999).map(lambda n: f"0.{n:04d}")
 

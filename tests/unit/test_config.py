@@ -8,8 +8,8 @@ from importlib import import_module
 import pytest
 import yaml
 
-from leap_repro.config import METHOD_TOKENS, read_study
 from leap_repro.errors import UserError
+from leap_repro.study.config import METHOD_TOKENS, read_study
 
 MISSING = ...
 LEAP = {"module": "leap", "warm_start": "wanda"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leap_repro.fingerprint import CAN_CHANGE_A_NUMBER, closure, fingerprint, module_digests, packages, read_pins
+from leap_repro.store.fingerprint import CAN_CHANGE_A_NUMBER, closure, fingerprint, module_digests, packages, read_pins
 
 SOURCES = {
     "__init__.py": '"""A package."""\n',
@@ -113,8 +113,8 @@ def test_an_unknown_module_is_an_error_that_names_it(tmp_path):
 @pytest.mark.parametrize(
     ("stage", "inside", "outside"),
     [
-        ("leap_repro.evaluate.__main__", "leap_repro.masks", "leap_repro.prune.wanda"),
-        ("leap_repro.prune.wanda", "leap_repro.models.walker", "leap_repro.prune.admm"),
+        ("leap_repro.evaluate.__main__", "leap_repro.store.masks", "leap_repro.prune.methods.wanda"),
+        ("leap_repro.prune.methods.wanda", "leap_repro.models.walker", "leap_repro.prune.methods.admm"),
     ],
 )
 def test_a_real_stage_is_stale_for_what_it_runs_only(stage, inside, outside):

@@ -32,9 +32,7 @@ def rooms_imported_by(package):
 
 
 def test_imports_are_found_wherever_they_stand():
-    text = (
-        "import leap_repro.prune.admm\nfrom leap_repro import masks\ndef f():\n    from leap_repro.data import fetch\n"
-    )
+    text = "import leap_repro.prune.methods.admm\nfrom leap_repro import masks\ndef f():\n    from leap_repro.data import fetch\n"
     assert rooms_imported(text) == {"prune", "masks", "data"}
 
 

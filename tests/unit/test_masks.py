@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from leap_repro.artifacts import Artifact, writing
-from leap_repro.masks import (
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.masks import (
     MASK_FILE,
     VALUES_STEM,
     block_of,

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from leap_repro.patterns import Pattern, parse_pattern
+from leap_repro.sparsity.patterns import Pattern, parse_pattern
 
 
 def test_names_are_read():

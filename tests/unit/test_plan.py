@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leap_repro.config import read_study
-from leap_repro.plan import PROCESS_BYTES, is_done, jobs_of, jobs_to_run, plan, plan_of_run, summary
+from leap_repro.study.config import read_study
+from leap_repro.study.plan import PROCESS_BYTES, is_done, jobs_of, jobs_to_run, plan, plan_of_run, summary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOWHERE = Path("nowhere")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leap_repro import preflight
-from leap_repro.config import read_study
-from leap_repro.plan import jobs_to_run
-from leap_repro.preflight import Machine, obstacles, this_machine
+from leap_repro.study import preflight
+from leap_repro.study.config import read_study
+from leap_repro.study.plan import jobs_to_run
+from leap_repro.study.preflight import Machine, obstacles, this_machine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOWHERE = Path("nowhere")

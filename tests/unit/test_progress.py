@@ -7,7 +7,7 @@ import pytest
 
 from leap_repro.errors import UserError
 from leap_repro.progress import read_run, screen, training_line
-from leap_repro.prune.progress import Progress
+from leap_repro.prune.learned.progress import Progress
 
 PRUNING = "Pruning mini with leap to 0.5, seed 0"
 LOG = """\

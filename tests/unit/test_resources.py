@@ -10,8 +10,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from leap_repro.config import read_study
-from leap_repro.resources import UNKNOWN_PARAMETERS, need, parameters_of, request, width_of
+from leap_repro.study.config import read_study
+from leap_repro.study.resources import UNKNOWN_PARAMETERS, need, parameters_of, request, width_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"

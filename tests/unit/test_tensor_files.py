@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from leap_repro.artifacts import Artifact, writing
-from leap_repro.tensor_files import TensorFiles, TensorFolder, TensorsInMemory, tensors_of
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.tensor_files import TensorFiles, TensorFolder, TensorsInMemory, tensors_of
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap_repro.tiles import dense_tiles, spread, tile_grid, tile_sums, tiles_to_keep_dense
+from leap_repro.sparsity.tiles import dense_tiles, spread, tile_grid, tile_sums, tiles_to_keep_dense
 
 SIZES = st.tuples(st.integers(1, 13), st.integers(1, 13), st.integers(1, 6), st.integers(0, 99))
 

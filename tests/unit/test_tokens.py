@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from leap_repro.tokens import TokenRows, mapped_ids, shard_name
+from leap_repro.store.tokens import TokenRows, mapped_ids, shard_name
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scratch import run_here
 
-from leap_repro.artifacts import MANIFEST, PROVENANCE
+from leap_repro.store.artifacts import MANIFEST, PROVENANCE
 
 MODEL, TASKS = "models/mini", "data/tasks"
 TEXT, CALIBRATION_TEXT = "data/perplexity", "data/calibration"

@@ -11,7 +11,7 @@ import pytest
 from killer import EARLY, LATE, LEARNED, Killer
 from scratch import REPOSITORY, checkout_of, checksums, command, environment, planned, snakemake, write_inputs
 
-from leap_repro.artifacts import MANIFEST, PAYLOAD, Artifact
+from leap_repro.store.artifacts import MANIFEST, PAYLOAD, Artifact
 
 PLAN = {
     "models": [EARLY, LATE],

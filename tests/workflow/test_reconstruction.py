@@ -25,7 +25,7 @@ def test_it_runs_with_its_selector_and_only_that_selectors_changes_rerun_it(chec
     assert (facts["pattern"], facts["budget_scope"]) == ("unstructured", "tensor")
     assert 2 * facts["kept"] == facts["prunable"]
     origin = read(checkout, f"prune/{CELL}/provenance.json")
-    assert {"leap_repro.prune.optima", "leap_repro.prune.wanda"} <= set(origin["modules"])
+    assert {"leap_repro.prune.methods.optima", "leap_repro.prune.methods.wanda"} <= set(origin["modules"])
     assert origin["parameters"]["selector"] == {"module": "wanda", "options": {}}
     log = pd.read_parquet(checkout / f"results/tiny/prune/{CELL}/payload/log.parquet")
     assert (log["relative_error"] < log["selector_relative_error"]).all()

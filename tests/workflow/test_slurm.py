@@ -14,8 +14,8 @@ import yaml
 from scratch import REPOSITORY, checksums, edit, start_again
 from slurm_cluster import slurm, why_not
 
-from leap_repro.config import read_study
-from leap_repro.resources import parameters_of, request
+from leap_repro.study.config import read_study
+from leap_repro.study.resources import parameters_of, request
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=f"needs a Slurm: {why_not()}")]
 

@@ -1,10 +1,9 @@
 # Per model first and then together, so that one model's table needs that model only and no command line grows with
-# the whole grid. {grid} is empty for the default grid and "extended/" for the one with variants.
+# the whole grid.
 rule collect_model:
     input:
-        lambda w: evaluated(manifest, w),
-        lambda w: evaluated(payload, w),
-        lambda w: [manifest(f"calibration/{w.model}/calibration/{seed}") for seed in STUDY.settings["seeds"]],
+        lambda w: whole(jobs.scored_folders(STUDY, w.model, bool(w.grid))),
+        lambda w: [manifest(f"calibration/{w.model}/calibration/{seed}") for seed in STUDY.settings.seeds],
         model=manifest("models/{model}"),
     output:
         manifest=f"{ROOT}/{{grid}}aggregate/{{model}}/manifest.json",
@@ -22,7 +21,7 @@ rule collect_model:
         **tracked("aggregate.collect"),
         root=lambda w: ROOT,
         cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, extended=bool(w.grid))),
-        asked=asked_code,
+        asked=lambda w: jobs.as_json(asked_code(STUDY, bool(w.grid))),
     message:
         "Collecting the results of {wildcards.model}{params.why}"
     shell:
@@ -32,8 +31,7 @@ rule collect_model:
 
 rule join_results:
     input:
-        collected(manifest),
-        collected(payload),
+        collected(),
     output:
         f"{ROOT}/{{grid}}results.parquet",
     log:
@@ -54,8 +52,7 @@ rule join_results:
 
 rule build_model_table:
     input:
-        manifest("{grid}aggregate/{model}"),
-        payload("{grid}aggregate/{model}"),
+        whole(["{grid}aggregate/{model}"]),
     output:
         tables("{model}"),
         table_page("{model}", "model_table"),
@@ -80,8 +77,7 @@ rule build_model_table:
 
 rule build_study_table:
     input:
-        collected(manifest),
-        collected(payload),
+        collected(),
     output:
         tables("{table}"),
         table_page("{table}", "study_table"),
@@ -98,7 +94,7 @@ rule build_study_table:
         root=grid_root,
         models=" ".join(STUDY.models),
         methods=method_facts,
-        stands_for=as_json({name: model.get("stands_for") for name, model in STUDY.models.items()}),
+        stands_for=jobs.as_json({name: model.get("stands_for") for name, model in STUDY.models.items()}),
     message:
         "Building the table {wildcards.table}{params.why}"
     shell:
@@ -109,7 +105,7 @@ rule build_study_table:
 
 rule build_time_table:
     input:
-        cell_benchmarks,
+        lambda w: [f"{ROOT}/benchmarks/{name}.tsv" for name in jobs.benchmark_names(STUDY, bool(w.grid))],
     output:
         tables("time"),
         table_page("time", "time_table"),

@@ -6,7 +6,7 @@ rule benchmark_methods:
         "../../envs/cpu.yaml"
     params:
         script=f"{workflow.basedir}/benchmarks/one_shot.py",
-        methods=one_shot_methods,
+        methods=jobs.as_json(jobs.one_shot_methods(STUDY)),
     message:
         "Timing every one-shot method on one layer of 1024 x 4096"
     shell:

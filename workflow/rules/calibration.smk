@@ -1,6 +1,3 @@
-RECIPES = {"calibration": "windows", "mask_training": "packed"}
-
-
 rule build_tokens:
     input:
         model=manifest("models/{model}"),
@@ -20,10 +17,9 @@ rule build_tokens:
         **requested("calibration"),
     params:
         **tracked("calibration.__main__"),
-        recipe=lambda w: RECIPES[w.role],
-        shard=lambda w: "--sequences {sequences} --length {length}".format(**STUDY.settings[w.role]),
+        shard=lambda w: jobs.shard_arguments(STUDY, w.role),
     message:
         "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}{params.why}"
     shell:
-        "python -m leap_repro.calibration --model {input.model} --text {input.text} --recipe {params.recipe}"
-        " {params.shard} --seed {wildcards.seed} --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.calibration --model {input.model} --text {input.text} {params.shard}"
+        " --seed {wildcards.seed} --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

@@ -9,7 +9,7 @@ LOG_END = """[ -z "${{SLURM_JOB_ID:-}}" ] || trap 'tail -n 20 "${{BASH_EXECUTION
 shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; {LOG_END}")
 
 from leap_repro.errors import UserError
-from leap_repro.inputs import check_yaml
+from leap_repro.study.inputs import check_yaml
 from snakemake.exceptions import WorkflowError
 
 try:

@@ -1,6 +1,6 @@
 rule fetch_data:
     input:
-        lambda w: data_files(STUDY.settings["data"][w.role]),
+        lambda w: jobs.data_files(STUDY, w.role),
     output:
         manifest=f"{ROOT}/data/{{role}}/manifest.json",
         provenance=f"{ROOT}/data/{{role}}/provenance.json",
@@ -15,8 +15,8 @@ rule fetch_data:
         **requested("data"),
     params:
         **tracked("data.__main__"),
-        spec=lambda w: as_json(STUDY.settings["data"][w.role]),
-        locked=lambda w: lock_digest(LOCK, STUDY.settings["data"][w.role], "dataset"),
+        spec=lambda w: jobs.as_json(STUDY.data[w.role]),
+        locked=lambda w: lock_digest(LOCK, STUDY.data[w.role], "dataset"),
     message:
         "Fetching the {wildcards.role} data{params.why}"
     shell:

@@ -20,14 +20,14 @@ rule evaluate:
         f"{ROOT}/benchmarks/evaluate/{CELL}.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: STUDY.settings["threads"]
+    threads: STUDY.settings.threads
     resources:
         **requested("evaluate"),
     params:
         **tracked("evaluate.__main__"),
-        lengths=" ".join(str(length) for length in STUDY.settings["evaluation"]["perplexity_lengths"]),
-        batch=STUDY.settings["evaluation"]["batch_size"],
-        dtype=DTYPE,
+        lengths=" ".join(str(length) for length in STUDY.settings.evaluation.perplexity_lengths),
+        batch=STUDY.settings.evaluation.batch_size,
+        dtype=STUDY.settings.dtype,
     message:
         "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:

@@ -1,7 +1,6 @@
 rule plot_figure:
     input:
-        collected(manifest),
-        collected(payload),
+        collected(),
     output:
         figures("{figure}", suffixes=("pdf", "csv")),
         in_report(f"{ROOT}/{{grid}}figures/{{figure}}.png", "figure", "Figures", "{figure}"),

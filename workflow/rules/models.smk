@@ -1,6 +1,6 @@
 rule fetch_model:
     input:
-        lambda w: model_files(w.model),
+        lambda w: jobs.model_files(STUDY, w.model),
     output:
         manifest=f"{ROOT}/models/{{model}}/manifest.json",
         provenance=f"{ROOT}/models/{{model}}/provenance.json",
@@ -15,9 +15,9 @@ rule fetch_model:
         **requested("models"),
     params:
         **tracked("models.__main__"),
-        spec=model_spec,
+        spec=lambda w: jobs.as_json(jobs.model_source(STUDY, w.model)),
         locked=lambda w: lock_digest(LOCK, STUDY.models[w.model], "model"),
     message:
         "Fetching model {wildcards.model}{params.why}"
     shell:
-        "python -m leap_repro.models fetch --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

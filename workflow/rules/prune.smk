@@ -1,6 +1,6 @@
 rule prune:
     input:
-        lambda w: [place(folder) for folder in prune_sources(w).values() for place in (manifest, payload)],
+        lambda w: whole(prune_sources(w).values()),
         model=manifest("models/{model}"),
         payload=payload("models/{model}"),
     output:
@@ -13,15 +13,15 @@ rule prune:
         f"{ROOT}/benchmarks/prune/{CELL}.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: STUDY.settings["threads"]
+    threads: STUDY.settings.threads
     resources:
         **requested("prune"),
     params:
-        **tracked(lambda w: prune_modules(w.method), lambda w: STUDY.methods[w.method].options),
+        **tracked(lambda w: prune_modules(STUDY.methods[w.method]), lambda w: STUDY.methods[w.method].given),
         sources=prune_arguments,
         module=lambda w: STUDY.methods[w.method].module,
-        options=lambda w: as_json(STUDY.methods[w.method].options),
-        dtype=DTYPE,
+        options=lambda w: jobs.as_json(STUDY.methods[w.method].given),
+        dtype=STUDY.settings.dtype,
     message:
         "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:

@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from leap_repro.aggregate.layout import TASK_TITLES
-from leap_repro.artifacts import MANIFEST, MASK_FILE, PROVENANCE, Artifact, writing
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
-from leap_repro.provenance import git_commit, provenance
+from leap_repro.store.artifacts import MANIFEST, MASK_FILE, PROVENANCE, Artifact, writing
+from leap_repro.store.provenance import git_commit, provenance
 
 RESULTS, OUTCOMES, DENSITY = "results.parquet", "outcomes.parquet", "density.parquet"
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from leap_repro.aggregate.collect import RESULTS, read_models
-from leap_repro.atomic import replacing
 from leap_repro.cli import run_stage
+from leap_repro.store.atomic import replacing
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -11,9 +11,9 @@ import re
 import shutil
 from pathlib import Path
 
-from leap_repro.artifacts import write_text
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
+from leap_repro.store.atomic import write_text
 
 BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
 

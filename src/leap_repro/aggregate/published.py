@@ -23,7 +23,7 @@ from leap_repro.aggregate.layout import (
 )
 from leap_repro.aggregate.render import Table
 from leap_repro.aggregate.statistics import paired_difference
-from leap_repro.patterns import DENSE_TILES
+from leap_repro.sparsity.patterns import DENSE_TILES
 
 PUBLISHED = Path(__file__).parent / "data" / "published_results.csv"
 KEY = ["source", "model", "method", "pattern", "sparsity"]

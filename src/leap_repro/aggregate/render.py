@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from leap_repro.artifacts import write_text
+from leap_repro.store.atomic import write_text
 
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "−": "$-$", "↓": r"$\downarrow$"}
 

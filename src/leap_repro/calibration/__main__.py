@@ -10,15 +10,15 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from leap_repro.artifacts import Artifact, writing
 from leap_repro.calibration.packed import CURSOR, pack
 from leap_repro.calibration.shards import ids_sha256, random_windows
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.models.load import load_tokenizer
-from leap_repro.provenance import provenance, scratch_folder
-from leap_repro.texts import read_texts, text_files
-from leap_repro.tokens import TENSOR, mapped_ids, shard_name
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.provenance import provenance, scratch_folder
+from leap_repro.store.texts import read_texts, text_files
+from leap_repro.store.tokens import TENSOR, mapped_ids, shard_name
 
 
 def check_length(config: Path, length: int) -> None:

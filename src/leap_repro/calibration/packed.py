@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from leap_repro.artifacts import write_json
 from leap_repro.errors import UserError
-from leap_repro.tokens import TENSOR, shard_name
+from leap_repro.store.atomic import write_json
+from leap_repro.store.tokens import TENSOR, shard_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leap_repro.artifacts import writing
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.data.tasks import fetch_tasks
 from leap_repro.data.text import fetch_text
-from leap_repro.lock import LOCK_FILE, read_lock
-from leap_repro.provenance import provenance
+from leap_repro.hub.lock import LOCK_FILE, read_lock
+from leap_repro.store.artifacts import writing
+from leap_repro.store.provenance import provenance
 
 ROLES = ("calibration", "mask_training", "perplexity", "tasks")
 

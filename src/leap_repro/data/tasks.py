@@ -13,8 +13,8 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from leap_repro.errors import UserError, reason
-from leap_repro.hub import Repository, download, matching, place
-from leap_repro.lock import Lock, check_expected, pinned_files
+from leap_repro.hub.client import Repository, download, matching, place
+from leap_repro.hub.lock import Lock, check_expected, pinned_files
 from leap_repro.miniature.questions import task_sets
 
 REQUIRED_COLUMNS = {
@@ -47,7 +47,7 @@ def path_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
 
 
 def hub_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
-    """The sets of a config's `sets:`, each from its own repository; UserError as in `leap_repro.hub`."""
+    """The sets of a config's `sets:`, each from its own repository; UserError as in `leap_repro.hub.client`."""
     for name, source in spec["sets"].items():
         _hub_set(name, source, payload, lock)
 

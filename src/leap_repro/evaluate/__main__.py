@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from leap_repro.artifacts import Artifact, writing
 from leap_repro.cli import run_stage
 from leap_repro.evaluate.cell import apply_cell
 from leap_repro.evaluate.perplexity import evaluate_perplexity
 from leap_repro.evaluate.tasks import TASKS
 from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
 from leap_repro.models.load import load_model, load_tokenizer
-from leap_repro.provenance import provenance
-from leap_repro.texts import read_texts
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.provenance import provenance
+from leap_repro.store.texts import read_texts
 
 log = logging.getLogger(__name__)
 

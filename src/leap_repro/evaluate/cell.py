@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from leap_repro.artifacts import Artifact
-from leap_repro.budget import parse_sparsity
 from leap_repro.errors import UserError
-from leap_repro.masks import check_budget, check_pattern, read_kept_values, unpack_masks
 from leap_repro.models.load import load_tokenizer
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.store.artifacts import Artifact
+from leap_repro.store.masks import check_budget, check_pattern, read_kept_values, unpack_masks
 
 
 @torch.no_grad()

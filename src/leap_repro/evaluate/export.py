@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from leap_repro.artifacts import Artifact
 from leap_repro.cli import run_stage
 from leap_repro.evaluate.cell import export_cell
 from leap_repro.evaluate.tasks import write_task_yamls
 from leap_repro.models.load import load_model
+from leap_repro.store.artifacts import Artifact
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from leap_repro.artifacts import write_text
 from leap_repro.errors import UserError
+from leap_repro.store.atomic import write_text
 
 TASKS = ("mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa")
 STOCK_YAML = {

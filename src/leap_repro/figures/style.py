@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from leap_repro.atomic import replacing
 from leap_repro.cli import json_argument
+from leap_repro.store.atomic import replacing
 
 # Okabe and Ito's palette, each colour with its own marker and dash, so that no reading rests on colour alone.
 SERIES = (

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from leap_repro.artifacts import Artifact, writing
-from leap_repro.budget import parse_sparsity
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.harden.tensors import RULES, harden
-from leap_repro.masks import MASK_FILE, VALUES_STEM, block_of, check_budget, check_pattern, pack
-from leap_repro.provenance import provenance
-from leap_repro.tensor_files import TensorFolder, tensors_of
+from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.masks import MASK_FILE, VALUES_STEM, block_of, check_budget, check_pattern, pack
+from leap_repro.store.provenance import provenance
+from leap_repro.store.tensor_files import TensorFolder, tensors_of
 
 KINDS = ("keep", "values", "logits", "patterns", "tiles")
 

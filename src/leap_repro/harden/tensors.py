@@ -8,10 +8,10 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from leap_repro.budget import kept
 from leap_repro.errors import UserError
-from leap_repro.patterns import TWO_OF_FOUR, parse_pattern
-from leap_repro.tiles import spread, tile_sums, tiles_to_keep_dense
+from leap_repro.sparsity.budget import kept
+from leap_repro.sparsity.patterns import TWO_OF_FOUR, parse_pattern
+from leap_repro.sparsity.tiles import spread, tile_sums, tiles_to_keep_dense
 
 RULES = ("exact", "threshold")
 AS_PRUNED = "as pruned"

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from leap_repro.artifacts import writing
 from leap_repro.cli import run_stage
 from leap_repro.miniature.architectures import ARCHITECTURES
 from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import TOKENIZER_PAGES, family_tokenizer, learn_vocabulary
-from leap_repro.provenance import provenance
+from leap_repro.store.artifacts import writing
+from leap_repro.store.provenance import provenance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -1,18 +1,17 @@
-"""`python -m leap_repro.models`: `fetch` brings one model into the results folder, `pin` writes the lock file."""
+"""`python -m leap_repro.models`: bring one model into the results folder."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 from pathlib import Path
 
-from leap_repro.artifacts import writing
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
-from leap_repro.lock import LOCK_FILE, check_expected, read_lock
+from leap_repro.hub.lock import LOCK_FILE, check_expected, read_lock
 from leap_repro.models.fetch import SOURCES, check_vocabulary, describe, fetch_hub
-from leap_repro.provenance import provenance
+from leap_repro.store.artifacts import writing
+from leap_repro.store.provenance import provenance
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +34,13 @@ def fetch(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Both commands' arguments."""
+    """The stage's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.models", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("fetch", help="bring one model into the results folder")
-    one.add_argument("--spec", required=True, type=json_argument, help='e.g. {"source": "path", "path": "/my/model"}')
-    one.add_argument("--lock", type=Path, default=LOCK_FILE, help="the lock file that `pin` writes")
-    one.add_argument("--output", required=True, type=Path)
-    one.set_defaults(run=fetch)
-    # By name: a change of `pin` must not make fetched models stale.
-    importlib.import_module("leap_repro.models.pin").add_command(commands)
+    parser.add_argument("--spec", required=True, type=json_argument, help='{"source": "path", "path": "/my/model"}')
+    parser.add_argument("--lock", type=Path, default=LOCK_FILE, help="the lock file that leap_repro.study.pin writes")
+    parser.add_argument("--output", required=True, type=Path)
     return parser
 
 
 if __name__ == "__main__":
-    run_stage(lambda arguments: arguments.run(arguments), parser())
+    run_stage(fetch, parser())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,19 +11,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from leap_repro.artifacts import sha256_of
 from leap_repro.errors import UserError, reason
-from leap_repro.hub import RemoteFile, Repository, download, place
-from leap_repro.lock import Lock, pinned_files, repositories
+from leap_repro.hub.client import download, model_files, place
+from leap_repro.hub.lock import Lock, pinned_files, repositories
 from leap_repro.models.load import load_tokenizer
+from leap_repro.store.artifacts import sha256_of
 
 log = logging.getLogger(__name__)
 WEIGHTS = "*.safetensors"
-HUB_FILES = re.compile(
-    r"(config|generation_config|special_tokens_map|added_tokens|vocab|model\.safetensors\.index)\.json"
-    r"|tokenizer[^/]*\.(json|model)|merges\.txt|chat_template\.(json|jinja)|model[^/]*\.safetensors"
-)
-"""What a hub repository is asked for: weights, tokenizer, configuration at its top; no code, no pickles."""
 SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
@@ -62,23 +56,11 @@ def fetch_path(spec: dict[str, Any], payload: Path) -> None:
     _copy_checkpoint(folder, payload)
 
 
-def hub_files(files: list[RemoteFile], repository: Repository) -> list[RemoteFile]:
-    """The files of a hub repository that a model is made of; UserError if config or safetensors are missing."""
-    wanted = [file for file in files if HUB_FILES.fullmatch(file.path)]
-    names = {file.path for file in wanted}
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise UserError(
-            f"{repository} at revision {repository.revision} must hold config.json and model*.safetensors: it has "
-            f"{sorted(names)}"
-        )
-    return wanted
-
-
 def fetch_hub(spec: dict[str, Any], payload: Path, lock: Lock) -> str:
-    """Fetch a model of the hub at its pinned commit, which is returned; UserError as in `leap_repro.hub`."""
+    """Fetch a model of the hub at its pinned commit, which is returned; UserError as in `leap_repro.hub.client`."""
     (asked,) = repositories(spec, "model")
     repository, files = pinned_files(lock, asked)
-    wanted = hub_files(files, repository)
+    wanted = model_files(files, repository)
     for file in wanted:
         place(download(repository, file), payload / file.path)
     log.info("%s: %d files, %d bytes", repository, len(wanted), sum(file.bytes for file in wanted))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leap_repro.models.load import DTYPES, best_device, load_model, reading, ready
 from leap_repro.models.prunable import decoder_blocks
-from leap_repro.tensor_files import TensorFiles
+from leap_repro.store.tensor_files import TensorFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from leap_repro.artifacts import Artifact, writing
-from leap_repro.budget import parse_sparsity
+from leap_repro.checked import checked
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
-from leap_repro.masks import unpack_masks
 from leap_repro.models.load import load_model
 from leap_repro.models.stream import Residency, always_resident, stream_model
-from leap_repro.provenance import provenance, scratch_folder
-from leap_repro.prune import parallel
+from leap_repro.prune.declaration import Declaration, Options
 from leap_repro.prune.job import Job, Selector
-from leap_repro.tensor_files import TensorFolder
-from leap_repro.tokens import TokenRows, open_tokens
+from leap_repro.prune.learned import processes
+from leap_repro.prune.methods import declaration, module_of
+from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.masks import unpack_masks
+from leap_repro.store.provenance import provenance, scratch_folder
+from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.tokens import TokenRows, open_tokens
 
 
-def load_method(module: str, options: dict[str, Any]) -> tuple[ModuleType, Any]:
-    """The method's module and its options as the module's dataclass; UserError if either does not exist."""
-    try:
-        method = importlib.import_module(f"leap_repro.prune.{module}")
-        _ = method.prune_cell
-        return method, method.Options(**options)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"no pruning method in leap_repro.prune.{module}: {error}") from error
-    except TypeError as error:
-        raise UserError(f"options of {module}: {error}") from error
+def load_method(name: str, options: dict[str, Any]) -> tuple[Declaration, Options]:
+    """The method and its options, checked; UserError if there is no such method or option, or for a bad value."""
+    method = declaration(name)
+    return method, checked(method.options, options, f"options of {name}", root="the whole")
 
 
 def load_selector(description: dict[str, Any] | None) -> Selector | None:
@@ -47,7 +42,7 @@ def load_selector(description: dict[str, Any] | None) -> Selector | None:
     if set(description) - {"options"} != {"module"}:
         raise UserError(f"--selector needs the key module and may have options, not {sorted(description)}")
     method, options = load_method(description["module"], description.get("options", {}))
-    if not hasattr(method, "prune_layer"):
+    if not method.selects:
         raise UserError(f"--selector names {description['module']!r}, which is no one-shot method")
     return Selector(method, options)
 
@@ -65,9 +60,9 @@ def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tens
     return rows if artifact.facts["recipe"] == "packed" else rows[:]
 
 
-def load_for(method: ModuleType, folder: Path, dtype: str) -> tuple[torch.nn.Module, Residency]:
-    """The whole model for a method that says `WHOLE_MODEL`, else one whose blocks stay on disk until their turn."""
-    if getattr(method, "WHOLE_MODEL", False):
+def load_for(method: Declaration, folder: Path, dtype: str) -> tuple[torch.nn.Module, Residency]:
+    """The whole model for a method that needs it, else one whose blocks stay on disk until their turn."""
+    if method.trains:
         return load_model(folder, dtype), always_resident
     return stream_model(folder, dtype)
 
@@ -80,24 +75,24 @@ def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
 
 def main(arguments: argparse.Namespace) -> None:
     """Prune one cell; under torchrun together with the other processes, of which the first writes."""
-    parallel.join()
+    processes.join()
     try:
         prune(arguments)
     finally:
-        parallel.leave()
+        processes.leave()
 
 
 def prune(arguments: argparse.Namespace) -> None:
     """Load, prune, write the tensors (layer-wise methods: a file per block) and `log.parquet`."""
     method, options = load_method(arguments.module, arguments.options)
-    if parallel.count() > 1 and not getattr(method, "WHOLE_MODEL", False):
+    if processes.count() > 1 and not method.trains:
         raise UserError(f"{arguments.module} runs in one process; torchrun is for the methods that train masks")
     selector = load_selector(arguments.selector)
     sources = read_sources(arguments)
     names = ("module", "options", "selector", "sparsity", "seed", "dtype")
     parameters = {name: getattr(arguments, name) for name in names}
-    loaded = [part.__name__ for part in (method, selector and selector.method) if part]
-    origin = provenance(("leap_repro.prune.__main__", *loaded), parameters, sources)
+    run = [arguments.module, *([arguments.selector["module"]] if selector else [])]
+    origin = provenance(("leap_repro.prune.__main__", *map(module_of, run)), parameters, sources)
     checkpoints = scratch_folder(arguments.scratch, origin)
     model, residency = load_for(method, sources["model"].verified_payload(), arguments.dtype)
     job = Job(
@@ -112,7 +107,7 @@ def prune(arguments: argparse.Namespace) -> None:
         selector=selector,
         residency=residency,
     )
-    if parallel.rank() > 0:
+    if processes.rank() > 0:
         method.prune_cell(job)
         return
     with writing(arguments.output, origin) as (payload, facts):
@@ -137,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=Path, help="folder of the token shard (calibration, or mask training)")
     parser.add_argument("--warm-start", type=Path, help="hardened cell whose mask a learned gate starts from")
     parser.add_argument("--pattern-start", type=Path, help="hardened cell whose 2:4 mask lies under patch's tiles")
-    parser.add_argument("--module", required=True, help="module under leap_repro.prune")
+    parser.add_argument("--module", required=True, help="the method: a module under leap_repro.prune.methods")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
     parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')
     parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")

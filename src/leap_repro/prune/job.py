@@ -1,10 +1,5 @@
-"""The contract of a pruning method: what one cell's job is given, and what it gives back.
-
-A method is a module under `leap_repro.prune` with two names: `Options`, a dataclass whose fields are the keys that the
-config may set, and `prune_cell(job)`. A third, `WHOLE_MODEL = True`, says that it needs all blocks in memory at once,
-as gates that are trained end to end do; without it the blocks are read from disk one by one (`prune_layers`).
-Nothing else knows a method, so a new one is a new module and a line of config.
-"""
+"""The contract of a pruning method: what one cell's job is given, and what it gives back (`declaration.py` says what a
+method is)."""
 
 from __future__ import annotations
 
@@ -12,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,17 +14,18 @@ from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.models.stream import Residency, always_resident
-from leap_repro.prune.layer import Layer, PrunedLayer
-from leap_repro.tensor_files import TensorFolder, TensorsInMemory
-from leap_repro.tokens import TokenRows
+from leap_repro.prune.declaration import Declaration, Options
+from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.store.tensor_files import TensorFolder, TensorsInMemory
+from leap_repro.store.tokens import TokenRows
 
 
 @dataclass(frozen=True)
 class Selector:
-    """Another method's module and options: whose mask a reconstruction completes."""
+    """Another method and its options: whose mask a reconstruction completes."""
 
-    method: ModuleType
-    options: Any
+    method: Declaration
+    options: Options
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Job:
     as it is pruned."""
 
     model: torch.nn.Module
-    options: Any
+    options: Options
     sparsity: Fraction
     seed: int
     tokens: Tensor | TokenRows | None = None
@@ -66,7 +61,7 @@ class PrunedCell:
     learned gates: "<name>.logits" per weight, "<name>.patterns" per 2:4 pattern and group, "<name>.tiles" per tile;
     `log` has one row per tensor (layer-wise) or per step (learned); `facts` go into the manifest; harden obeys them:
 
-    * `pattern`: "unstructured", or a name that `patterns.parse_pattern` reads ("2:4", "2:4+dense-tiles-128");
+    * `pattern`: "unstructured", or a name that `sparsity.patterns.parse_pattern` reads ("2:4", "2:4+dense-tiles-128");
     * `budget_scope`: what keeps its share exactly: every "tensor", all together ("global"), the nearest number of
       "tiles", or "none" (an as-released rounding: the counts are recorded, nothing is promised).
     """

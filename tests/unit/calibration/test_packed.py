@@ -11,7 +11,7 @@ import torch
 from leap_repro.calibration import packed
 from leap_repro.calibration.packed import CURSOR, pack
 from leap_repro.miniature.text import pages
-from leap_repro.tokens import TokenRows
+from leap_repro.store.tokens import TokenRows
 
 LENGTH = 48
 

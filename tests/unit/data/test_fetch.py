@@ -10,7 +10,7 @@ import pytest
 from leap_repro.data.tasks import fetch_tasks
 from leap_repro.data.text import fetch_text
 from leap_repro.miniature.text import SPLIT_PAGES, pages
-from leap_repro.texts import TEXT_FILE
+from leap_repro.store.texts import TEXT_FILE
 
 TEXTS = ["One document.", "Another,\nof two lines: ä€."]
 CHOICES = {"question": str, "choices": dict, "answerKey": str}

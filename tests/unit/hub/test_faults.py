@@ -8,11 +8,11 @@ import sys
 import huggingface_hub.constants
 import pytest
 
-from leap_repro.artifacts import sha256_of
-from leap_repro.hub import ATTEMPTS, Repository
-from leap_repro.lock import entry_of, key
+from leap_repro.hub.client import ATTEMPTS, Repository
+from leap_repro.hub.lock import entry_of, key
+from leap_repro.hub.pin import pin_repository
 from leap_repro.models.fetch import fetch_hub
-from leap_repro.models.pin import pin_repository
+from leap_repro.store.artifacts import sha256_of
 
 WEIGHTS = "model.safetensors"
 TOKEN = "hf_aTokenThatNobodyMaySee"

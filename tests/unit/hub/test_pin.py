@@ -9,10 +9,10 @@ import yaml
 from loopback_hub import Repository
 from stand_ins import write_model
 
-from leap_repro.artifacts import sha256_of
-from leap_repro.lock import check_lock, lock_digest, read_lock
+from leap_repro.hub.lock import check_lock, lock_digest, read_lock
 from leap_repro.models import pin as pinning
 from leap_repro.models.fetch import fetch_hub
+from leap_repro.store.artifacts import sha256_of
 
 PROJECT = Path(__file__).resolve().parents[3]
 SPEC = {"source": "hub", "id": "owner/tiny", "revision": "main"}

@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
-from leap_repro.artifacts import sha256_of
 from leap_repro.models.fetch import describe, fetch_bundled, fetch_path
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.store.artifacts import sha256_of
 
 CONFIG = yaml.safe_load((Path(__file__).resolve().parents[3] / "config.yaml").read_text(encoding="utf-8"))
 BUNDLED = CONFIG["scales"]["miniature"]["models"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leap_repro.prune.layer import Layer
-from leap_repro.prune.statistics import InputStatistics
+from leap_repro.prune.layerwise.layer import Layer
+from leap_repro.prune.layerwise.statistics import InputStatistics
 
 
 def _half_even(value: Fraction) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import admm, wanda
+from leap_repro.prune.methods import admm, wanda
 
 
 def smallest(scores, count):

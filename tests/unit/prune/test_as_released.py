@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leap_repro.prune import admm, magnitude, sparsegpt, thanos, wanda
+from leap_repro.prune.methods import admm, magnitude, sparsegpt, thanos, wanda
 
 ROWS, COLUMNS = 48, 80
 SPARSITIES = ["0.5", "0.6", "0.29"]

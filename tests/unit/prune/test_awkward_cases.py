@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import admm, dense, magnitude, sparsegpt, thanos, wanda
 from leap_repro.prune.job import Job
+from leap_repro.prune.methods import admm, dense, magnitude, sparsegpt, thanos, wanda
 
 METHODS = {
     "magnitude": (magnitude, magnitude.Options()),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from leap_repro.prune.cholesky import upper_factor_of_inverse
-from leap_repro.prune.sparsegpt import prune_columns
-from leap_repro.prune.thanos import remove_jointly
+from leap_repro.prune.layerwise.cholesky import upper_factor_of_inverse
+from leap_repro.prune.methods.sparsegpt import prune_columns
+from leap_repro.prune.methods.thanos import remove_jointly
 
 SIZES = [1, 2, 5, 8]
 

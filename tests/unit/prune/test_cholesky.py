@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from leap_repro.prune import admm, sparsegpt
-from leap_repro.prune.cholesky import MAX_DAMPING, factor_damped, upper_factor_of_inverse
 from leap_repro.prune.job import Job
+from leap_repro.prune.layerwise.cholesky import MAX_DAMPING, factor_damped, upper_factor_of_inverse
+from leap_repro.prune.methods import admm, sparsegpt
 
 NAME = "model.layers.2.mlp.down_proj.weight"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import special, stats
 
-from leap_repro.prune.gates import Noise, Relaxation, bernoulli_logits, relaxed_gates
+from leap_repro.prune.learned.gates import Noise, Relaxation, bernoulli_logits, relaxed_gates
 
 CPU = torch.device("cpu")
 

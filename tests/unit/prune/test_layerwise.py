@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import admm, magnitude, sparsegpt, thanos, wanda
 from leap_repro.prune.job import Job
-from leap_repro.prune.layerwise import prune_layers
+from leap_repro.prune.layerwise.driver import prune_layers
+from leap_repro.prune.methods import admm, magnitude, sparsegpt, thanos, wanda
 
 DATA_METHODS = [wanda, sparsegpt, thanos, admm]
 LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from leap_repro.prune import magnitude
 from leap_repro.prune.job import Job
-from leap_repro.prune.layer import Layer
+from leap_repro.prune.layerwise.layer import Layer
+from leap_repro.prune.methods import magnitude
 
 
 def layer(weight, sparsity):

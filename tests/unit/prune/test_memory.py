@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from leap_repro.prune.leap import Options
-from leap_repro.prune.memory import Sizes, training_bytes
+from leap_repro.prune.learned.memory import Sizes, training_bytes
+from leap_repro.prune.methods.leap import Options
 
 CASES = {
     "leap": ("leap", {}),

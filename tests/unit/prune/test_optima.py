@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap_repro.prune import admm, magnitude, masked_solve, optima, sparsegpt, thanos, wanda
 from leap_repro.prune.__main__ import load_selector
 from leap_repro.prune.job import Job, Selector
-from leap_repro.prune.layer import Layer, PrunedLayer
-from leap_repro.prune.statistics import InputStatistics
+from leap_repro.prune.layerwise.driver import masked_solve
+from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.prune.layerwise.statistics import InputStatistics
+from leap_repro.prune.methods import admm, magnitude, optima, sparsegpt, thanos, wanda
 
 SELECTORS = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt, "thanos": thanos, "admm": admm}
 EXACT = optima.Options()

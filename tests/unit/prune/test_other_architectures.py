@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
-from leap_repro.artifacts import Artifact
 from leap_repro.evaluate.cell import apply_cell
 from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
 from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.tensor_files import TensorFolder
+from leap_repro.store.artifacts import Artifact
+from leap_repro.store.tensor_files import TensorFolder
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
 FAMILIES = {

@@ -10,11 +10,11 @@ import torch
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
-from leap_repro.prune import maskllm, patch
-from leap_repro.prune.gates import Noise, Relaxation
-from leap_repro.prune.gates_pattern import PatternGate, pattern_logits
-from leap_repro.prune.gates_tile import TileGate, tile_logits
 from leap_repro.prune.job import Job
+from leap_repro.prune.learned.gates import Noise, Relaxation
+from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits
+from leap_repro.prune.learned.gates_tile import TileGate, tile_logits
+from leap_repro.prune.methods import maskllm, patch
 
 CPU = torch.device("cpu")
 PAIRS = list(combinations(range(4), 2))

@@ -20,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap_repro.errors import UserError
-from leap_repro.masks import check_budget, check_pattern
-from leap_repro.prune import admm, layerwise, magnitude, sparsegpt, thanos, wanda
 from leap_repro.prune.job import Job
+from leap_repro.prune.layerwise.driver import driver as layerwise
+from leap_repro.prune.methods import admm, magnitude, sparsegpt, thanos, wanda
+from leap_repro.store.masks import check_budget, check_pattern
 
 SELECTORS = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt, "thanos": thanos, "admm": admm}
 FAST = settings(max_examples=25, deadline=None)

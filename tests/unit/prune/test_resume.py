@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import checkpoint, leap, maskllm, patch
 from leap_repro.prune.job import Job
+from leap_repro.prune.learned import checkpoint
+from leap_repro.prune.methods import leap, maskllm, patch
 
 OPTIONS = {"steps": 40, "batch_size": 2, "micro_batch_size": 1}
 METHODS = {

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap_repro.patterns import Pattern
-from leap_repro.prune.select import (
+from leap_repro.prune.layerwise.select import (
     drop_smallest,
     drop_smallest_in_groups,
     drop_smallest_in_matrix,
@@ -20,6 +19,7 @@ from leap_repro.prune.select import (
     floor_in_rows,
     up_to_threshold,
 )
+from leap_repro.sparsity.patterns import Pattern
 
 SPARSITIES = st.integers(0, 999).map(lambda thousandths: Fraction(thousandths, 1000))
 

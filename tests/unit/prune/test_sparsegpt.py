@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from leap_repro.prune import sparsegpt
+from leap_repro.prune.methods import sparsegpt
 
 
 def damped(inputs, damping=0.01):

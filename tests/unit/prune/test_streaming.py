@@ -18,10 +18,11 @@ from leap_repro.models.load import load_model
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.stream import stream_model
 from leap_repro.models.walker import BlockCall, BlockRunner
-from leap_repro.prune import layerwise, wanda
 from leap_repro.prune.job import Job
-from leap_repro.prune.layer import PrunedLayer
-from leap_repro.tensor_files import TensorFolder
+from leap_repro.prune.layerwise.driver import driver as layerwise
+from leap_repro.prune.layerwise.layer import PrunedLayer
+from leap_repro.prune.methods import wanda
+from leap_repro.store.tensor_files import TensorFolder
 
 RELEASED = Path(str(files("leap_repro.miniature") / "released"))
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import thanos
 from leap_repro.prune.job import Job
+from leap_repro.prune.methods import thanos
 
 
 def damped(inputs, damping=0.01):

@@ -10,14 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leap_repro.prune.learned.schedules import batch_indices
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
-from leap_repro.prune import leap
-from leap_repro.prune.gates import Noise
 from leap_repro.prune.job import Job
-from leap_repro.prune.leap import Options
-from leap_repro.prune.training import batch_indices
+from leap_repro.prune.learned.gates import Noise
+from leap_repro.prune.methods import leap
+from leap_repro.prune.methods.leap import Options
 
 COLUMNS = ["step", "loss_lm", "density_relaxed", "density_hard", "tau", "kappa", "learning_rate"]
 COLUMNS += ["density_term", "norm_term", "loss"]

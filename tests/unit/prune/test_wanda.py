@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune import wanda
 from leap_repro.prune.job import Job
+from leap_repro.prune.methods import wanda
 
 
 def brute_force(weight, inputs, sparsity, total):

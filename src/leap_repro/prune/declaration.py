@@ -1,0 +1,87 @@
+"""What a pruning method says of itself, once: its options, and whatever the rest of the house must know of it.
+
+Each file under `prune/methods` ends with `METHOD`, one of the declarations below. Config and its schema, the checks
+before any job, plan, requests to a cluster, memory formula and the option tables of docs/methods come from it. Every
+dry run reads all declarations, so the files that hold them import torch, and what needs torch, inside functions only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
+
+from leap_repro.checked import Closed
+from leap_repro.errors import UserError
+from leap_repro.sparsity.patterns import UNSTRUCTURED
+
+if TYPE_CHECKING:
+    from leap_repro.prune.job import Job, PrunedCell
+
+Tokens = Literal["calibration", "mask_training"] | None
+Hardening = Literal["exact", "threshold"]
+ANY_SPARSITY = (Fraction(0), Fraction(1))
+
+
+class Options(Closed):
+    """What a line of `methods:` may set under `options`: each field with its type, bounds, default and one sentence.
+
+    Properties say what follows from the options that were chosen.
+    """
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The manifest's `pattern` and `budget_scope` (job.py): what the cell's mask promises."""
+        return {"pattern": UNSTRUCTURED, "budget_scope": "tensor"}
+
+    @property
+    def sparsity_bounds(self) -> tuple[Fraction, Fraction]:
+        """The least and the highest sparsity that these options can give."""
+        return ANY_SPARSITY
+
+    @property
+    def sparsity_words(self) -> str:
+        """Why there are such bounds; "{options}" stands for the place of these options."""
+        least, most = self.sparsity_bounds
+        return f"the method allows only [{float(least):g}]" if least == most else f"at most {float(most):g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration(ABC):
+    """One method. `options` is its class of options; `moves_weights` whether it gives new values to the weights that
+    stay; `selects` whether it chooses a mask in one shot, which others may start from or reconstruct; `starts` which
+    other lines' masks it takes up ("warm_start", "pattern_start", "selector"); `hardenings` how its results may become
+    masks."""
+
+    options: type[Options]
+    moves_weights: bool = False
+    selects: bool = False
+    starts: tuple[str, ...] = ()
+    hardenings: tuple[Hardening, ...] = ("exact",)
+
+    @property
+    @abstractmethod
+    def tokens(self) -> Tokens:
+        """The token shard that it reads."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether its masks are learned, for which the whole model must be in memory at once."""
+        return self.tokens == "mask_training"
+
+    def prune_cell(self, job: Job) -> PrunedCell:
+        """Prune `job.model`; UserError for a sparsity that the options cannot give."""
+        refuse_sparsity([job.sparsity], job.options, f"sparsity is {float(job.sparsity):g}", "options")
+        return self.run(job)
+
+    @abstractmethod
+    def run(self, job: Job) -> PrunedCell:
+        """What `prune_cell` does after its check."""
+
+
+def refuse_sparsity(sparsities: list[Fraction], options: Options, subject: str, place: str) -> None:
+    """UserError, "<subject>; <why>", if a sparsity lies outside what `options`, which stand at `place`, allow."""
+    least, most = options.sparsity_bounds
+    if any(not least <= sparsity <= most for sparsity in sparsities):
+        raise UserError(f"{subject}; {options.sparsity_words.format(options=place)}")

@@ -1,0 +1,119 @@
+"""How layer-wise methods declare themselves, and the options that every one of them has which chooses a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from leap_repro.checked import contradiction
+from leap_repro.errors import UserError
+from leap_repro.prune.declaration import Declaration, Options, Tokens
+from leap_repro.sparsity.patterns import UNSTRUCTURED, Pattern, parse_pattern
+
+if TYPE_CHECKING:
+    from leap_repro.prune.job import Job, PrunedCell
+    from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+
+Needs = Literal["norms", "gram"] | None
+
+
+class SelectorOptions(Options):
+    """The options of every method that chooses a mask layer by layer."""
+
+    pattern: Literal["unstructured", "2:4", "4:8"] = Field(
+        UNSTRUCTURED, description="or N:M, in quotes: of each M consecutive inputs N are dropped; only at sparsity N/M"
+    )
+    rounding: Literal["exact", "as_released"] = Field(
+        "exact", description="every matrix keeps its share to the weight, or as the method's public code rounds"
+    )
+
+    @property
+    def n_of_m(self) -> Pattern | None:
+        """The N:M pattern, or None where the mask is unstructured."""
+        return parse_pattern(self.pattern)
+
+    @property
+    def as_released(self) -> bool:
+        """Whether counts are rounded as in the method's public code."""
+        return self.rounding == "as_released"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """An N:M mask meets its budget however it was rounded."""
+        promised = self.n_of_m is not None or not self.as_released
+        return {"pattern": self.pattern, "budget_scope": "tensor" if promised else "none"}
+
+    @property
+    def sparsity_bounds(self) -> tuple[Fraction, Fraction]:
+        return (self.n_of_m.sparsity,) * 2 if self.n_of_m else super().sparsity_bounds
+
+    @property
+    def sparsity_words(self) -> str:
+        return f"{{options}}.pattern is {self.pattern!r}, which allows only [{float(self.sparsity_bounds[0]):g}]"
+
+    @model_validator(mode="after")
+    def _blocks_hold_whole_groups(self) -> SelectorOptions:
+        block_size = getattr(self, "block_size", None)
+        if self.n_of_m and block_size and block_size % self.n_of_m.group:
+            whole = f"it must be a multiple of {self.n_of_m.group}, because its pattern is {self.pattern!r}"
+            raise contradiction("block_size", block_size, whole)
+        return self
+
+
+@dataclass(frozen=True)
+class LayerWise(Declaration):
+    """A method that prunes one matrix after another by `rule`, which sees the `statistics` of its inputs: none, their
+    norms, or their Gram matrix."""
+
+    rule: Callable[[Layer, Any], PrunedLayer]
+    _: KW_ONLY
+    selects: bool = True
+    statistics: Needs = None
+
+    @property
+    def tokens(self) -> Tokens:
+        """The calibration sample, if it looks at inputs at all."""
+        return "calibration" if self.statistics else None
+
+    def run(self, job: Job) -> PrunedCell:
+        """Prune the whole model, layer by layer."""
+        from leap_repro.prune.layerwise.driver import prune_layers
+
+        return prune_layers(job, self.rule, self.statistics, job.options.facts)
+
+
+@dataclass(frozen=True)
+class Reconstruction(Declaration):
+    """A method that gives new values to the weights which another one, its selector, keeps: `rule` gets the original
+    layer, what the selector made of it, and the options."""
+
+    rule: Callable[[Layer, PrunedLayer, Any], PrunedLayer]
+    _: KW_ONLY
+    moves_weights: bool = True
+    starts: tuple[str, ...] = ("selector",)
+    statistics: Needs = "gram"
+
+    @property
+    def tokens(self) -> Tokens:
+        """The calibration sample."""
+        return "calibration"
+
+    def run(self, job: Job) -> PrunedCell:
+        """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold."""
+        if job.selector is None:
+            raise UserError("this method completes the mask of another one: it needs --selector")
+        rule = partial(self.rule, options=job.options)
+        return job.selector.method.prune_cell(
+            replace(job, options=job.selector.options, selector=None, reconstruct=rule)
+        )
+
+
+def check_shape(name: str, columns: int, pattern: Pattern | None) -> None:
+    """UserError, naming the tensor, if an N:M pattern does not fit its inputs."""
+    if pattern is not None and columns % pattern.group:
+        raise UserError(f"{name} has {columns} inputs, which the {pattern.group} of pattern {pattern} does not divide")

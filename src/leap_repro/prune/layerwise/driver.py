@@ -1,0 +1,135 @@
+"""Sequential layer-wise pruning: one driver for every method that prunes a matrix from its own inputs.
+
+Block k's inputs come from the already pruned blocks before it; within a block one forward of the still unpruned block
+collects all statistics, then every matrix is pruned (the protocol of Wanda, SparseGPT and ADMM's code).
+A block's results are stored before the next block is read, so that memory does not grow with the number of blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leap_repro.errors import UserError
+from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
+from leap_repro.models.walker import BlockRunner, walk_blocks
+from leap_repro.prune.job import Job, PrunedCell
+from leap_repro.prune.layerwise.declaration import Needs, check_shape
+from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error, use_exact_float32
+from leap_repro.sparsity.patterns import parse_pattern
+
+log = logging.getLogger(__name__)
+CALIBRATION_BATCH = 16
+"""Sequences per forward pass, fewer where they are long: a pass holds at most CALIBRATION_TOKENS tokens."""
+CALIBRATION_TOKENS = 8192
+
+
+@torch.no_grad()
+def prune_layers(
+    job: Job, rule: Callable[[Layer, Any], PrunedLayer], statistics: Needs, facts: dict[str, str]
+) -> PrunedCell:
+    """Prune `job.model` in place with `rule(layer, options)`; returns masks, moved values and one log row per matrix.
+
+    `statistics` is what the rule looks at: None (weights only), "norms" (input column norms) or "gram" (X'X); `facts`
+    is what its masks promise. Raises UserError, naming the tensor, for a shape that an N:M pattern does not fit and,
+    with its block, for weights or inputs that are not finite.
+    """
+    use_exact_float32()
+    cell = PrunedCell(job.store, [], dict(facts))
+    for linear in prunable_linears(job.model):
+        check_shape(linear.name, linear.weight.shape[1], parse_pattern(facts["pattern"]))
+    if job.reconstruct:
+        statistics = "gram"
+    block_count = len(decoder_blocks(job.model)[1])
+    for linears, runner in _blocks(job, statistics):
+        started = time.perf_counter()
+        collected = _collect(linears, runner, statistics)
+        tensors: dict[str, Tensor] = {}
+        for linear in linears:
+            row = _prune_linear(linear, collected.pop(linear.name), job, rule, tensors)
+            _note_raised_damping(row, cell.facts)
+            cell.log.append(row)
+        job.store.write(f"block-{linears[0].block:05d}", tensors)
+        seconds = time.perf_counter() - started
+        log.info("block %d/%d pruned in %.1f s", linears[0].block + 1, block_count, seconds)
+    return cell
+
+
+def calibration_batch(length: int) -> int:
+    """Sequences of `length` tokens per forward pass."""
+    return max(1, min(CALIBRATION_BATCH, CALIBRATION_TOKENS // length))
+
+
+def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
+    if statistics is not None:
+        tokens_NT = job.required_tokens()
+        yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
+        return
+    linears = prunable_linears(job.model)
+    for block in sorted({linear.block for linear in linears}):
+        with job.residency(block):
+            yield [linear for linear in linears if linear.block == block], None
+
+
+def _collect(
+    linears: list[PrunableLinear], runner: BlockRunner | None, needs: Needs
+) -> dict[str, InputStatistics | None]:
+    for linear in linears:
+        if not bool(torch.isfinite(linear.weight).all()):
+            raise UserError(f"the weights of {linear.name} (block {linear.block}) are not finite")
+    if runner is None:
+        return {linear.name: None for linear in linears}
+    statistics = {
+        linear.name: InputStatistics(linear.module.in_features, linear.weight.device, needs == "gram")
+        for linear in linears
+    }
+    runner.collect({linear.module: statistics[linear.name] for linear in linears})
+    for linear in linears:
+        if not bool(torch.isfinite(statistics[linear.name].total).all()):
+            raise UserError(f"the inputs of {linear.name} (block {linear.block}), or their squares, are not finite")
+    return statistics
+
+
+def _prune_linear(
+    linear: PrunableLinear,
+    statistics: InputStatistics | None,
+    job: Job,
+    rule: Callable[[Layer, Any], PrunedLayer],
+    tensors: dict[str, Tensor],
+) -> dict[str, Any]:
+    """Prune one matrix, write the result into the model, so that later blocks see it, and into `tensors`; returns its
+    row of the log."""
+    weight = linear.weight.detach().float().clone()
+    pruned = rule(Layer(linear.name, weight.clone(), statistics, job.sparsity), job.options)
+    if job.reconstruct:
+        pruned = job.reconstruct(Layer(linear.name, weight.clone(), statistics, job.sparsity), pruned)
+    values = (weight if pruned.values is None else pruned.values) * pruned.keep
+    stored = values.to(linear.weight.dtype)
+    if not bool(torch.isfinite(stored).all()):
+        dtype = str(stored.dtype).removeprefix("torch.")
+        raise UserError(f"the pruned weights of {linear.name} (block {linear.block}) are not finite in {dtype}")
+    linear.module.weight.data.copy_(stored)
+    tensors[f"{linear.name}.keep"] = pruned.keep.cpu()
+    if pruned.values is not None:
+        tensors[f"{linear.name}.values"] = stored.cpu()
+    error = relative_error(weight, stored, statistics.gram) if statistics and statistics.needs_gram else None
+    return {
+        "block": linear.block,
+        "tensor": linear.name,
+        "kept": int(pruned.keep.sum()),
+        "numel": weight.numel(),
+        "relative_error": error,
+    } | pruned.log
+
+
+def _note_raised_damping(row: dict[str, Any], facts: dict[str, Any]) -> None:
+    """A matrix whose Hessian needed more damping than asked for is named in the manifest."""
+    raised = {column: tried for column, tried in row.items() if column.endswith("dampings") and len(tried) > 1}
+    if raised:
+        facts.setdefault("raised_dampings", {})[row["tensor"]] = raised

@@ -1,0 +1,90 @@
+"""Choose which weights stay, by score: with integer budgets that are met exactly, or as public code rounds them.
+
+All functions take scores [out, in] (larger stays) and return a bool keep-mask of the same shape. Ties go by position:
+of equal scores the earlier one is dropped, so that the result does not depend on a sort's whim. "As released" counts
+multiply floats, because the public codes do: int(0.29 * 100) is 28.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from leap_repro.sparsity.budget import dropped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from leap_repro.sparsity.patterns import Pattern
+
+
+def drop_smallest(scores: Tensor, count: int) -> Tensor:
+    """Keep all but the `count` smallest of all scores (any shape); a selection and no full sort, for large matrices."""
+    flat = scores.flatten()
+    if count == 0:
+        return scores.new_ones(scores.shape, dtype=bool)
+    limit = flat.kthvalue(count).values
+    keep = flat > limit
+    ties = (flat == limit).nonzero().flatten()
+    below = flat.numel() - int(keep.sum()) - ties.numel()
+    keep[ties[count - below :]] = True
+    return keep.view_as(scores)
+
+
+def drop_smallest_in_rows(scores: Tensor, sparsity: Fraction) -> Tensor:
+    """Each row drops the floor of its share, and rows whose next score is smallest drop one more.
+
+    The extra rows are as many as make the matrix's total exactly round(s * numel) (baselines.md, "Budgets").
+    """
+    rows, columns = scores.shape
+    per_row, extra = divmod(dropped(sparsity, rows * columns), rows)
+    order = scores.sort(dim=1, stable=True).indices
+    keep = _without(scores, order[:, :per_row])
+    if extra:
+        next_column = order[:, per_row : per_row + 1]
+        next_score = scores.gather(1, next_column).squeeze(1)
+        chosen = next_score.sort(stable=True).indices[:extra]
+        keep[chosen, next_column.squeeze(1)[chosen]] = False
+    return keep
+
+
+def drop_smallest_in_matrix(scores: Tensor, sparsity: Fraction) -> Tensor:
+    """Keep all but the round(s * numel) smallest scores of the whole matrix."""
+    return drop_smallest(scores, dropped(sparsity, scores.numel()))
+
+
+def drop_smallest_in_groups(scores: Tensor, pattern: Pattern) -> Tensor:
+    """Of each `pattern.group` consecutive columns of a row the `pattern.dropped` smallest are dropped."""
+    groups = scores.reshape(-1, pattern.group)
+    order = groups.sort(dim=1, stable=True).indices
+    return _without(groups, order[:, : pattern.dropped]).view_as(scores)
+
+
+def floor_in_rows(scores: Tensor, sparsity: Fraction) -> Tensor:
+    """Each row drops the floor of its share: Wanda as released, below the matrix's budget where rows do not divide."""
+    order = scores.sort(dim=1, stable=True).indices
+    return _without(scores, order[:, : released_count(sparsity, scores.shape[1])])
+
+
+def floor_in_matrix(scores: Tensor, sparsity: Fraction) -> Tensor:
+    """The floor of the matrix's share is dropped: ADMM as released."""
+    return drop_smallest(scores, released_count(sparsity, scores.numel()))
+
+
+def up_to_threshold(scores: Tensor, sparsity: Fraction) -> Tensor:
+    """Drop every score up to and with the one at 0-based rank floor(s * numel): magnitude and SparseGPT as released.
+
+    That is one more than the floor, and more on ties.
+    """
+    flat = scores.flatten()
+    return scores > flat.kthvalue(released_count(sparsity, flat.numel()) + 1).values
+
+
+def released_count(sparsity: Fraction, count: int) -> int:
+    """int(s * n) in floating point, as the public codes count."""
+    return int(float(sparsity) * count)
+
+
+def _without(scores: Tensor, columns: Tensor) -> Tensor:
+    """A mask of all but the given columns [rows, k] of each row."""
+    return scores.new_ones(scores.shape, dtype=bool).scatter_(1, columns, False)

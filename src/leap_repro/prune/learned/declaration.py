@@ -1,0 +1,136 @@
+"""How methods with learned masks declare themselves: the options that all of them share, and what follows from those.
+
+Everything is a pure function of the step, so a resumed training needs only its step number to go on as if it had never
+stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from leap_repro.checked import Count, Positive, Precision, Rate, Share, Weight, contradiction
+from leap_repro.prune.declaration import Declaration, Options, Tokens
+
+if TYPE_CHECKING:
+    from leap_repro.prune.job import Job, PrunedCell
+    from leap_repro.prune.learned.trainer import MaskTrainer
+
+MOST_LOST = 0.05
+"""The largest share of the steps that a killed training may have to repeat."""
+Schedule = Literal["linear", "constant", "cosine", "exponential"]
+
+
+class Relaxation(NamedTuple):
+    """How soft the gates of one step are: logit scale kappa (and that of 2:4 patterns), temperature tau, and whether
+    the forward pass uses the rounded sample while the gradient flows through the soft one."""
+
+    kappa: float
+    tau: float
+    pattern_kappa: float
+    hard: bool = False
+
+
+def scheduled(schedule: Schedule, start: float, end: float, progress: float) -> float:
+    """From `start` at progress 0 to `end` at 1; "constant" stays at `start`."""
+    if schedule == "constant":
+        return start
+    if schedule == "cosine":
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule == "exponential":
+        return start * (end / start) ** progress
+    return start + (end - start) * progress
+
+
+class TrainingOptions(Options):
+    """What every learned mask may set; the defaults are those of LEAP's code."""
+
+    steps: Positive = Field(2000, description="of the optimiser")
+    batch_size: Positive = Field(256, description="sequences per step")
+    micro_batch_size: Positive = Field(
+        8, description="sequences per forward pass in each process: only rounding, memory and time depend on it"
+    )
+    learning_rate: Rate = Field(1e-3, description="at its peak; a half cosine to zero follows")
+    warmup_steps: Count = Field(5, description="linear, up to the peak")
+    beta1: Share = Field(0.9, description="of AdamW")
+    beta2: Share = Field(0.95, description="of AdamW")
+    weight_decay: Weight = Field(0.0, description="of AdamW, on the logits")
+    gradient_clip: Weight = Field(0.0, description="largest norm of the gradient of all logits together; 0: none")
+    tau_start: Rate = Field(4.0, description="temperature at the first step")
+    tau_end: Rate = Field(0.05, description="and at the last")
+    tau_schedule: Schedule = Field("linear", description="the way between them; constant stays at the start")
+    kappa_start: Rate = Field(25.0, description="scale of the logits at the first step")
+    kappa_end: Rate = Field(350.0, description="and at the last")
+    kappa_schedule: Schedule = Field("linear", description="the way between them")
+    hard: bool = Field(
+        False, description="the forward pass uses rounded samples, the gradient the soft ones (straight-through)"
+    )
+    checkpoint_every: Positive = Field(100, description="steps; never more than 5 % of all")
+    gradient_checkpointing: bool = Field(
+        False, description="activations and masks are made again in the backward pass, not kept"
+    )
+    logits_dtype: Precision = Field("float32", description="of the logits")
+    state_dtype: Precision = Field("float32", description="of the optimiser's two moments")
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_batch(self) -> TrainingOptions:
+        if self.batch_size % self.micro_batch_size:
+            whole = f"it must be a multiple of micro_batch_size, which is {self.micro_batch_size}"
+            raise contradiction("batch_size", self.batch_size, whole)
+        return self
+
+    @property
+    def logits_per_weight(self) -> float:
+        """How many logits are trained for each prunable weight: what memory and disk go by."""
+        return 1.0
+
+    @property
+    def frozen_mask_bytes(self) -> int:
+        """Bytes per prunable weight of masks that lie beside the logits and are not trained."""
+        return 0
+
+    def relaxation(self, step: int) -> Relaxation:
+        """How soft the gates of step `step` are."""
+        progress = self.progress(step)
+        kappa = scheduled(self.kappa_schedule, self.kappa_start, self.kappa_end, progress)
+        tau = scheduled(self.tau_schedule, self.tau_start, self.tau_end, progress)
+        return Relaxation(kappa, tau, pattern_kappa=kappa, hard=self.hard)
+
+    def progress(self, step: int) -> float:
+        """0 at step 0, 1 at the last step."""
+        return step / max(self.steps - 1, 1)
+
+    def rate(self, step: int) -> float:
+        """The learning rate: linear warm-up to the peak, then a half cosine to zero."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """Steps between two checkpoints: as asked for, but never so many that 5 % of the steps could be lost."""
+        return max(1, min(self.checkpoint_every, int(MOST_LOST * self.steps)))
+
+
+@dataclass(frozen=True)
+class Learned(Declaration):
+    """A method that trains gates on the language-modelling loss: `trainer` makes them, with their regulariser, for a
+    job. The loss looks at the whole model at once, so that it is not streamed from disk."""
+
+    trainer: Callable[[Job], MaskTrainer]
+    _: KW_ONLY
+    starts: tuple[str, ...] = ("warm_start",)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The stream that masks are trained on."""
+        return "mask_training"
+
+    def run(self, job: Job) -> PrunedCell:
+        """Train to the end."""
+        return self.trainer(job).train(dict(job.options.facts))

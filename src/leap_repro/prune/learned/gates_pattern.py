@@ -1,0 +1,61 @@
+"""The categorical gate of MaskLLM: one logit per 2:4 pattern and group of four weights.
+
+M = softmax((kappa theta + g) / tau) . patterns,  g ~ Gumbel(0, 1)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from leap_repro.errors import UserError
+from leap_repro.prune.learned.declaration import Relaxation
+from leap_repro.prune.learned.gates import Gate, Noise, normal_logits, prior, straight_through
+from leap_repro.sparsity.patterns import TWO_OF_FOUR
+
+GROUP, PATTERNS = 4, len(TWO_OF_FOUR)
+
+
+class PatternGate(Gate):
+    """`theta` is [out, in / 4, 6]: the six patterns of each group of four consecutive inputs."""
+
+    def __init__(self, theta: Tensor) -> None:
+        self.logits = {"patterns": theta.requires_grad_(True)}
+
+    def mask(self, noise: Noise, relaxation: Relaxation) -> Tensor:
+        theta = self.logits["patterns"]
+        draw = noise.gumbel(*theta.shape)
+        return pattern_mask(theta, draw, relaxation.pattern_kappa, relaxation.tau, relaxation.hard)
+
+    def kept(self) -> Tensor:
+        theta = self.logits["patterns"]
+        return torch.tensor(theta.numel() // PATTERNS * GROUP // 2, device=theta.device)
+
+
+def pattern_mask(theta: Tensor, gumbel: Tensor, kappa: float, tau: float, hard: bool) -> Tensor:
+    """M = softmax((kappa theta + g) / tau) . patterns as [out, in] in float32; the noise is used up."""
+    soft = gumbel.add_(theta.float(), alpha=kappa).div_(tau).softmax(dim=-1)
+    if hard:
+        soft = straight_through(soft, nn.functional.one_hot(soft.argmax(dim=-1), PATTERNS).float())
+    return (soft @ _patterns(theta.device)).flatten(1)
+
+
+def pattern_logits(
+    name: str, shape: tuple[int, int], start: Tensor | None, seed: int, matrix: int, std: float
+) -> Tensor:
+    """theta = N(0, std^2) + 3 std(theta) (<pattern, M0> - 1), M0 the start's mask of the group; float32 [out, in/4, 6].
+
+    `start` is a bool mask [out, in] or None for no prior. UserError unless groups of four fill the rows.
+    """
+    if shape[1] % GROUP:
+        raise UserError(f"{name} has {shape[1]} inputs, which {GROUP} does not divide: it has no 2:4 mask")
+    theta = normal_logits((shape[0], shape[1] // GROUP, PATTERNS), seed, matrix, std)
+    if start is None:
+        return theta
+    overlap = start.view(shape[0], -1, GROUP).float() @ _patterns(torch.device("cpu")).T
+    return theta + prior(theta, std) * (overlap - 1)
+
+
+def _patterns(device: torch.device) -> Tensor:
+    """float32 [6, 4]"""
+    return torch.tensor(TWO_OF_FOUR, dtype=torch.float32, device=device)

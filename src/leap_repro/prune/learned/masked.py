@@ -1,0 +1,147 @@
+"""Run a model with relaxed masks on its frozen weights, one matrix at a time.
+
+A masked linear layer makes W * M in the forward pass, forgets it, and makes it again in the backward pass, its mask
+from the same noise (`gates.py`) or, for small models, kept within the step. There the gradient at W * M is summed over
+micro-batches; in the step's last one it is carried to the logits, together with the slopes of the regulariser in this
+matrix's mask sum and squared norm (`regularise.py`).
+
+Shapes: x is [..., in], gradients of outputs [..., out], weights and masks [out, in].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from leap_repro.models.prunable import PrunableLinear, decoder_blocks
+from leap_repro.prune.learned.declaration import Relaxation
+from leap_repro.prune.learned.gates import Gate, Noise
+from leap_repro.prune.learned.processes import in_rank_order
+
+
+@dataclass
+class Step:
+    """What all masked layers share within one optimiser step."""
+
+    seed: int
+    number: int
+    relaxation: Relaxation
+    remake: bool = True  # masks are made anew for each use; otherwise they are kept until the step ends
+    measuring: bool = True  # the first forward pass: note each mask's sum and squared norm
+    last: bool = False  # the last micro-batch: carry gradients to the logits
+    slopes: tuple[Tensor, Tensor] | None = None  # d(regulariser)/d(sums), d/d(squares), float64 [matrices]
+
+
+@dataclass
+class MaskedLinear:
+    """One prunable matrix with its gate; `index` numbers the matrices of a model in module order."""
+
+    linear: PrunableLinear
+    gate: Gate
+    index: int
+    sum: Tensor | None = None
+    square: Tensor | None = None
+    gradient: Tensor | None = field(default=None, repr=False)
+    kept: Tensor | None = field(default=None, repr=False)
+
+    def weight(self) -> Tensor:
+        return self.linear.weight.detach().float()
+
+    def mask(self, step: Step, graph: bool) -> Tensor:
+        """This step's relaxed mask, the same whenever it is asked for; with a graph if asked for, or if it is kept."""
+        if self.kept is not None:
+            return self.kept
+        noise = Noise(step.seed, step.number, self.index, self.linear.weight.device)
+        with torch.set_grad_enabled(graph or not step.remake):
+            mask = self.gate.mask(noise, step.relaxation)
+        self.kept = None if step.remake else mask
+        return mask
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        mask = self.mask(step, graph=False).detach()
+        masked = self.weight() * mask
+        if step.measuring:
+            self.sum, self.square = mask.sum(), masked.square().sum()
+        return nn.functional.linear(x, masked.to(self.linear.weight.dtype), self.linear.module.bias)
+
+    def backward(self, x: Tensor, gradient: Tensor, step: Step, needs_input: bool) -> Tensor | None:
+        """Note the gradient at the masked weight and return the one at the input, if it is needed."""
+        mask = self.mask(step, graph=step.last)
+        gradient_TO = gradient.reshape(-1, gradient.shape[-1])
+        self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float())
+        at_input = None
+        if needs_input:
+            masked = (self.weight() * mask.detach()).to(gradient.dtype)
+            at_input = matrix_product(gradient_TO, masked).to(gradient.dtype).view(x.shape)
+        if step.last:
+            self._to_logits(mask, step)
+        return at_input
+
+    def _accumulate(self, gradient: Tensor) -> None:
+        """Add up micro-batches one by one in their order, whichever process ran them: the same sum to the bit."""
+        for part in in_rank_order(gradient):
+            self.gradient = part if self.gradient is None else self.gradient.add_(part)
+
+    def _to_logits(self, mask: Tensor, step: Step) -> None:
+        weight = self.weight()
+        at_sum, at_square = (float(slope[self.index]) for slope in step.slopes)
+        at_mask = self.gradient.addcmul_(weight, mask.detach(), value=2 * at_square).mul_(weight).add_(at_sum)
+        self.gradient = self.kept = None
+        logits = list(self.gate.logits.values())
+        for leaf, gradient in zip(logits, torch.autograd.grad(mask, logits, at_mask), strict=True):
+            leaf.grad = gradient
+
+
+def matrix_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b; on a CPU in float32, because without its own instructions 16-bit products take a hundred times longer."""
+    return a.float() @ b.float() if a.device.type == "cpu" else a @ b
+
+
+class _Apply(torch.autograd.Function):
+    """`MaskedLinear` as a node of the autograd graph. The anchor is a logit tensor: it makes the output need a
+    gradient, but its own is set by `MaskedLinear.backward`, once per step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: MaskedLinear, step: Step) -> Tensor:
+        ctx.layer, ctx.step = layer, step
+        ctx.save_for_backward(x)
+        return layer.forward(x, step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.layer.backward(x, gradient, ctx.step, ctx.needs_input_grad[0]), None, None, None
+
+
+@contextmanager
+def masked(layers: list[MaskedLinear], step: Step) -> Iterator[None]:
+    """Within it, the model's prunable layers compute with their masks of `step`."""
+    for layer in layers:
+        anchor = next(iter(layer.gate.logits.values()))
+        layer.linear.module.forward = lambda x, a=anchor, m=layer: _Apply.apply(x, a, m, step)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.linear.module.forward
+
+
+@contextmanager
+def recomputed_blocks(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within it, if wanted, each decoder block keeps its input only and runs again in the backward pass."""
+    blocks = decoder_blocks(model)[1] if wanted else []
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

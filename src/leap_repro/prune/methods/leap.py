@@ -1,0 +1,55 @@
+"""LEAP (arXiv 2605.17289): learn a keep/drop gate per weight, end to end, on the language-modelling loss.
+
+    min over theta of  E_m[ L_LM(W * m) ] + lambda1 |mean(m) - d| - lambda2 (1 - t/T) sum ||W * m||_F / sum ||W||_F
+
+with the weights W frozen and the gates m relaxed (`gates.py`). The budget d is global, so that layers may differ in
+density, or every matrix has it for itself. The result is one logit per weight; hardening turns them into a mask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from leap_repro.checked import Weight
+from leap_repro.prune.learned.declaration import Learned, TrainingOptions
+from leap_repro.sparsity.patterns import UNSTRUCTURED
+
+if TYPE_CHECKING:
+    from leap_repro.prune.job import Job
+    from leap_repro.prune.learned.trainer import MaskTrainer
+
+
+class Options(TrainingOptions):
+    """The defaults are those of the public code."""
+
+    density_weight: Weight = Field(7.0, description="λ₁, of the distance to the density that is asked for")
+    norm_weight: Weight = Field(10.0, description="λ₂, of the share of the weights' norms that is kept")
+    budget: Literal["global", "layer"] = Field(
+        "global", description="or every matrix has the density for itself, in the loss and when hardened"
+    )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """One budget for all matrices, unless each has its own."""
+        return {"pattern": UNSTRUCTURED, "budget_scope": "tensor" if self.budget == "layer" else "global"}
+
+
+def trainer(job: Job) -> MaskTrainer:
+    """A Bernoulli gate per weight, and the budget with the norms as regulariser."""
+    from leap_repro.models.prunable import prunable_linears
+    from leap_repro.prune.learned.gates import BernoulliGate, Gate, bernoulli_logits
+    from leap_repro.prune.learned.regularise import BudgetAndNorms
+    from leap_repro.prune.learned.trainer import MaskTrainer
+
+    options: Options = job.options
+    gates: list[Gate] = []
+    for index, linear in enumerate(prunable_linears(job.model)):
+        start = job.warm_start[linear.name] if job.warm_start is not None else None
+        gates.append(BernoulliGate(bernoulli_logits(tuple(linear.weight.shape), start, job.seed, index)))
+    target, per_matrix = float(1 - job.sparsity), options.budget == "layer"
+    return MaskTrainer(job, gates, BudgetAndNorms(target, options.density_weight, options.norm_weight, per_matrix))
+
+
+METHOD = Learned(trainer, options=Options, hardenings=("exact", "threshold"))

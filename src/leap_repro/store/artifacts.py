@@ -1,0 +1,117 @@
+"""How a stage leaves its result: `payload/` first, then `provenance.json`, then `manifest.json`, each atomically.
+
+A folder that holds a manifest is whole: the payload is written into a temporary folder, moved into place in one rename
+and hashed, and the manifest comes last. It says *what* the result is (files, sizes, sha256, facts) and nothing
+of how it came about, so that code which changes without changing a result leaves the manifest identical and reruns
+nothing downstream. How it came about (code fingerprint, versions, inputs) is in `provenance.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leap_repro.errors import UserError
+from leap_repro.store.atomic import write_json
+
+MANIFEST = "manifest.json"
+PROVENANCE = "provenance.json"
+PAYLOAD = "payload"
+MASK_FILE = "mask.safetensors"
+"""The hard mask of a cell: here, because its sha256 is asked for without any need to unpack it."""
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class Artifact:
+    """One stage's result in a folder: `read` opens an existing one, `writing` makes a new one."""
+
+    folder: Path
+    facts: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+
+    @property
+    def payload(self) -> Path:
+        return self.folder / PAYLOAD
+
+    def file(self, name: str) -> Path:
+        """The path of a payload file, its sha256 checked against the manifest; UserError if it is damaged."""
+        path = self.payload / name
+        if name not in self.files:
+            raise UserError(f"{self.folder / MANIFEST} lists no file {name!r}; it has {sorted(self.files)}")
+        if not path.is_file() or sha256_of(path) != self.files[name]["sha256"]:
+            raise UserError(
+                f"{path} is missing or differs from its manifest's sha256: delete {self.folder} and run again"
+            )
+        return path
+
+    def verified_payload(self, without: str | None = None) -> Path:
+        """The payload folder after every file in it has been checked, but those with the suffix `without`."""
+        for name in self.files:
+            if without is None or not name.endswith(without):
+                self.file(name)
+        return self.payload
+
+    @property
+    def manifest_sha256(self) -> str:
+        return sha256_of(self.folder / MANIFEST)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Artifact:
+        """Open the artifact in `folder` (or the one of a manifest's path); UserError if there is no whole one."""
+        folder = Path(folder)
+        if folder.name == MANIFEST:
+            folder = folder.parent
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            return cls(folder, manifest["facts"], manifest["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} holds no readable {MANIFEST} ({type(error).__name__}: {error})") from error
+
+
+def _clear_remains(folder: Path) -> None:
+    """Take away what a killed job left half written: temporary names, which all begin with a dot."""
+    for path in folder.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _listing(payload: Path) -> dict[str, dict[str, Any]]:
+    paths = sorted(path for path in payload.rglob("*") if path.is_file())
+    return {str(path.relative_to(payload)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
+
+
+@contextmanager
+def writing(folder: str | Path, provenance: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield (temporary payload folder, facts to fill); publish payload, provenance and manifest on a clean exit."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    _clear_remains(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=".payload-", dir=folder))
+    temporary.chmod(0o755)
+    facts: dict[str, Any] = {}
+    try:
+        yield temporary, facts
+        files = _listing(temporary)
+        shutil.rmtree(folder / PAYLOAD, ignore_errors=True)
+        os.replace(temporary, folder / PAYLOAD)
+        write_json(folder / PROVENANCE, provenance)
+        write_json(folder / MANIFEST, {"facts": facts, "files": files})
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

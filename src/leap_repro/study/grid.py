@@ -1,0 +1,237 @@
+"""The grid of cells that a configuration asks for, and what its keys must be to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from leap_repro.checked import checked
+from leap_repro.errors import UserError
+from leap_repro.prune.declaration import Declaration, Options, Tokens, refuse_sparsity
+from leap_repro.prune.methods import declaration
+from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.sparsity.patterns import TWO_FOUR
+from leap_repro.study.config import Config, Line, Scale
+
+TABLES = {"main", "published", "time", "variants"}
+"""Names of tables, beside which each model has a table of its name."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of `methods:`, with the scale's own options merged in; `selector`: whose masks it reconstructs."""
+
+    name: str
+    label: str
+    module: str
+    options: Options
+    warm_start: str | None
+    pattern_start: str | None
+    hardening: str
+    sparsities: tuple[str, ...]
+    has_own_sparsities: bool
+    variant_of: str | None
+    changes: str
+    selector: Method | None = None
+
+    @property
+    def declaration(self) -> Declaration:
+        """What its module says of itself."""
+        return declaration(self.module)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that the configuration sets; the others are at their defaults."""
+        return self.options.model_dump(exclude_unset=True)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The methods whose code makes a cell of this one."""
+        return (self.module, self.selector.module) if self.selector else (self.module,)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Module, options and selector: what a job is told to run."""
+        chosen = {"selector": self.selector.description} if self.selector else {}
+        return {"module": self.module, "options": self.given} | chosen
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.declaration.tokens
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One experiment. The sparsity is a decimal string, so that paths and budgets agree to the weight."""
+
+    model: str
+    method: str
+    sparsity: str
+    seed: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.model}/{self.method}/{self.sparsity}/{self.seed}"
+
+
+class Named(dict):
+    """A mapping that answers a missing key with those that it has, as for a target of an unknown model or method."""
+
+    def __init__(self, kind: str, entries: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.kind = kind
+
+    def __missing__(self, name: str) -> None:
+        raise UserError(f"the configuration has no {self.kind} {name!r}; it has {sorted(self)}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The chosen scale of a checked configuration; `models` and `data` are its sources as written, as jobs get them."""
+
+    scale: str
+    settings: Scale
+    methods: dict[str, Method]
+    models: dict[str, dict[str, Any]]
+    data: dict[str, dict[str, Any]]
+
+    def grid_methods(self, extended: bool = False) -> list[str]:
+        """The methods of the default grid; `extended` adds the variants and as-released switches."""
+        return self.settings.methods + (self.settings.extended if extended else [])
+
+    def cells(self, model: str | None = None, extended: bool = False) -> list[Cell]:
+        """Every cell of the default or the extended grid, or of one model, in the order in which tables show them."""
+        only = self.settings.only_models
+        return [
+            Cell(name, method, sparsity, seed)
+            for name in ([model] if model else self.models)
+            for method in self.grid_methods(extended)
+            if name in only.get(method, self.models)
+            for sparsity in self.methods[method].sparsities
+            for seed in self.settings.seeds
+        ]
+
+
+def read_study(config: dict[str, Any]) -> Study:
+    """Check `config` and return its chosen scale; UserError with one sentence for the first thing that is wrong."""
+    whole = checked(Config, _with_scale_options(config), "config")
+    if whole.scale not in whole.scales:
+        raise UserError(f"config: scale is {whole.scale!r}; allowed are {sorted(whole.scales)}")
+    settings = whole.scales[whole.scale]
+    _refuse(_name_errors(settings, set(whole.methods)))
+    _refuse(_selector_errors(whole.methods))
+    methods = {name: _method(name, line, settings) for name, line in whole.methods.items()}
+    methods = {name: replace(m, selector=methods.get(whole.methods[name].selector)) for name, m in methods.items()}
+    _refuse(_grid_errors(settings, methods))
+    sources = settings.model_dump(include={"models", "data"}, exclude_unset=True)
+    return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
+
+
+def _refuse(errors: Iterator[str]) -> None:
+    for error in errors:
+        raise UserError(f"config: {error}")
+
+
+def _with_scale_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the scale's own options laid over those of `methods:`, as far as it has the right form."""
+    try:
+        own = config["scales"][config["scale"]].get("options", {})
+        lines = {
+            name: line | {"options": line.get("options", {}) | own[name]} if name in own else line
+            for name, line in config["methods"].items()
+        }
+    except (KeyError, TypeError, AttributeError):
+        return config
+    return config | {"methods": lines}
+
+
+def _method(name: str, line: Line, settings: Scale) -> Method:
+    sparsities = settings.sparsities if line.sparsities is None else line.sparsities
+    return Method(
+        name=name,
+        label=line.label or name,
+        module=line.module,
+        options=line.options,
+        warm_start=line.warm_start,
+        pattern_start=line.pattern_start,
+        hardening=line.hardening,
+        sparsities=tuple(_decimal(value) for value in sparsities),
+        has_own_sparsities=line.sparsities is not None,
+        variant_of=line.variant_of,
+        changes=line.changes or "",
+    )
+
+
+def _decimal(value: float) -> str:
+    """The sparsity as the decimal that paths and budgets use."""
+    return format(abs(Decimal(str(value)).normalize()), "f")  # YAML has a -0.0
+
+
+def _name_errors(settings: Scale, known: set[str]) -> Iterator[str]:
+    for name in TABLES & set(settings.models):
+        yield f"scales.*.models names a model {name!r}; {sorted(TABLES)} are the names of other tables"
+    for key in ("methods", "extended", "options", "only_models"):
+        for name in getattr(settings, key):
+            if name not in known:
+                yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
+    for method, models in settings.only_models.items():
+        for name in set(models) - set(settings.models):
+            known_models = sorted(settings.models)
+            yield f"scales.*.only_models.{method} names the unknown model {name!r}; allowed are {known_models}"
+    for name in set(settings.methods) & set(settings.extended):
+        yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
+
+
+def _selector_errors(lines: dict[str, Line]) -> Iterator[str]:
+    """A reconstruction names a one-shot method that prunes; no other method names one, so there are no chains."""
+    selectors = sorted(name for name, line in lines.items() if declaration(line.module).selects)
+    for name, line in lines.items():
+        if "selector" in declaration(line.module).starts and line.selector not in selectors:
+            yield f"methods.{name}.selector is {line.selector!r}; it must be a one-shot method: {selectors}"
+
+
+def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
+    for name, method in methods.items():
+        subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
+        drops = [parse_sparsity(value) for value in method.sparsities]
+        try:
+            refuse_sparsity(drops, method.options, subject, f"methods.{name}.options")
+        except UserError as error:
+            yield str(error)
+        yield from _start_errors(name, method, methods)
+        if method.hardening not in method.declaration.hardenings:
+            chosen = sorted(m.module for m in methods.values() if method.hardening in m.declaration.hardenings)
+            yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {sorted(set(chosen))} allow it"
+        if method.variant_of == name:
+            yield f"methods.{name}.variant_of is {name!r}; it must be another method"
+        if method.variant_of and method.variant_of not in methods:
+            yield f"methods.{name}.variant_of is {method.variant_of!r}; it must be one of {sorted(methods)}"
+        stream = settings.mask_training is not None and settings.data.mask_training is not None
+        if method.declaration.trains and not stream and name in settings.methods + settings.extended:
+            yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+
+
+def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
+    """The other lines that a method builds on: whether it may, whether they are of the right kind, whether they run."""
+    selector = method.selector.name if method.selector else None
+    starts = {"warm_start": method.warm_start, "pattern_start": method.pattern_start, "selector": selector}
+    for key, start in starts.items():
+        if start is not None and key not in method.declaration.starts:
+            takers = sorted({m.module for m in methods.values() if key in m.declaration.starts})
+            yield f"methods.{name}.{key} is {start!r}; only the modules {takers} have one"
+    if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
+        yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
+    two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
+    two_four = [other for other in two_four if not methods[other].declaration.trains]
+    if "pattern_start" in method.declaration.starts and method.pattern_start not in two_four:
+        yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a one-shot 2:4 method: {two_four}"
+    for key in ("warm_start", "selector"):
+        start = methods.get(starts[key]) if starts[key] else None
+        if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
+            yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"
+
+
+def _is_one_shot(method: Method | None) -> bool:
+    return method is not None and not method.declaration.trains

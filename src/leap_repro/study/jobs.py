@@ -1,0 +1,103 @@
+"""What the workflow's jobs read and are told, by rule: everything that a Snakemake file would have to decide.
+
+Folders are relative to a scale's results; the rules turn them into files.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from leap_repro.study.grid import Study
+
+ONLY_SHOWN = ("stands_for", "parameters", "gated")
+"""What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
+RECIPES = {"calibration": "windows", "mask_training": "packed"}
+"""How token shards are cut: a sample of windows, or the whole text packed."""
+TABLES_OF_A_STUDY = ("main", "time", "published")
+FIGURES = ("density", "accuracy")
+
+
+def as_json(value: Any) -> str:
+    """One string for a params entry: Snakemake compares params as a set of values, a string keeps names and order."""
+    return json.dumps(value, sort_keys=True)
+
+
+def tables(study: Study, extended: bool) -> list[str]:
+    """The names of a grid's tables."""
+    return [*TABLES_OF_A_STUDY, *study.models, *(["variants"] if extended else [])]
+
+
+def model_source(study: Study, model: str) -> dict[str, Any]:
+    """Where a model comes from: what its fetch is told."""
+    return {key: value for key, value in study.models[model].items() if key not in ONLY_SHOWN}
+
+
+def model_files(study: Study, model: str) -> list[str]:
+    """The files of a model that lies on this machine, so that a change in them is noticed."""
+    path = study.models[model].get("path")
+    return sorted(str(file) for file in Path(path).expanduser().glob("*.safetensors")) if path else []
+
+
+def data_files(study: Study, role: str) -> list[str]:
+    """The files and folders of a text or of task sets that lie on this machine, so that a change in them is noticed."""
+    source = study.data[role]
+    return [part["path"] for part in (source, *source.get("further", {}).values()) if "path" in part]
+
+
+def shard_arguments(study: Study, role: str) -> str:
+    """How a token shard is cut."""
+    shard = getattr(study.settings, role)
+    return f"--recipe {RECIPES[role]} --sequences {shard.sequences} --length {shard.length}"
+
+
+def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: str) -> dict[str, str]:
+    """{argument: folder} of what a method reads besides the model: tokens, and the cells whose masks it starts from."""
+    line = study.methods[method]
+    folders = {}
+    if line.tokens:
+        folders["tokens"] = f"calibration/{model}/{line.tokens}/{seed}"
+    if line.warm_start:
+        folders["warm-start"] = f"harden/{model}/{line.warm_start}/{sparsity}/{seed}"
+    if line.pattern_start:
+        (only,) = study.methods[line.pattern_start].sparsities
+        folders["pattern-start"] = f"harden/{model}/{line.pattern_start}/{only}/{seed}"
+    return folders
+
+
+def prune_arguments(study: Study, method: str, manifests: dict[str, str]) -> str:
+    """The arguments that say what a method starts from: those folders' manifests, for a reconstruction its selector."""
+    arguments = [f"--{name} {manifest}" for name, manifest in manifests.items()]
+    selector = study.methods[method].selector
+    if selector:
+        arguments.append(f"--selector {shlex.quote(as_json(selector.description))}")
+    return " ".join(arguments)
+
+
+def scored_folders(study: Study, model: str, extended: bool) -> Iterator[str]:
+    """What the cells of one model left behind: the folders of every stage that a result row is traced to."""
+    for cell in study.cells(model, extended):
+        yield from (f"harden/{cell.path}", f"evaluate/{cell.path}")
+
+
+def benchmark_names(study: Study, extended: bool) -> list[str]:
+    """The benchmark of every job of the grid that has one, by stage and cell."""
+    return [
+        f"{stage}/{cell.path}" for cell in study.cells(extended=extended) for stage in ("prune", "harden", "evaluate")
+    ]
+
+
+def method_facts(study: Study, extended: bool) -> dict[str, dict[str, Any]]:
+    """What tables and figures need to know of a grid's methods besides their results."""
+    methods = [study.methods[name] for name in study.grid_methods(extended)]
+    return {m.name: {"label": m.label, "variant_of": m.variant_of, "changes": m.changes} for m in methods}
+
+
+def one_shot_methods(study: Study) -> dict[str, dict[str, Any]]:
+    """What the benchmark of one-shot methods times: every one of the grid that prunes without training."""
+    methods = [study.methods[name] for name in study.settings.methods]
+    pruning = [m for m in methods if m.declaration.selects or m.selector]
+    return {m.name: m.description for m in pruning}

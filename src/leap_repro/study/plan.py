@@ -1,0 +1,211 @@
+"""`python -m leap_repro.study.plan`: what a grid costs before it runs: jobs, memory, hours and disk, rule by rule.
+
+Everything comes from the configuration and from which manifests are there already, so it needs no network.
+`snakemake -n` ends with the same table of the jobs that it would run. The estimates are those that a cluster is asked
+by (`resources.py`); docs/plan.md explains them and compares them with what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from leap_repro.cli import run_stage
+from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.study.grid import Cell, Study, read_study
+from leap_repro.study.resources import DTYPE_BYTES, flops_per_second, need, parameters_of
+
+START_SECONDS = 15.0
+"""Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
+PROCESS_BYTES = 0.5e9
+"""Python, torch and transformers before any model: benchmarks/memory_at_size.csv, shape tiny."""
+HUB_BYTES = {"calibration": 1.2e9, "mask_training": 8e9, "perplexity": 2e6, "tasks": 3e7}
+OUTCOMES_BYTES = 2e6
+CHECKPOINT_BYTES = 2
+"""Per weight of a fetched checkpoint: all of the grid's are bfloat16."""
+STAGES = {
+    "fetch_model": "models",
+    "fetch_data": "data",
+    "build_tokens": "calibration",
+    "prune": "prune",
+    "harden": "harden",
+    "evaluate": "evaluate",
+}
+"""The stage of each Snakemake rule that takes time or space; the rules of tables and figures take seconds."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One job: bytes on the host, on the GPU and on disk, and seconds. `line`: the line of the table it counts in."""
+
+    line: str
+    folder: str
+    host_bytes: float
+    gpu_bytes: float
+    seconds: float
+    disk_bytes: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One rule (prune: one method): all its jobs, those already `done`, the largest job's memory, and what the jobs to
+    do will cost."""
+
+    name: str
+    jobs: int
+    done: int
+    host_bytes: float
+    gpu_bytes: float
+    hours: float
+    disk_bytes: float
+
+
+def jobs_of(study: Study, root: Path, extended: bool = False) -> Iterator[Estimate]:
+    """Every job of the grid that takes time or space, in the order in which data flow."""
+    sizes = {name: parameters_of(spec, root / "models" / name / "manifest.json") for name, spec in study.models.items()}
+    cells = [cell for grid in {False, extended} for cell in study.cells(extended=grid)]
+    tokens = {study.methods[cell.method].tokens for cell in cells} - {None}
+    yield from (_job(study, "models", name, sizes[name]) for name in study.models)
+    yield from (_job(study, "data", role, 0) for role in study.data)
+    for name in study.models:
+        for role in sorted(tokens | {"calibration"}):
+            for seed in study.settings.seeds:
+                yield _job(study, "calibration", f"{name}/{role}/{seed}", sizes[name])
+    for stage in ("prune", "harden", "evaluate"):
+        yield from (_job(study, stage, cell.path, sizes[cell.model], cell) for cell in dict.fromkeys(cells))
+
+
+def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
+    """The estimates of `jobs`, (rule, its wildcards in the order of its output's path)."""
+    found = []
+    for rule, wildcards in jobs:
+        stage = STAGES.get(rule)
+        if stage == "data":
+            found.append(_job(study, stage, wildcards[0], 0))
+        elif stage:
+            name = wildcards[0]
+            size = parameters_of(study.models[name], root / "models" / name / "manifest.json")
+            cell = Cell(*wildcards[:3], int(wildcards[3])) if len(wildcards) == 4 else None
+            found.append(_job(study, stage, "/".join(wildcards), size, cell))
+    order = [*STAGES.values(), *(f"prune {name}" for name in study.methods)]
+    return sorted(found, key=lambda job: (order.index(job.folder.split("/")[0]), order.index(job.line), job.folder))
+
+
+def _job(study: Study, stage: str, place: str, parameters: int, cell: Cell | None = None) -> Estimate:
+    estimate = need(stage, study, parameters, cell and cell.method)
+    on_gpu = bool(estimate.gpu_bytes and study.settings.cluster.gpus)
+    return Estimate(
+        line=f"prune {cell.method}" if cell and stage == "prune" else stage,
+        folder=f"{stage}/{place}",
+        host_bytes=PROCESS_BYTES + (estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes)),
+        gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
+        seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu),
+        disk_bytes=disk_bytes(stage, study, place, parameters, cell),
+    )
+
+
+def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell | None = None) -> float:
+    """What one job leaves on disk, to the first order: every parameter counts as prunable."""
+    weight = DTYPE_BYTES[study.settings.dtype]
+    if stage == "models":
+        return CHECKPOINT_BYTES * parameters
+    if stage == "data":
+        return HUB_BYTES.get(place, 0.0) if study.data[place]["source"] == "hub" else 0.0
+    if stage == "calibration":
+        shard = getattr(study.settings, place.split("/")[1])
+        return 4.0 * shard.sequences * shard.length
+    if stage == "evaluate" or cell is None:
+        return OUTCOMES_BYTES
+    method = study.methods[cell.method]
+    values = weight * parameters if method.declaration.moves_weights else 0.0
+    if stage == "harden":
+        return parameters / 8 + values * float(1 - parse_sparsity(cell.sparsity))
+    return parameters * 4.0 if method.declaration.trains else parameters + values
+
+
+def is_done(job: Estimate, root: Path) -> bool:
+    """Whether the job's result is there, be it fresh or stale."""
+    return (root / job.folder / "manifest.json").is_file()
+
+
+def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[Line]:
+    """One line per rule, prune's by method, and one for all. Memory is the largest of all jobs, time and space count
+    those that are not done."""
+    by_line: dict[str, list[Estimate]] = {}
+    for job in jobs:
+        by_line.setdefault(job.line, []).append(job)
+    lines = [_line(name, found, done) for name, found in by_line.items()]
+    return [*lines, _line("all", [job for found in by_line.values() for job in found], done)]
+
+
+def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> Line:
+    left = [job for job in jobs if not done(job)]
+    return Line(
+        name=name,
+        jobs=len(jobs),
+        done=len(jobs) - len(left),
+        host_bytes=max(job.host_bytes for job in jobs),
+        gpu_bytes=max(job.gpu_bytes for job in jobs),
+        hours=sum(job.seconds for job in left) / 3600,
+        disk_bytes=sum(job.disk_bytes for job in left),
+    )
+
+
+HEAD = ("", "jobs", "done", "RAM GB", "GPU GB", "hours", "disk GB")
+DONE = HEAD.index("done")
+NOTE = (
+    "RAM and GPU: of the largest job. Hours: all jobs to do, one after another; of a GPU where the line has GPU "
+    "memory. Estimates: docs/plan.md."
+)
+
+
+def table(lines: list[Line], title: str) -> str:
+    """The plan as text; a tally for people, not a promise."""
+    rows = [HEAD, *(_row(line) for line in lines)]
+    if not any(line.done for line in lines):
+        rows = [row[:DONE] + row[DONE + 1 :] for row in rows]
+    first = max(len(row[0]) for row in rows)
+    body = [f"{row[0]:<{first}}" + "".join(f"{value:>9}" for value in row[1:]) for row in rows]
+    return "\n".join([title, *body, NOTE])
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    numbers = (line.host_bytes / 1e9, line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
+    return (line.name, str(line.jobs), str(line.done), *(f"{number:.1f}" for number in numbers))
+
+
+def plan(study: Study, root: Path, extended: bool = False) -> str:
+    """The table for `study`, whose results lie or will lie under `root`."""
+    lines = summary(jobs_of(study, root, extended), lambda job: is_done(job, root))
+    return table(lines, f"Plan of the scale {study.scale}")
+
+
+def plan_of_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> str:
+    """The table of the jobs that Snakemake would run, none of them done; empty if there are none."""
+    estimates = jobs_to_run(study, root, jobs)
+    return table(summary(estimates, lambda job: False), f"Plan of this run, scale {study.scale}") if estimates else ""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the configuration, print the plan."""
+    config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+    study = read_study(config | ({"scale": arguments.scale} if arguments.scale else {}))
+    print(plan(study, Path("results") / study.scale, arguments.extended), file=sys.stdout)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.study.plan", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("config.yaml"))
+    parser.add_argument("--scale", help="instead of the configuration's own")
+    parser.add_argument("--extended", action="store_true", help="with the extended grid")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,202 @@
+"""What a job asks a cluster for: memory, time, a GPU and a partition, sized from the model before any job has run.
+
+One rule of thumb makes the size of a model enough: the width of a decoder of P parameters is about 2 P^(1/3) (Llama 8B:
+4,000 against the true 4,096; 1B: 2,000 against 2,048). The estimates are upper bounds for ordinary cases, not promises:
+a job that needs more is killed by the cluster and tried again with twice, then three times as much (`attempt`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from leap_repro.study.grid import Method, Study
+
+UNKNOWN_PARAMETERS = 8_000_000_000
+"""A model of which nobody said how large it is counts as the paper's largest."""
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BASE_MB = 1500  # Python with torch, transformers and lm-eval, and two of Snakemake that watch over them
+BASE_MINUTES = 20  # start-up, reading and writing of files on a slow shared disk
+TABLE_MINUTES = 5  # the same for a table or a figure, which reads no model and shares its cluster job with many others
+GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
+CORE_FLOPS = 1e10  # per second and core, sustained
+EVALUATION_TOKENS = 20_000_000  # the six tasks' test sets with every choice, and two perplexities
+VOCABULARY = 160_000  # rows of the embeddings: between Llama's 128,256 and Gemma's 262,144
+CALIBRATION_TOKENS = 8192  # in one forward pass of a layer-wise method
+SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores, a sort with its 64-bit positions
+SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
+MINIATURE_EVALUATION_TOKENS = 500_000
+EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
+MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
+LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one job asks for; the names are Snakemake's. `runtime` is in minutes."""
+
+    mem_mb: int
+    runtime: int
+    gpu: int
+    slurm_partition: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """One job's estimate: bytes on the host, bytes on the GPU (0 without one), floating point operations."""
+
+    host_bytes: float
+    gpu_bytes: float = 0.0
+    flops: float = 0.0
+
+
+def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
+    """How many parameters a model has: as fetched, else as the config says, else as its local weight files say.
+
+    `spec` is the model's entry in the config, `fetched` the manifest of the models stage, which need not be there.
+    """
+    try:
+        return int(json.loads(fetched.read_text(encoding="utf-8"))["facts"]["parameters"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    declared = spec.get("parameters") or (spec.get("expect") or {}).get("parameters")
+    if declared:
+        return int(declared)
+    released = Path(str(files("leap_repro"))) / "miniature/released"
+    folder = {"bundled": released / spec.get("name", ""), "path": Path(spec.get("path", "")).expanduser()}
+    weights = sorted(folder[spec["source"]].glob("*.safetensors")) if spec["source"] in folder else []
+    return sum(_tensor_elements(path) for path in weights) or UNKNOWN_PARAMETERS
+
+
+def _tensor_elements(path: Path) -> int:
+    """The number of values in a safetensors file, from its header; 0 if it cannot be read (its reader will say why)."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+        return 0
+
+
+def width_of(parameters: int) -> float:
+    """The rule of thumb for the width of a decoder's residual stream."""
+    return 2 * parameters ** (1 / 3)
+
+
+def vocabulary_of(parameters: int) -> float:
+    """Rows of the embeddings: VOCABULARY, but for a tiny model, whose embeddings hold no more than all its weights."""
+    return min(VOCABULARY, parameters / width_of(parameters)) if parameters else 0
+
+
+def need(stage: str, study: Study, parameters: int, method: str | None = None) -> Need:
+    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
+    weight = DTYPE_BYTES[study.settings.dtype]
+    if stage == "prune" and study.methods[method].declaration.trains:
+        return _learned(study, parameters, weight, study.methods[method])
+    if stage == "prune":
+        return _layer_wise(study, parameters, weight, study.methods[method])
+    if stage == "harden":
+        return Need(parameters * (2 * weight + 8))
+    if stage == "evaluate":
+        bundled = study.settings.data.tasks.source == "bundled"
+        tokens = MINIATURE_EVALUATION_TOKENS if bundled else EVALUATION_TOKENS
+        return Need(parameters * (2 * weight + 1) + EVALUATOR_BYTES, parameters * 2 * weight, 2 * parameters * tokens)
+    if stage in ("models", "data", "calibration"):
+        return Need(2e9)  # a shard of C4 as text
+    return Need(0)
+
+
+def _layer_wise(study: Study, parameters: int, weight: int, method: Method) -> Need:
+    """Blocks are streamed: the embeddings, two blocks and what one block's pruning works with (docs/plan.md)."""
+    width = width_of(parameters)
+    inner, block = 4 * width, 12 * width**2
+    resident = (vocabulary_of(parameters) * width + 2 * block) * weight
+    work = SELECTION_BYTES * width * inner
+    flops = 0.0
+    if method.tokens:
+        shard = study.settings.calibration
+        tokens = shard.sequences * shard.length
+        passing = min(tokens, max(shard.length, CALIBRATION_TOKENS))
+        work += tokens * width * weight + passing * ((4 * inner + 8 * width) * weight + 4 * inner)
+        flops = 8 * parameters * tokens + 60 * parameters * width
+        if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
+            work += 4 * (6 * width**2 + inner**2) + SOLVE_BYTES * inner**2
+    return Need(resident + block * (1 + weight), resident + work if method.tokens else 0, flops)
+
+
+def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:
+    """Weights, logits with two moments, gradients and masks, one matrix at work, one micro-batch's activations and its
+    float32 scores over the vocabulary (docs/plan.md)."""
+    options, length = method.options, study.settings.mask_training.length
+    width = width_of(parameters)
+    inner, blocks = 4 * width, parameters / (12 * width**2)
+    tokens = options.micro_batch_size * length
+    per_weight = options.logits_per_weight
+    logit, moment = DTYPE_BYTES[options.logits_dtype], DTYPE_BYTES[options.state_dtype]
+    kept = 1 if options.gradient_checkpointing else blocks
+    beside = options.frozen_mask_bytes + 4 + 4 * (kept > 1)
+    state = parameters * (weight + per_weight * (logit + 2 * moment) + beside)
+    working = MATRIX_BYTES * width * inner * (1 + per_weight)
+    activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
+    scores = tokens * vocabulary_of(parameters) * (2 * weight + 8)
+    flops = 8 * parameters * options.steps * options.batch_size * length
+    return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)
+
+
+def flops_per_second(study: Study, on_gpu: bool) -> float:
+    """The rate that a job of this study is expected to sustain."""
+    return GPU_FLOPS if on_gpu else CORE_FLOPS * study.settings.threads
+
+
+def request(stage: str, study: Study, parameters: int, method: str | None = None, attempt: int = 1) -> Request:
+    """What a job of `stage` asks for at its `attempt`-th try, 1 being the first."""
+    cluster = study.settings.cluster
+    estimate = need(stage, study, parameters, method)
+    gpu = min(1, cluster.gpus) if estimate.gpu_bytes else 0
+    size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
+    seconds = estimate.flops / flops_per_second(study, bool(gpu))
+    base = TABLE_MINUTES if stage in ("aggregate", "figures") else BASE_MINUTES
+    # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
+    on_gpu = gpu or (stage == "harden" and request("evaluate", study, parameters, method).gpu)
+    return Request(
+        mem_mb=attempt * math.ceil(BASE_MB + 1.25 * size / 1e6),
+        runtime=_within(cluster.max_runtime, stage, attempt * math.ceil(base + 2 * seconds / 60), attempt),
+        gpu=gpu,
+        slurm_partition=(cluster.gpu_partition if on_gpu else cluster.partition) or "",
+    )
+
+
+def requests(study: Study, root: Path) -> Callable[[str], dict[str, Any]]:
+    """A function that gives a rule, named by its stage, its resources: {name: value, or function of the wildcards and
+    the attempt}, sized from the model that its job works on. `root` is where the study's results lie."""
+    cluster = study.settings.cluster
+    partition = cluster.partition is not None or cluster.gpu_partition is not None
+    names = ("mem_mb", "runtime", "gpu", *(["slurm_partition"] if partition else []))
+
+    @cache
+    def parameters(model: str) -> int:
+        return parameters_of(study.models[model], root / "models" / model / "manifest.json")
+
+    def resource(stage: str, name: str) -> Callable[..., int | str]:
+        def value(w: Any, attempt: int) -> int | str:
+            size = parameters(w.model) if hasattr(w, "model") else 0
+            return getattr(request(stage, study, size, getattr(w, "method", None), attempt), name)
+
+        return value
+
+    return lambda stage: {"in_turn": 1} | {name: resource(stage, name) for name in names}
+
+
+def _within(limit: int | None, stage: str, minutes: int, attempt: int) -> int:
+    """`minutes`, but no more than a partition's limit, which harden and evaluate share as they share a cluster job."""
+    if limit is None:
+        return minutes
+    harden = min(attempt * BASE_MINUTES, (limit + 1) // 2)
+    return min(minutes, {"harden": harden, "evaluate": max(1, limit - harden)}.get(stage, limit))

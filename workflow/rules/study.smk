@@ -1,0 +1,47 @@
+# The study that the configuration describes, checked before any job; and what Snakemake calls at a run's start and end.
+import atexit
+import sys
+from pathlib import Path
+
+from leap_repro.errors import UserError
+from leap_repro.hub.lock import check_lock, lock_digest, read_lock
+from leap_repro.study import jobs
+from leap_repro.study.grid import read_study
+from leap_repro.study.inputs import check_inputs
+from leap_repro.study.plan import plan_of_run
+from leap_repro.study.preflight import GO_ON, preflight
+from leap_repro.study.resources import requests
+from leap_repro.study.tracking import Tracker, asked_code, prune_modules
+from snakemake.exceptions import WorkflowError
+
+try:
+    STUDY = read_study(config)
+    LOCK = read_lock()
+    check_lock(LOCK, {"model": STUDY.models.values(), "dataset": STUDY.data.values()})
+    check_inputs(STUDY, outputs=("results", "logs"))
+except UserError as error:
+    raise WorkflowError(str(error)) from error
+
+tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
+requested = requests(STUDY, Path(f"results/{STUDY.scale}"))
+
+
+def jobs_to_run():
+    """(rule, wildcards) of every job of this run."""
+    return [(job.rule.name, tuple(job.wildcards)) for job in workflow.dag.needrun_jobs(exclude_finished=False)]
+
+
+def print_plan():
+    if workflow.dryrun and workflow.dag is not None:
+        print(plan_of_run(STUDY, Path(ROOT), jobs_to_run()), file=sys.stderr)
+
+
+atexit.register(print_plan)  # Snakemake has hooks around a real run, none around a dry one
+
+
+onstart:
+    found = preflight(STUDY, Path(ROOT), jobs_to_run(), workflow.local_exec)
+    if found and config.get("preflight", "stop") == "stop":
+        raise WorkflowError("\n".join(["This run cannot be finished here:", *found, GO_ON]))
+    for sentence in found:
+        print(f"Warning: {sentence}", file=sys.stderr)
