@@ -1,5 +1,5 @@
-"""A mask training at any model shape: its peak memory against the formula of `leap_repro.prune.learned.memory`, its speed, and
-the share of the time that the gates cost.
+"""A mask training at any model shape: its peak memory against the formula of `leap_repro.prune.learned.memory`, its
+speed, and the share of the time that the gates cost.
 
     python benchmarks/learned_memory.py --shape llama3.2-1b --write
 
@@ -121,7 +121,7 @@ def measure(shape: str, gate: str, dtype: str, length: int, options: dict[str, A
     cuda = torch.cuda.is_available()
     before = most_resident()
     model = random_model(shape, dtype)
-    parts = training_bytes(Sizes.of(model), chosen, gate, dtype, length)
+    parts = training_bytes(Sizes.of(model), chosen, dtype, length)
     print("parts, MB:", {name: round(size / 1e6) for name, size in parts.items()}, flush=True)
     tokens = torch.randint(0, model.config.vocab_size, (chosen.batch_size, length))
     trainer = module.trainer(Job(model, chosen, Fraction(1, 2), 0, tokens))

@@ -21,7 +21,6 @@ from leap_repro.seeds import named_seed
 from leap_repro.store.atomic import write_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
 SHARED_FACTORS = 32
 TOKENS_PER_INPUT = 2
 ENOUGH_SECONDS = 15.0

@@ -4,8 +4,8 @@
 
 makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.prune` on it,
 and adds one row to `benchmarks/memory_at_size.csv`, which `docs/plan.md` shows: the job's peak resident memory as the
-kernel counted it (`wait4`), beside the estimate of `leap_repro.study.resources` for the model of that name and the size of
-the whole model, which was never in memory, and its time by the wall and of the CPU. `--blocks` shows that the number
+kernel counted it (`wait4`), beside the estimate of `leap_repro.study.resources` for the model of that name and the size
+of the whole model, which was never in memory, and its time by the wall and of the CPU. `--blocks` shows that the number
 of blocks does not matter.
 """
 
@@ -25,13 +25,14 @@ from pathlib import Path
 
 import torch
 import yaml
-from measure import REPOSITORY, SCHEMA, add_row, show
+from measure import REPOSITORY, add_row, show
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leap_repro.seeds import named_seed
 from leap_repro.store.artifacts import writing
-from leap_repro.study.config import read_study
+from leap_repro.study.config import Shard
+from leap_repro.study.grid import read_study
 from leap_repro.study.plan import PROCESS_BYTES
 from leap_repro.study.resources import need
 
@@ -138,12 +139,12 @@ def estimate_mb(shape: str, method: str, sequences: int, length: int) -> int | N
     """What the plan would say of this job, of a block as of its whole model; None for a shape that is none of the
     paper's."""
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
-    study = read_study(config | {"scale": "paper"}, SCHEMA)
+    study = read_study(config | {"scale": "paper"})
     model = study.models.get(shape.removesuffix("-block"))
     if model is None:
         return None
-    shard = {"sequences": sequences, "length": length}
-    study = replace(study, settings=study.settings | {"calibration": shard})
+    shard = Shard(sequences=sequences, length=length)
+    study = replace(study, settings=study.settings.model_copy(update={"calibration": shard}))
     estimate = need("prune", study, model["parameters"], method)
     return round((PROCESS_BYTES + max(estimate.host_bytes, estimate.gpu_bytes)) / 1e6)
 

@@ -26,8 +26,8 @@ def prune(layer: Layer, description: dict[str, Any]) -> PrunedLayer:
     original = replace(layer, weight=layer.weight.clone())
     selector = load_selector(description.get("selector"))
     if selector is None:
-        return method.prune_layer(original, options)
-    return method.reconstruct(layer, selector.method.prune_layer(original, selector.options), options)
+        return method.rule(original, options)
+    return method.rule(layer, selector.method.rule(original, selector.options), options)
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ import csv
 from pathlib import Path
 
 import yaml
-from measure import SCHEMA, show, write_rows
+from measure import show, write_rows
 
-from leap_repro.study.config import read_study
+from leap_repro.study.grid import read_study
 from leap_repro.study.plan import Estimate, jobs_of
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=TABLE)
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
-    study = read_study(config | {"scale": arguments.results.name}, SCHEMA)
+    study = read_study(config | {"scale": arguments.results.name})
     by_line: dict[str, list[tuple[Estimate, dict[str, float]]]] = {}
     for job in jobs_of(study, arguments.results):
         found = measured(job, arguments.results)

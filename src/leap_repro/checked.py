@@ -6,10 +6,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from leap_repro.errors import UserError
@@ -29,6 +40,7 @@ TYPES = {
 
 TAG = "kind of "
 """How the tags of a union's members begin: pydantic puts them between a place's keys, a sentence leaves them out."""
+CONTRADICTION = "contradiction"
 UNKNOWN_KIND = "unknown_kind"
 """The error of a union that no member fits; its message names the key that tells them apart, and its values."""
 
@@ -50,7 +62,7 @@ class Closed(BaseModel):
 
 def contradiction(key: str, value: Any, words: str) -> PydanticCustomError:
     """The error of a validator that finds `key` at odds with another: "<key> is <value>; <words>"."""
-    return PydanticCustomError("contradiction", "{sentence}", {"sentence": f"{key} is {value}; {words}"})
+    return PydanticCustomError(CONTRADICTION, "{sentence}", {"sentence": f"{key} is {value}; {words}"})
 
 
 def _tell(words: str, value: Any, check: Callable[[Any], Any]) -> Any:
@@ -59,7 +71,7 @@ def _tell(words: str, value: Any, check: Callable[[Any], Any]) -> Any:
     try:
         value = check(value)
     except ValidationError as error:
-        kind = "wrong_type" if error.errors()[0]["type"] in TYPES else "not_allowed"
+        kind = "wrong_type" if error.errors()[0]["type"] in {*TYPES, "wrong_type"} else "not_allowed"
         raise PydanticCustomError(kind, "{words}", {"words": words}) from error
     if isinstance(value, float) and math.isinf(value):
         raise PydanticCustomError("not_finite", "inf")
@@ -90,6 +102,18 @@ Share = Annotated[float, Field(ge=0, lt=1), told("it must be a number in [0, 1)"
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
+def text(pattern: str, words: str) -> Any:
+    """The type of a text that must match `pattern`."""
+    return Annotated[str, Field(pattern=pattern), told(words)]
+
+
+Name = text(
+    "^[A-Za-z0-9][A-Za-z0-9._+-]*$", "a name may hold letters, digits and . _ + - only, because it becomes a folder"
+)
+Label = text(r"^[^|\n\r]+$", "it must be one line of text without |")
+Some = Annotated[str, Field(min_length=1), told("it must not be empty")]
+
+
 def checked(model: type[T], value: Any, place: str, root: str = "the configuration") -> T:
     """`value` as a `model`; UserError with one sentence, "<place>: …", for the first thing that is wrong.
 
@@ -98,12 +122,25 @@ def checked(model: type[T], value: Any, place: str, root: str = "the configurati
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{place}: {sentence(error, root)}") from error
+        raise UserError(f"{place}: {_sentence(_details(error)[0], root)}") from error
 
 
-def sentence(error: ValidationError, root: str) -> str:
-    """Key, value and what is allowed, of the first of an error's details."""
-    detail = error.errors(include_url=False)[0]
+def check_values(model: type[T], value: Any, place: str, root: str = "the configuration") -> None:
+    """The same for single values only: what contradicts another may still be replaced."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        for detail in _details(error):
+            if detail["type"] != CONTRADICTION:
+                raise UserError(f"{place}: {_sentence(detail, root)}") from error
+
+
+def _details(error: ValidationError) -> list[Any]:
+    return error.errors(include_url=False)
+
+
+def _sentence(detail: Mapping[str, Any], root: str) -> str:
+    """Key, value and what is allowed."""
     place = [str(part) for part in detail["loc"] if not (isinstance(part, str) and part.startswith(TAG))]
     key, value, context = ".".join(place) or root, detail["input"], detail.get("ctx", {})
     if place and place[-1] == "[key]":
@@ -114,7 +151,7 @@ def sentence(error: ValidationError, root: str) -> str:
         return f"{key} has the unknown key {context['key']!r}; allowed are {context['known']}"
     if detail["type"] == UNKNOWN_KIND:
         return _kind_sentence(key, value, *detail["msg"].split(" ", 1))
-    if detail["type"] == "contradiction":
+    if detail["type"] == CONTRADICTION:
         return context["sentence"] if key == root else f"{key}.{context['sentence']}"
     return f"{key} is {_value_sentence(detail['type'], value, context, detail['msg'])}"
 
@@ -137,17 +174,21 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def kind_tag(name: str) -> str:
-    """The tag of the member of a union whose discriminating key has the value `name`."""
-    return f"{TAG}{name}"
+def union(field: str, kinds: dict[str, type[Closed]]) -> Any:
+    """Which of several models a mapping is, by the value of its key `field`."""
+    members = [Annotated[model, Tag(f"{TAG}{name}")] for name, model in kinds.items()]
+    chooser = Discriminator(
+        _kind_of(field), custom_error_type=UNKNOWN_KIND, custom_error_message=f"{field} {list(kinds)}"
+    )
+    return Annotated[reduce(or_, members), chooser]
 
 
-def kind_of(field: str) -> Callable[[Any], str | None]:
-    """Which member of a union a mapping is: the value of its key `field`."""
+def _kind_of(field: str) -> Callable[[Any], str | None]:
+    """A function that gives the tag of the member that a mapping is."""
 
     def tag(value: Any) -> str | None:
         found = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
-        return kind_tag(found) if isinstance(found, str) else None
+        return f"{TAG}{found}" if isinstance(found, str) else None
 
     return tag
 

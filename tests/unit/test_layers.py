@@ -1,4 +1,7 @@
-"""Data flows one way: a stage imports the ground floor and itself, never a later stage."""
+"""Data flows one way: every room stands on lower floors only, and no two modules import each other.
+
+The floors, from the ground up. A room may import itself, the rooms below it that are named, and nothing else.
+"""
 
 import ast
 from pathlib import Path
@@ -6,16 +9,49 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "leap_repro"
-STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
-GROUND = {"errors", "cli", "seeds", "budget", "artifacts", "fingerprint", "provenance", "config", "masks", "patterns"}
-GROUND |= {"atomic", "hub", "inputs", "lock", "options", "plan", "preflight", "progress", "resources", "tensor_files"}
-GROUND |= {"texts", "tiles", "tokens", "why"}
-ALSO = {"data": {"miniature"}, "figures": {"aggregate"}}
-ROOMS = {path.stem for path in SOURCE.iterdir()}
+GROUND = {"errors", "cli", "seeds", "checked"}
+STORE = GROUND | {"sparsity", "store"}
+STAGE = STORE | {"models"}
+FLOORS = {
+    # what every stage shares
+    "errors": set(),
+    "cli": GROUND,
+    "seeds": GROUND,
+    "checked": GROUND,
+    "progress": GROUND,
+    "sparsity": GROUND,
+    "store": GROUND | {"sparsity"},
+    "hub": STORE,
+    "miniature": STORE,
+    # the stages, in the order in which data flow
+    "models": STORE | {"hub"},
+    "data": STAGE | {"hub", "miniature"},
+    "calibration": STAGE,
+    "prune": STAGE,
+    "harden": STAGE,
+    "evaluate": STAGE,
+    "aggregate": STORE,
+    "figures": STORE | {"aggregate"},
+    # what is asked of them
+    "study": STORE | {"hub", "prune"},
+}
+PRUNE = {
+    "declaration": {"job"},
+    "job": {"declaration", "layerwise"},
+    "layerwise": {"declaration", "job"},
+    "learned": {"declaration", "job"},
+    "methods": {"declaration", "job", "layerwise", "learned"},
+    "__main__": {"declaration", "job", "learned", "methods"},
+}
+"""The rooms within prune. A declaration names the job for type checkers only."""
 
 
-def rooms_imported(text):
-    """The modules and packages right under leap_repro that a source text imports, at the top or in a function."""
+def imported_by(path):
+    """Every name that a source file imports, at its top or in a function; relative imports are refused."""
+    return imported(path.read_text(encoding="utf-8"))
+
+
+def imported(text):
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -23,44 +59,63 @@ def rooms_imported(text):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports are invisible to the fingerprint"
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    parts = [name.split(".") for name in names]
-    return {part[1] for part in parts if part[0] == "leap_repro" and len(part) > 1 and part[1] in ROOMS}
+    return names
 
 
-def rooms_imported_by(package):
-    return set().union(*(rooms_imported(path.read_text(encoding="utf-8")) for path in (SOURCE / package).glob("*.py")))
+def rooms(names, below="leap_repro"):
+    """The modules and packages right under `below` that are among the imported names."""
+    depth = below.count(".") + 1
+    parts = [name.split(".") for name in names if name.startswith(f"{below}.")]
+    return {part[depth] for part in parts}
+
+
+def files_of(room):
+    path = SOURCE / room
+    return [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else sorted(path.rglob("*.py"))
+
+
+def modules_at_the_top():
+    """{module: what it imports as soon as it is imported itself}, without what is for type checkers only."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        name = ".".join(("leap_repro", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        found[name] = imported(ast.unparse(tree))
+    return {name: {other for other in found if other in names and other != name} for name, names in found.items()}
 
 
 def test_imports_are_found_wherever_they_stand():
-    text = "import leap_repro.prune.methods.admm\nfrom leap_repro import masks\ndef f():\n    from leap_repro.data import fetch\n"
-    assert rooms_imported(text) == {"prune", "masks", "data"}
+    text = "import leap_repro.prune.methods.admm\nfrom leap_repro.store import masks\ndef f():\n"
+    text += "    import leap_repro.data\n"
+    assert rooms(imported(text)) == {"prune", "store", "data"}
+    assert rooms(imported(text), "leap_repro.prune") == {"methods"}
 
 
-def test_every_package_is_a_known_stage_or_the_miniature():
+def test_every_room_has_its_floor():
     packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-    assert packages == {*STAGES, "miniature"}
+    modules = {path.stem for path in SOURCE.glob("*.py")} - {"__init__"}
+    assert packages | modules == set(FLOORS)
 
 
-def test_every_module_of_the_ground_floor_is_known():
-    assert {path.stem for path in SOURCE.glob("*.py")} == GROUND | {"__init__"}
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_room_stands_on_the_floors_below_it(room):
+    for path in files_of(room):
+        above = rooms(imported_by(path)) - FLOORS[room] - {room}
+        assert not above, f"{path.relative_to(SOURCE)} imports {sorted(above)}"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_imports_only_itself_and_the_ground_floor(stage):
-    allowed = GROUND | {"models", stage} | ALSO.get(stage, set())
-    assert rooms_imported_by(stage) <= allowed
+@pytest.mark.parametrize("room", PRUNE)
+def test_a_room_of_prune_stands_on_those_below_it(room):
+    for path in files_of(f"prune/{room}"):
+        above = rooms(imported_by(path), "leap_repro.prune") - PRUNE[room] - {room}
+        assert not above, f"{path.relative_to(SOURCE)} imports {sorted(above)}"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_imports_no_later_stage(stage):
-    later = set(STAGES[STAGES.index(stage) + 1 :])
-    assert not rooms_imported_by(stage) & later
-
-
-def test_the_ground_floor_stands_on_nothing_above_it():
-    for path in SOURCE.glob("*.py"):
-        assert rooms_imported(path.read_text(encoding="utf-8")) <= GROUND, path.name
-
-
-def test_the_miniature_imports_no_stage():
-    assert rooms_imported_by("miniature") <= GROUND | {"miniature"}
+def test_no_module_imports_one_that_imports_it():
+    """However long the way round."""
+    imports, waiting = modules_at_the_top(), []
+    while imports:
+        waiting = [name for name, others in imports.items() if not others]
+        assert waiting, f"a circle among {sorted(imports)}"
+        imports = {name: others - set(waiting) for name, others in imports.items() if name not in waiting}

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from scratch import REPOSITORY, checksums, edit, start_again
+from scratch import checksums, edit, start_again
 from slurm_cluster import slurm, why_not
 
-from leap_repro.study.config import read_study
+from leap_repro.study.grid import read_study
 from leap_repro.study.resources import parameters_of, request
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=f"needs a Slurm: {why_not()}")]
 
-PROFILE = ["--workflow-profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"]
+PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"]
 PARTITIONS = "{gpus: 1, partition: cpu, gpu_partition: gpu}"
 WANDA = "results/tiny/{}/mini/wanda/0.5/0"
 PATIENCE = 1800
@@ -130,7 +130,7 @@ def asked(job):
 def test_requests_come_from_the_rules(grid):
     folder, jobs = grid
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    study = read_study(config, REPOSITORY / "workflow/schemas/config.schema.yaml")
+    study = read_study(config)
     size = parameters_of(study.models["mini"], Path("nowhere"))
     prune = "rule_prune_wildcards_mini_"
     found = {job["Comment"].removeprefix(prune): asked(job) for job in jobs if job["Comment"].startswith(prune)}

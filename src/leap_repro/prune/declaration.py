@@ -61,6 +61,11 @@ class Declaration(ABC):
     hardenings: tuple[Hardening, ...] = ("exact",)
 
     @property
+    def name(self) -> str:
+        """What the config calls it: its file."""
+        return self.options.__module__.rpartition(".")[2]
+
+    @property
     @abstractmethod
     def tokens(self) -> Tokens:
         """The token shard that it reads."""
@@ -72,7 +77,7 @@ class Declaration(ABC):
 
     def prune_cell(self, job: Job) -> PrunedCell:
         """Prune `job.model`; UserError for a sparsity that the options cannot give."""
-        refuse_sparsity([job.sparsity], job.options, f"sparsity is {float(job.sparsity):g}", "options")
+        refuse_sparsity([job.sparsity], job.options, f"{self.name}: sparsity is {float(job.sparsity):g}", "options")
         return self.run(job)
 
     @abstractmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from leap_repro.checked import checked
+from leap_repro.checked import check_values, checked
 from leap_repro.errors import UserError
 from leap_repro.prune.declaration import Declaration, Options, Tokens, refuse_sparsity
 from leap_repro.prune.methods import declaration
@@ -116,6 +116,7 @@ class Study:
 
 def read_study(config: dict[str, Any]) -> Study:
     """Check `config` and return its chosen scale; UserError with one sentence for the first thing that is wrong."""
+    check_values(Config, config, "config")  # those that the scale's options replace, too
     whole = checked(Config, _with_scale_options(config), "config")
     if whole.scale not in whole.scales:
         raise UserError(f"config: scale is {whole.scale!r}; allowed are {sorted(whole.scales)}")

@@ -25,7 +25,7 @@ def stage(name, *arguments):
 def exported(tmp_path_factory):
     """One magnitude cell, evaluated by us and exported."""
     folder = tmp_path_factory.mktemp("export")
-    stage("models", "fetch", "--spec", json.dumps(SPECS["model"]), "--output", folder / "model")
+    stage("models", "--spec", json.dumps(SPECS["model"]), "--output", folder / "model")
     for role in ("tasks", "perplexity"):
         stage("data", "--role", role, "--spec", json.dumps(SPECS[role]), "--output", folder / role)
     model = ("--model", folder / "model")

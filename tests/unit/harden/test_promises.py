@@ -26,7 +26,7 @@ def pruned(build_tiny):
     def build(module=wanda, **options):
         tokens = torch.arange(32).view(2, 16)
         job = Job(build_tiny("llama"), module.Options(**options), Fraction("0.5"), seed=0, tokens=tokens)
-        cell = module.prune_cell(job)
+        cell = module.METHOD.prune_cell(job)
         return dict(cell.tensors), cell.facts
 
     return build

@@ -5,7 +5,7 @@ import pytest
 from loopback_hub import Repository, running_hub
 from stand_ins import serve_paper, write_model
 
-from leap_repro import hub as client
+from leap_repro.hub import client
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 

@@ -165,7 +165,6 @@ def test_the_token_is_in_no_output_and_no_file(hub, spec, tmp_path, right):
         sys.executable,
         "-m",
         "leap_repro.models",
-        "fetch",
         "--spec",
         json.dumps(spec),
         "--output",

@@ -10,9 +10,9 @@ from loopback_hub import Repository
 from stand_ins import write_model
 
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
-from leap_repro.models import pin as pinning
 from leap_repro.models.fetch import fetch_hub
 from leap_repro.store.artifacts import sha256_of
+from leap_repro.study import pin as pinning
 
 PROJECT = Path(__file__).resolve().parents[3]
 SPEC = {"source": "hub", "id": "owner/tiny", "revision": "main"}
@@ -34,13 +34,12 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def pin(config, tmp_path, monkeypatch):
+def pin(config, tmp_path):
     """`pin(*names, models...)`: the lock that is then on disk."""
-    monkeypatch.setattr(pinning, "SCHEMA", PROJECT / "workflow/schemas/config.schema.yaml")
 
     def run(*names, **models):
         lock = tmp_path / "hub.lock.json"
-        pinning.pin(Namespace(config=[config(**models)], lock=lock, names=list(names)))
+        pinning.main(Namespace(config=[config(**models)], lock=lock, names=list(names)))
         return read_lock(lock)
 
     return run

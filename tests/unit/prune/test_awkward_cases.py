@@ -93,7 +93,7 @@ def test_nothing_moves_at_sparsity_zero(method, correlated_inputs, make_layer):
 def test_a_model_of_either_dtype_holds_just_what_the_cell_says(method, sparsity, dtype, tiny_llama, tokens, drop_count):
     module, options = METHODS[method]
     model, before = tiny_llama(dtype=dtype), tiny_llama(dtype=dtype).state_dict()
-    cell = module.prune_cell(Job(model, options, Fraction(sparsity), seed=0, tokens=tokens))
+    cell = module.METHOD.prune_cell(Job(model, options, Fraction(sparsity), seed=0, tokens=tokens))
     linears = [f"{name}.weight" for name, part in model.named_modules() if name.endswith("_proj")]
     assert {name.removesuffix(".keep") for name in cell.tensors if name.endswith(".keep")} == set(linears)
     for name, weight in model.state_dict().items():
@@ -109,8 +109,8 @@ def test_a_model_of_either_dtype_holds_just_what_the_cell_says(method, sparsity,
 
 def test_dense_keeps_every_weight_and_refuses_a_sparsity(tiny_llama):
     model, before = tiny_llama(), tiny_llama().state_dict()
-    cell = dense.prune_cell(Job(model, dense.Options(), Fraction(0), seed=0))
+    cell = dense.METHOD.prune_cell(Job(model, dense.Options(), Fraction(0), seed=0))
     assert all(keep.all() for keep in cell.tensors.values())
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     with pytest.raises(UserError, match=r"dense.*0\.5"):
-        dense.prune_cell(Job(model, dense.Options(), Fraction("0.5"), seed=0))
+        dense.METHOD.prune_cell(Job(model, dense.Options(), Fraction("0.5"), seed=0))

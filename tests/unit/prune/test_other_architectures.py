@@ -35,9 +35,7 @@ def test_a_model_from_a_folder_is_pruned_to_its_budget(family, tmp_path):
     family_tokenizer(learn_vocabulary(texts, 400), bos=True).save_pretrained(tmp_path / "mine")
     (tmp_path / "text.txt").write_text("\n\n".join(text.replace("\n\n", "\n") for text in texts))
     model, text, tokens = tmp_path / "model", tmp_path / "text", tmp_path / "tokens"
-    stage(
-        "models", "fetch", "--spec", json.dumps({"source": "path", "path": str(tmp_path / "mine")}), "--output", model
-    )
+    stage("models", "--spec", json.dumps({"source": "path", "path": str(tmp_path / "mine")}), "--output", model)
     spec = json.dumps({"source": "path", "path": str(tmp_path / "text.txt")})
     stage("data", "--role", "calibration", "--spec", spec, "--output", text)
     shard = ("--recipe", "windows", "--sequences", "4", "--length", "16")

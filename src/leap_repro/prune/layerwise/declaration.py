@@ -106,7 +106,7 @@ class Reconstruction(Declaration):
     def run(self, job: Job) -> PrunedCell:
         """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold."""
         if job.selector is None:
-            raise UserError("this method completes the mask of another one: it needs --selector")
+            raise UserError(f"the method {self.name} completes the mask of another one: it needs --selector")
         rule = partial(self.rule, options=job.options)
         return job.selector.method.prune_cell(
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Positive, Rate, contradiction
+from leap_repro.checked import Positive, Rate, Weight, contradiction
 from leap_repro.prune.layerwise.declaration import LayerWise, SelectorOptions
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import (
@@ -35,7 +35,7 @@ class Options(SelectorOptions):
     iterations: Positive = Field(20, description="in all")
     mask_iterations: Positive = Field(15, description="the mask moves in these, then it is frozen")
     rho: Rate = Field(1.0, description="penalty")
-    damping: Rate = Field(0.1, description="share of the mean diagonal that is added to the normalised Gram matrix")
+    damping: Weight = Field(0.1, description="share of the mean diagonal that is added to the normalised Gram matrix")
     schedule: Literal["gradual", "as_released"] = Field(
         "gradual", description="how the sparsity grows: as written, or as the authors' code has it"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leap_repro.checked import Positive, Rate
+from leap_repro.checked import Positive, Weight
 from leap_repro.prune.layerwise.declaration import LayerWise, SelectorOptions
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import drop_smallest, drop_smallest_in_groups, up_to_threshold
@@ -24,7 +24,7 @@ class Options(SelectorOptions):
     """As released, each block drops what is "<=" a threshold: one weight a block too many, and all ties."""
 
     block_size: Positive = Field(128, description="columns whose mask is chosen together")
-    damping: Rate = Field(0.01, description="share of the Hessian's mean diagonal that is added to its diagonal")
+    damping: Weight = Field(0.01, description="share of the Hessian's mean diagonal that is added to its diagonal")
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Positive, Rate, Share, contradiction
+from leap_repro.checked import Positive, Share, Weight, contradiction
 from leap_repro.prune.layerwise.declaration import LayerWise, SelectorOptions
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import drop_smallest, drop_smallest_in_groups, released_count
@@ -34,7 +34,7 @@ class Options(SelectorOptions):
     block_size: Positive = Field(
         128, description="columns removed together; Thanos' scripts use 512, LEAP's authors 128"
     )
-    damping: Rate = Field(0.01, description="share of the Hessian's mean diagonal that is added to its diagonal")
+    damping: Weight = Field(0.01, description="share of the Hessian's mean diagonal that is added to its diagonal")
     alpha: Share = Field(0.0, description="with N:M, the ⌊alpha · rows⌋ + 1 rows of highest loss stay dense; 0: none")
 
     @model_validator(mode="after")

@@ -10,12 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leap_repro.prune.learned.schedules import batch_indices
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
+from leap_repro.prune.__main__ import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise
+from leap_repro.prune.learned.trainer import batch_indices
 from leap_repro.prune.methods import leap
 from leap_repro.prune.methods.leap import Options
 
@@ -254,16 +255,16 @@ def test_two_seeds_from_the_same_logits_train_to_different_logits(trainer):
 
 
 def test_a_batch_that_micro_batches_do_not_divide_is_refused():
-    with pytest.raises(UserError, match=r"batch_size 6 .* micro_batch_size 4"):
-        Options(batch_size=6, micro_batch_size=4)
+    with pytest.raises(UserError, match=r"batch_size is 6; .* micro_batch_size, which is 4"):
+        load_method("leap", {"batch_size": 6, "micro_batch_size": 4})
 
 
 def test_a_cell_has_logits_for_each_matrix_that_start_on_the_warm_starts_side(tiny_llama, tokens):
     model = tiny_llama()
     generator = torch.Generator().manual_seed(3)
     warm = {name: torch.rand(w.shape, generator=generator) < 0.4 for name, w in prunable(model).items()}
-    options = Options(steps=1, batch_size=4, micro_batch_size=4, learning_rate=0.0)
-    cell = leap.prune_cell(Job(model, options, Fraction("0.6"), seed=0, tokens=tokens, warm_start=warm))
+    options = Options(steps=1, batch_size=4, micro_batch_size=4, learning_rate=1e-12)
+    cell = leap.METHOD.prune_cell(Job(model, options, Fraction("0.6"), seed=0, tokens=tokens, warm_start=warm))
     assert set(cell.tensors) == {f"{name}.logits" for name in warm}
     for name, kept in warm.items():
         logits = cell.tensors[f"{name}.logits"]
@@ -276,7 +277,7 @@ def test_a_cell_has_logits_for_each_matrix_that_start_on_the_warm_starts_side(ti
 @pytest.mark.parametrize("key", ["tau_schedule", "kappa_schedule", "logits_dtype", "state_dtype", "budget"])
 def test_a_word_that_is_no_choice_is_refused_by_key_and_value(key):
     with pytest.raises(UserError, match=f"{key} is 'sideways'; allowed are"):
-        Options(**{key: "sideways"})
+        load_method("leap", {key: "sideways"})
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_by_name(trainer):
@@ -288,4 +289,4 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name(trainer):
 
 def test_training_without_tokens_is_refused(tiny_llama):
     with pytest.raises(UserError, match="--tokens"):
-        leap.prune_cell(Job(tiny_llama(), Options(steps=1), Fraction("0.5"), seed=0))
+        leap.METHOD.prune_cell(Job(tiny_llama(), Options(steps=1), Fraction("0.5"), seed=0))

@@ -52,7 +52,8 @@ def naive_wanda_mask(weight, inputs, sparsity, drop_count):
 
 @pytest.mark.parametrize("sparsity", ["0.5", "0.6", "0.9"])
 def test_wanda_masks_are_those_of_the_naive_sequential_protocol(sparsity, tiny_llama, tokens, drop_count):
-    cell = wanda.prune_cell(Job(tiny_llama(blocks=3), wanda.Options(), Fraction(sparsity), seed=0, tokens=tokens))
+    job = Job(tiny_llama(blocks=3), wanda.Options(), Fraction(sparsity), seed=0, tokens=tokens)
+    cell = wanda.METHOD.prune_cell(job)
     naive = tiny_llama(blocks=3)
     for block in range(3):
         inputs = inputs_of(naive, block, tokens)
@@ -64,7 +65,7 @@ def test_wanda_masks_are_those_of_the_naive_sequential_protocol(sparsity, tiny_l
 
 
 def test_earlier_blocks_being_pruned_changes_the_masks_of_later_ones(tiny_llama, tokens, drop_count):
-    cell = wanda.prune_cell(Job(tiny_llama(), wanda.Options(), Fraction("0.6"), seed=0, tokens=tokens))
+    cell = wanda.METHOD.prune_cell(Job(tiny_llama(), wanda.Options(), Fraction("0.6"), seed=0, tokens=tokens))
     dense = tiny_llama()
     inputs = inputs_of(dense, 1, tokens)
     changed = [
@@ -80,7 +81,7 @@ def test_earlier_blocks_being_pruned_changes_the_masks_of_later_ones(tiny_llama,
 @pytest.mark.parametrize("method", [sparsegpt, thanos, admm])
 def test_the_logged_error_is_that_of_the_layers_outputs_in_the_sequential_protocol(method, tiny_llama, tokens):
     model = tiny_llama(blocks=3)
-    cell = method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+    cell = method.METHOD.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
     logged = {row["tensor"]: row["relative_error"] for row in cell.log}
     naive = tiny_llama(blocks=3)
     for block in range(3):
@@ -95,7 +96,7 @@ def test_the_logged_error_is_that_of_the_layers_outputs_in_the_sequential_protoc
 @pytest.mark.parametrize("method", [magnitude, *DATA_METHODS])
 def test_the_log_has_one_row_a_matrix_with_its_integer_counts(method, tiny_llama, tokens):
     model = tiny_llama()
-    cell = method.prune_cell(Job(model, method.Options(), Fraction("0.6"), seed=0, tokens=tokens))
+    cell = method.METHOD.prune_cell(Job(model, method.Options(), Fraction("0.6"), seed=0, tokens=tokens))
     state = model.state_dict()
     assert [(row["block"], row["tensor"]) for row in cell.log] == [
         (block, name) for block in range(2) for name in linears_of(model, block)
@@ -109,7 +110,7 @@ def test_the_log_has_one_row_a_matrix_with_its_integer_counts(method, tiny_llama
 def test_pruning_twice_from_the_same_start_gives_the_same_cell(method, tiny_llama, tokens):
     start = tiny_llama()
     cells = [
-        method.prune_cell(Job(copy.deepcopy(start), method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+        method.METHOD.prune_cell(Job(copy.deepcopy(start), method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
         for _ in range(2)
     ]
     assert all(torch.equal(tensor, cells[1].tensors[name]) for name, tensor in cells[0].tensors.items())
@@ -122,7 +123,7 @@ def test_weights_that_are_not_finite_are_an_error_that_names_them(method, bad, t
     model = tiny_llama(blocks=3)
     model.model.layers[1].get_submodule(tensor).weight.data[2, 3] = bad
     with pytest.raises(UserError, match=rf"weights of model\.layers\.1\.{tensor}\.weight \(block 1\).*not finite"):
-        method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+        method.METHOD.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
 
 
 WHERE = {
@@ -142,7 +143,7 @@ def test_inputs_that_are_not_finite_are_an_error_that_names_the_matrix(method, b
     model.model.layers[1].get_submodule(place).weight.data[4] = bad
     named = rf"inputs of model\.layers\.1\.{WHERE[place]}\.weight \(block 1\).*not finite"
     with pytest.raises(UserError, match=named):
-        method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+        method.METHOD.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
 
 
 @pytest.mark.parametrize("place", ["self_attn.v_proj", "mlp.up_proj"])
@@ -154,7 +155,7 @@ def test_finite_weights_that_overflow_in_the_forward_pass_name_the_matrix_that_s
     model.model.layers[1].get_submodule(place).weight.data[1] = 2e38
     named = rf"inputs of model\.layers\.1\.{WHERE[place]}\.weight \(block 1\).*not finite"
     with pytest.raises(UserError, match=named):
-        method.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+        method.METHOD.prune_cell(Job(model, method.Options(), Fraction("0.5"), seed=0, tokens=tokens))
 
 
 @pytest.mark.parametrize("method", [sparsegpt, thanos, admm])
@@ -167,4 +168,4 @@ def test_moved_weights_that_overflow_their_dtype_are_an_error_that_names_them(me
 
     job = Job(tiny_llama(dtype=torch.float16), method.Options(), Fraction("0.5"), seed=0, tokens=tokens)
     with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.gate_proj\.weight \(block 1\).*finite in float16"):
-        prune_layers(job, rule, statistics="gram")
+        prune_layers(job, rule, "gram", job.options.facts)

@@ -130,7 +130,7 @@ def test_a_matrix_that_is_not_finite_fails_by_name_at_once(bad, refused):
 def test_log_and_facts_tell_the_dampings_of_a_layer_that_needed_more(tiny_llama, tokens):
     options = sparsegpt.Options(damping=0.0)
     few = tokens[:1, :6]
-    cell = sparsegpt.prune_cell(Job(tiny_llama(), options, Fraction("0.5"), seed=0, tokens=few))
+    cell = sparsegpt.METHOD.prune_cell(Job(tiny_llama(), options, Fraction("0.5"), seed=0, tokens=few))
     raised = cell.facts["raised_dampings"]
     assert raised
     for row in cell.log:
@@ -141,6 +141,6 @@ def test_log_and_facts_tell_the_dampings_of_a_layer_that_needed_more(tiny_llama,
 
 
 def test_sound_layers_are_logged_with_the_damping_asked_for_and_leave_no_fact(tiny_llama, tokens):
-    cell = admm.prune_cell(Job(tiny_llama(), admm.Options(), Fraction("0.5"), seed=0, tokens=tokens))
+    cell = admm.METHOD.prune_cell(Job(tiny_llama(), admm.Options(), Fraction("0.5"), seed=0, tokens=tokens))
     assert {row["dampings"] for row in cell.log} == {(0.1,)}
     assert "raised_dampings" not in cell.facts

@@ -7,7 +7,6 @@ stage that opens the file, through the stage's own command line. `tests/unit/tes
 import json
 import os
 import shutil
-from importlib import import_module
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +17,8 @@ from scratch import run_here
 from leap_repro.data.text import READERS
 from leap_repro.miniature.questions import task_sets
 from leap_repro.store.artifacts import writing
-from leap_repro.study.config import read_study
+from leap_repro.study.grid import read_study
 from leap_repro.study.inputs import TEXT_SUFFIXES, check_inputs, check_yaml
-from leap_repro.study.options import DEFAULTS
 
 CONFIG = """\
 scale: small
@@ -208,7 +206,7 @@ def task(folder, name, row):
 DATA = ("data", ["--role", "perplexity"], "--spec")
 TEXT = {"source": "path", "path": "text.txt"}
 TASKS = ("data", ["--role", "tasks"], "--spec", {"source": "path", "path": "tasks"})
-MODEL = ("models", ["fetch"], "--spec", {"source": "path", "path": "model"})
+MODEL = ("models", [], "--spec", {"source": "path", "path": "model"})
 
 # what happens to the folder, the stage, its arguments, and words of the sentence
 STAGES = {
@@ -341,42 +339,37 @@ def place(right, tmp_path, monkeypatch):
     return tmp_path / "place"
 
 
-def read(folder, schema):
+def read(folder):
     """What the workflow does first."""
     check_yaml(folder / "config.yaml")
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    check_inputs(read_study(config, schema), outputs=("results", "logs"))
-
-
-@pytest.fixture(scope="session")
-def schema(project):
-    return project / "workflow/schemas/config.schema.yaml"
+    check_inputs(read_study(config), outputs=("results", "logs"))
 
 
 def test_the_suffixes_that_are_allowed_before_are_those_that_can_be_read():
     assert set(TEXT_SUFFIXES) == set(READERS)
 
 
-def test_what_the_cases_spoil_is_right_before(place, schema):
-    read(place, schema)
+def test_what_the_cases_spoil_is_right_before(place):
+    read(place)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"), [(a, b, c) for a, b, *c in CONFIGURATIONS], ids=[b for _, b, *_ in CONFIGURATIONS]
 )
-def test_a_bad_configuration_is_refused_before_any_job(place, schema, refused, old, new, words):
+def test_a_bad_configuration_is_refused_before_any_job(place, refused, old, new, words):
     assert CONFIG.count(old) >= 1
     (place / "config.yaml").write_text(CONFIG.replace(old, new, 1))
     with refused(*words):
-        read(place, schema)
+        read(place)
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_a_file_that_is_no_configuration_is_refused_with_its_line(place, schema, refused, case):
+def test_a_file_that_is_no_configuration_is_refused_with_its_line(place, refused, case):
     content, *words = FILES[case]
     (place / "config.yaml").write_bytes(content)
     with refused(*words):
-        read(place, schema)
+        read(place)
 
 
 def test_an_alias_of_an_alias_is_not_followed_again_and_again(place):
@@ -386,26 +379,20 @@ def test_an_alias_of_an_alias_is_not_followed_again_and_again(place):
     check_yaml(place / "config.yaml")
 
 
-@pytest.mark.parametrize("module", DEFAULTS)
-def test_the_defaults_that_are_checked_before_are_those_of_the_modules(module):
-    options = import_module(f"leap_repro.prune.{module}").Options()
-    assert {name: getattr(options, name) for name in DEFAULTS[module]} == DEFAULTS[module]
-
-
 @pytest.mark.parametrize("case", PLACES)
-def test_a_bad_place_is_refused_before_any_job(place, schema, refused, case):
+def test_a_bad_place_is_refused_before_any_job(place, refused, case):
     spoil, *words = PLACES[case]
     spoil(place)
     with refused(*words):
-        read(place, schema)
+        read(place)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_write_permission_is_refused_before_any_job(place, schema, refused):
+def test_a_folder_without_write_permission_is_refused_before_any_job(place, refused):
     place.chmod(0o555)
     try:
         with refused("results", "permission"):
-            read(place, schema)
+            read(place)
     finally:
         place.chmod(0o755)
 

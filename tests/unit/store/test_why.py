@@ -21,11 +21,11 @@ def folder(tmp_path):
     ("modules", "options", "words"),
     [
         ({}, {}, ""),
-        ({"leap_repro.prune.methods.wanda": "cccc"}, {}, "prune.wanda changed"),
+        ({"leap_repro.prune.methods.wanda": "cccc"}, {}, "prune.methods.wanda changed"),
         ({"leap_repro.prune.new": "cccc"}, {}, "prune.new is new"),
         ({}, {"damping": 0.2}, "damping 0.1 -> 0.2"),
         ({}, {"rho": 1.0}, "rho unset -> 1.0"),
-        ({"leap_repro.store.masks": "x"}, {"steps": 5}, "masks changed; steps 4 -> 5"),
+        ({"leap_repro.store.masks": "x"}, {"steps": 5}, "store.masks changed; steps 4 -> 5"),
     ],
 )
 def test_what_differs_has_its_name(folder, modules, options, words):
@@ -34,7 +34,7 @@ def test_what_differs_has_its_name(folder, modules, options, words):
 
 def test_what_is_no_longer_there_has_its_name(folder):
     assert why(folder, {"leap_repro.store.masks": "bbbb"}, {"steps": 4}) == (
-        "prune.wanda is no longer run; damping 0.1 -> unset"
+        "prune.methods.wanda is no longer run; damping 0.1 -> unset"
     )
 
 

@@ -41,7 +41,7 @@ def test_each_saving_saves_what_it_says(build_tiny):
     sizes = Sizes.of(build_tiny("llama"))
 
     def peak(**options):
-        return training_bytes(sizes, Options(**options), "leap", "bfloat16", length=8)
+        return training_bytes(sizes, Options(**options), "bfloat16", length=8)
 
     plain, halved = peak(), peak(state_dtype="bfloat16")
     assert plain["moments"] - halved["moments"] == 2 * 2 * sizes.prunable

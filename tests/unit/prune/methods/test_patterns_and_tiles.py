@@ -10,6 +10,7 @@ import torch
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
+from leap_repro.prune.__main__ import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise, Relaxation
 from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits
@@ -215,7 +216,7 @@ def test_a_cell_holds_what_hardening_needs_and_says_its_pattern(case, tiny_llama
     model = tiny_llama(blocks=1)
     start = {name: two_four(*weight.shape, seed=5) for name, weight in prunable(model).items()}
     short = type(options)(**{**vars(options), "steps": 1})
-    cell = module.prune_cell(Job(model, short, Fraction(sparsity), 0, tokens, start, start))
+    cell = module.METHOD.prune_cell(Job(model, short, Fraction(sparsity), 0, tokens, start, start))
     kinds = {"maskllm": {"patterns"}, "tile": {"tiles", "keep"}, "joint": {"tiles", "patterns"}}[case]
     assert set(cell.tensors) == {f"{name}.{kind}" for name in start for kind in kinds}
     pattern, scope = ("2:4", "tensor") if case == "maskllm" else ("2:4+dense-tiles-8", "tiles")
@@ -226,11 +227,11 @@ def test_a_cell_holds_what_hardening_needs_and_says_its_pattern(case, tiny_llama
 def test_a_sparsity_that_2_4_cannot_give_is_refused(case, sparsity, tiny_llama, tokens):
     module, options, _ = CASES[case]
     with pytest.raises(UserError, match=sparsity):
-        module.prune_cell(Job(tiny_llama(blocks=1), options, Fraction(sparsity), 0, tokens))
+        module.METHOD.prune_cell(Job(tiny_llama(blocks=1), options, Fraction(sparsity), 0, tokens))
 
 
 def test_tiles_without_a_2_4_mask_and_a_size_that_cuts_groups_are_refused(tiny_llama, tokens):
     with pytest.raises(UserError, match="--pattern-start"):
-        patch.prune_cell(Job(tiny_llama(blocks=1), patch.Options(**COMMON), Fraction("0.45"), 0, tokens))
+        patch.METHOD.prune_cell(Job(tiny_llama(blocks=1), patch.Options(**COMMON), Fraction("0.45"), 0, tokens))
     with pytest.raises(UserError, match="tile is 6; it must be a multiple of 4"):
-        patch.Options(tile=6)
+        load_method("patch", {"tile": 6})

@@ -11,10 +11,10 @@ import time
 
 import pytest
 import torch
-from leap_repro.prune.learned.schedules import MOST_LOST
 from safetensors.torch import load_file, save_file
 
 from leap_repro.calibration.shards import ids_sha256
+from leap_repro.prune.learned.declaration import MOST_LOST
 from leap_repro.store.artifacts import writing
 
 OPTIONS = {"steps": 30, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-2}
@@ -70,15 +70,15 @@ def test_two_processes_train_the_bits_of_one(trained, sources, tmp_path):
 
 LEAVES_NOTHING = """
 from pathlib import Path
-from leap_repro.prune.learned import processes as parallel
+from leap_repro.prune.learned import processes
 
 def threads():
     return [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm") if "gloo" in name.read_text()]
 
-parallel.join()
+processes.join()
 import torch.distributed.nn, transformers.modeling_utils
-assert threads() and parallel.count() == 1
-parallel.leave()
+assert threads() and processes.count() == 1
+processes.leave()
 assert not threads(), threads()
 """
 

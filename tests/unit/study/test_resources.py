@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,17 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from leap_repro.study.config import read_study
+from leap_repro.study.grid import read_study
 from leap_repro.study.resources import UNKNOWN_PARAMETERS, need, parameters_of, request, width_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
+REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere/manifest.json")
 
 
 def study(scale, **settings):
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    found = read_study(config | {"scale": scale}, SCHEMA)
-    return replace(found, settings=found.settings | settings)
+    config["scales"][scale] |= settings
+    return read_study(config | {"scale": scale})
 
 
 def test_a_fetched_model_is_as_large_as_its_manifest_says(tmp_path):

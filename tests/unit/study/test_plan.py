@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leap_repro.study.config import read_study
+from leap_repro.study.config import Cluster
+from leap_repro.study.grid import read_study
 from leap_repro.study.plan import PROCESS_BYTES, is_done, jobs_of, jobs_to_run, plan, plan_of_run, summary
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere")
 
 
 @pytest.fixture(scope="module")
 def paper():
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    return read_study(config | {"scale": "paper"}, REPOSITORY / "workflow/schemas/config.schema.yaml")
+    return read_study(config | {"scale": "paper"})
 
 
 def lines_of(study, root=NOWHERE):
@@ -64,7 +65,7 @@ def test_rules_that_take_seconds_are_left_out_and_no_job_is_no_plan(paper):
 
 
 def test_without_a_gpu_the_same_work_counts_as_memory_of_the_host(paper):
-    cpu = replace(paper, settings=paper.settings | {"cluster": {"gpus": 0}})
+    cpu = replace(paper, settings=paper.settings.model_copy(update={"cluster": Cluster(gpus=0)}))
     gpu_line, cpu_line = lines_of(paper)["prune leap"], lines_of(cpu)["prune leap"]
     assert cpu_line.gpu_bytes == 0
     assert cpu_line.host_bytes == PROCESS_BYTES + gpu_line.gpu_bytes

@@ -4,8 +4,6 @@ The oracle is the walk as it was before there was streaming: the whole model is 
 records how every block is called, and all hidden states of a block are kept beside those of the next.
 """
 
-import importlib
-import pkgutil
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -13,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import leap_repro.prune
 from leap_repro.models.load import load_model
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.stream import stream_model
 from leap_repro.models.walker import BlockCall, BlockRunner
 from leap_repro.prune.job import Job
-from leap_repro.prune.layerwise.driver import driver as layerwise
+from leap_repro.prune.layerwise import driver
+from leap_repro.prune.layerwise.declaration import LayerWise
 from leap_repro.prune.layerwise.layer import PrunedLayer
-from leap_repro.prune.methods import wanda
+from leap_repro.prune.methods import declaration, names, wanda
 from leap_repro.store.tensor_files import TensorFolder
 
 RELEASED = Path(str(files("leap_repro.miniature") / "released"))
@@ -29,11 +27,7 @@ RELEASED = Path(str(files("leap_repro.miniature") / "released"))
 
 def layerwise_methods():
     """The names of all methods that prune matrix by matrix."""
-    names = [module.name for module in pkgutil.iter_modules(leap_repro.prune.__path__) if module.name != "__main__"]
-    modules = {name: importlib.import_module(f"leap_repro.prune.{name}") for name in names}
-    return [
-        name for name, module in modules.items() if hasattr(module, "prune_cell") and "prune_layers" in vars(module)
-    ]
+    return [name for name in names() if isinstance(declaration(name), LayerWise)]
 
 
 @torch.no_grad()
@@ -69,13 +63,13 @@ def tokens():
 @pytest.mark.parametrize("name", ["gemma3-1b-mini", "llama3.2-1b-mini"])
 @pytest.mark.parametrize("method", layerwise_methods())
 def test_streamed_equals_in_memory_to_the_bit(method, name, dtype, tokens, tmp_path, monkeypatch):
-    module = importlib.import_module(f"leap_repro.prune.{method}")
-    common = {"options": module.Options(), "sparsity": Fraction(int(method != "dense"), 2), "seed": 0, "tokens": tokens}
+    chosen = declaration(method)
+    common = {"options": chosen.options(), "sparsity": Fraction(int(method != "dense"), 2), "seed": 0, "tokens": tokens}
     model, residency = stream_model(RELEASED / name, dtype)
     store = TensorFolder(tmp_path)
-    streamed = module.prune_cell(Job(model, **common, residency=residency, store=store))
-    monkeypatch.setattr(layerwise, "walk_blocks", walk_in_memory)
-    expected = module.prune_cell(Job(load_model(RELEASED / name, dtype), **common))
+    streamed = chosen.prune_cell(Job(model, **common, residency=residency, store=store))
+    monkeypatch.setattr(driver, "walk_blocks", walk_in_memory)
+    expected = chosen.prune_cell(Job(load_model(RELEASED / name, dtype), **common))
     assert set(streamed.tensors) == set(expected.tensors)
     assert all(torch.equal(store[key], tensor) for key, tensor in expected.tensors.items())
     assert all(store[key].dtype == tensor.dtype for key, tensor in expected.tensors.items())
@@ -93,11 +87,11 @@ def test_one_block_is_in_memory_and_those_before_it_are_on_disk(tokens, tmp_path
         return PrunedLayer(layer.weight > 0)
 
     job = Job(model, wanda.Options(), Fraction(0), 0, tokens, residency=residency, store=TensorFolder(tmp_path))
-    layerwise.prune_layers(job, rule, "norms")
+    driver.prune_layers(job, rule, "norms", job.options.facts)
     assert [entry for index, entry in enumerate(seen) if index % 7 == 0] == [([k], k) for k in range(len(blocks))]
     assert len(seen) == 7 * len(blocks)
 
 
 @pytest.mark.parametrize(("length", "sequences"), [(12, 16), (128, 16), (512, 16), (1024, 8), (2048, 4), (9000, 1)])
 def test_long_sequences_pass_in_smaller_batches(length, sequences):
-    assert layerwise.calibration_batch(length) == sequences
+    assert driver.calibration_batch(length) == sequences

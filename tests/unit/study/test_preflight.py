@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from leap_repro.study import preflight
-from leap_repro.study.config import read_study
+from leap_repro.study.config import Cluster
+from leap_repro.study.grid import read_study
 from leap_repro.study.plan import jobs_to_run
 from leap_repro.study.preflight import Machine, obstacles, this_machine
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere")
 LARGE = Machine(gpu_bytes=10**12, free_bytes=10**13, has_token=True)
 LEAP = ("prune", ("llama3.1-8b", "leap", "0.5", "0"))
@@ -23,7 +24,7 @@ GATED, OPEN = ("fetch_model", ("gemma3-1b",)), ("fetch_model", ("qwen2.5-0.5b",)
 @pytest.fixture(scope="module")
 def paper():
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    return read_study(config | {"scale": "paper"}, REPOSITORY / "workflow/schemas/config.schema.yaml")
+    return read_study(config | {"scale": "paper"})
 
 
 def found(study, machine, *jobs):
@@ -51,7 +52,7 @@ def test_jobs_that_run_elsewhere_are_not_held_against_this_machines_gpu(paper):
 
 
 def test_a_grid_that_says_it_has_no_gpu_needs_none(paper):
-    cpu = replace(paper, settings=paper.settings | {"cluster": {"gpus": 0}})
+    cpu = replace(paper, settings=paper.settings.model_copy(update={"cluster": Cluster(gpus=0)}))
     assert found(cpu, replace(LARGE, gpu_bytes=0), LEAP) == []
 
 

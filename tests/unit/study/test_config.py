@@ -1,15 +1,18 @@
 """Every mistake in the config is told in one sentence before any job starts, and the real config is right."""
 
+import json
+import os
 import re
-from dataclasses import fields
+import subprocess
+import sys
 from fractions import Fraction
-from importlib import import_module
 
+import jsonschema
 import pytest
-import yaml
 
 from leap_repro.errors import UserError
-from leap_repro.study.config import METHOD_TOKENS, read_study
+from leap_repro.study.config import SCHEMA, json_schema
+from leap_repro.study.grid import read_study
 
 MISSING = ...
 LEAP = {"module": "leap", "warm_start": "wanda"}
@@ -150,34 +153,29 @@ def change(config, where, value):
         config[last] = value
 
 
-@pytest.fixture(scope="session")
-def schema(project):
-    return project / "workflow" / "schemas" / "config.schema.yaml"
-
-
-def test_a_method_may_run_where_the_grid_does_not(config, schema):
+def test_a_method_may_run_where_the_grid_does_not(config):
     """Its start is made there too, as long as that one has no sparsities of its own."""
     config["methods"]["leap"]["sparsities"] = [0.7]
-    assert read_study(config, schema).methods["leap"].sparsities == ("0.7",)
+    assert read_study(config).methods["leap"].sparsities == ("0.7",)
 
 
 @pytest.mark.parametrize(("where", "value", "word"), BAD, ids=[f"{where}={value!r:.40}" for where, value, _ in BAD])
-def test_a_mistake_is_told_in_one_sentence_that_names_it(config, schema, refused, where, value, word):
+def test_a_mistake_is_told_in_one_sentence_that_names_it(config, refused, where, value, word):
     change(config, where, value)
     with refused(word):
-        read_study(config, schema)
+        read_study(config)
 
 
 @pytest.mark.parametrize("scale", ["miniature", "paper"])
-def test_the_real_config_loads_at_both_scales(config, schema, scale):
-    study = read_study(config | {"scale": scale}, schema)
+def test_the_real_config_loads_at_both_scales(config, scale):
+    study = read_study(config | {"scale": scale})
     assert study.scale == scale
     assert len(study.models) == 5
     assert len(study.cells()) == 5 * (1 + 7 * 2 + 1)
 
 
-def test_the_grid_holds_every_combination_once(config, schema):
-    study = read_study(config, schema)
+def test_the_grid_holds_every_combination_once(config):
+    study = read_study(config)
     cells = study.cells()
     pruned = {
         (method, s)
@@ -191,16 +189,16 @@ def test_the_grid_holds_every_combination_once(config, schema):
     assert {(cell.model, cell.method, cell.sparsity, cell.seed) for cell in cells} == grid
 
 
-def test_a_method_may_run_on_some_models_only(config, schema):
+def test_a_method_may_run_on_some_models_only(config):
     config["scales"]["miniature"]["only_models"] = {"wanda": ["qwen2.5-0.5b-mini"]}
-    study = read_study(config, schema)
+    study = read_study(config)
     assert {cell.model for cell in study.cells() if cell.method == "wanda"} == {"qwen2.5-0.5b-mini"}
     assert {cell.model for cell in study.cells() if cell.method == "admm"} == set(study.models)
 
 
-def test_the_cells_of_a_model_are_its_part_of_the_grid_and_seeds_multiply_it(config, schema):
+def test_the_cells_of_a_model_are_its_part_of_the_grid_and_seeds_multiply_it(config):
     config["scales"]["miniature"]["seeds"] = [0, 3]
-    study = read_study(config, schema)
+    study = read_study(config)
     assert [cell for model in study.models for cell in study.cells(model)] == study.cells()
     assert [cell.path for cell in study.cells("gemma3-1b-mini")[:3]] == [
         "gemma3-1b-mini/dense/0/0",
@@ -209,54 +207,60 @@ def test_the_cells_of_a_model_are_its_part_of_the_grid_and_seeds_multiply_it(con
     ]
 
 
-def test_the_options_of_a_scale_win_over_those_of_the_method(config, schema):
-    options = read_study(config, schema).methods["leap"].options
+def test_the_options_of_a_scale_win_over_those_of_the_method(config):
+    options = read_study(config).methods["leap"].given
     assert options["steps"] == config["scales"]["miniature"]["options"]["leap"]["steps"]
     assert options["steps"] != config["methods"]["leap"]["options"]["steps"]
     assert options["beta2"] == config["methods"]["leap"]["options"]["beta2"]
 
 
-def test_a_reconstruction_carries_the_merged_options_of_its_selector(config, schema):
+def test_a_reconstruction_carries_the_merged_options_of_its_selector(config):
     config["scales"]["miniature"]["options"]["sparsegpt"] = {"block_size": 32}
-    method = read_study(config, schema).methods["sparsegpt+optima"]
+    method = read_study(config).methods["sparsegpt+optima"]
     assert method.modules == ("optima", "sparsegpt")
-    assert method.selector.options == config["methods"]["sparsegpt"]["options"] | {"block_size": 32}
-    assert method.options == {}
+    assert method.selector.given == config["methods"]["sparsegpt"]["options"] | {"block_size": 32}
+    assert method.given == {}
 
 
 @pytest.mark.parametrize("value", [0.5, 0.123, 0.1234567, 0.9999999, 0.00001, 0])
-def test_the_sparsity_of_a_cell_is_exactly_the_configs_and_fits_a_path(config, schema, value):
+def test_the_sparsity_of_a_cell_is_exactly_the_configs_and_fits_a_path(config, value):
     config["scales"]["miniature"]["sparsities"] = [value]
-    sparsity = read_study(config, schema).methods["wanda"].sparsities[0]
+    sparsity = read_study(config).methods["wanda"].sparsities[0]
     assert Fraction(sparsity) == Fraction(str(value))
     assert re.fullmatch(r"[0-9.]+", sparsity)
 
 
-def test_the_methods_are_the_modules_that_can_prune(project, schema):
-    sources = (project / "src/leap_repro/prune").glob("*.py")
-    modules = [path.stem for path in sources if not path.stem.startswith("__")]
-    pruners = {name for name in modules if hasattr(import_module(f"leap_repro.prune.{name}"), "prune_cell")}
-    allowed = yaml.safe_load(schema.read_text())["$defs"]["method"]["properties"]["module"]["enum"]
-    assert pruners == set(METHOD_TOKENS) == set(allowed)
+def test_the_schema_for_editors_is_that_of_the_code(project):
+    """If it fails: `python -m leap_repro.study.config` writes it anew."""
+    assert json.loads((project / SCHEMA).read_text(encoding="utf-8")) == json_schema()
 
 
-@pytest.mark.parametrize("module", sorted(METHOD_TOKENS))
-def test_the_schema_allows_exactly_the_options_of_the_module(schema, module):
-    definitions = yaml.safe_load(schema.read_text())["$defs"]
-    found = []
-    for rule in definitions["method"]["allOf"]:
-        condition = rule["if"]["properties"]["module"]
-        if module in condition.get("enum", [condition.get("const")]):
-            found.append(rule["then"]["properties"]["options"]["$ref"].rpartition("/")[2])
-    assert len(found) == 1
-    options = import_module(f"leap_repro.prune.{module}").Options
-    assert set(definitions[found[0]]["properties"]) == {field.name for field in fields(options)}
+def test_the_schema_for_editors_accepts_the_real_config_and_refuses_a_typo(config):
+    validator = jsonschema.Draft202012Validator(json_schema())
+    assert list(validator.iter_errors(config)) == []
+    change(config, "methods.sparsegpt.options.blocksize", 64)
+    assert [list(error.absolute_path) for error in validator.iter_errors(config)] == [["methods", "sparsegpt"]]
+
+
+def test_the_config_names_its_schema(project):
+    first = (project / "config.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# yaml-language-server: $schema={SCHEMA}"
+
+
+def test_a_dry_run_reads_the_configuration_without_torch(project):
+    """A dry run reads every method's declaration: a method imports torch, and what needs it, inside functions."""
+    code = (
+        "import sys; from leap_repro.study import grid, jobs, plan, preflight, tracking; print('torch' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(project / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("kind", ["models", "methods"])
-def test_a_name_that_is_nowhere_is_answered_with_those_that_are(config, schema, kind):
+def test_a_name_that_is_nowhere_is_answered_with_those_that_are(config, kind):
     """As of a target on Snakemake's command line."""
-    names = getattr(read_study(config, schema), kind)
+    names = getattr(read_study(config), kind)
     with pytest.raises(UserError, match=f"has no {kind[:-1]} 'nobody'; it has .*'{next(iter(names))}'"):
         names["nobody"]
     assert names.get("nobody") is None

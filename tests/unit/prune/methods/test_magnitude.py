@@ -44,7 +44,7 @@ def test_ties_at_the_threshold_do_not_overshoot_the_budget():
 
 def test_a_model_is_pruned_without_tokens_and_its_kept_weights_stay_as_they_are(tiny_llama):
     model, before = tiny_llama(), tiny_llama().state_dict()
-    cell = magnitude.prune_cell(Job(model, magnitude.Options(), Fraction("0.6"), seed=0))
+    cell = magnitude.METHOD.prune_cell(Job(model, magnitude.Options(), Fraction("0.6"), seed=0))
     for name, weight in model.state_dict().items():
         keep = cell.tensors.get(f"{name}.keep", torch.ones_like(weight, dtype=torch.bool))
         assert torch.equal(weight, before[name] * keep)

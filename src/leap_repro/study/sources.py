@@ -1,0 +1,142 @@
+"""Where models, text and questions come from, as config.yaml says it: bundled, a path on this machine, or the hub."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from leap_repro.checked import Closed, Label, Name, Positive, Some, contradiction, distinct, text, union
+
+Sha256 = text("^[0-9a-f]{64}$", "it must be 64 hexadecimal digits")
+HubId = text(
+    "^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+    "it must be the id of a repository on the hub, <owner>/<name>",
+)
+Revision = text("^[A-Za-z0-9][A-Za-z0-9._/-]*$", "it must be a commit of 40 digits, a branch or a tag")
+Definition = text(
+    "^[A-Za-z0-9].*[.]yaml$",
+    "it must be the path of a task's YAML below lm_eval/tasks, such as super_glue/boolq/default.yaml",
+)
+Expected = Annotated[dict[str, Positive] | None, Field(description="sizes that what comes must have")]
+Splits = Annotated[dict[str, Some], Field(min_length=1)]
+
+
+class _Model(Closed):
+    parameters: Positive | None = Field(
+        None,
+        description="about how many, to size jobs by; not needed where `expect` says it or the weights are at hand",
+    )
+    stands_for: Label | None = Field(
+        None, description="the model's name in the published tables, which are shown beside ours"
+    )
+
+
+class BundledModel(_Model):
+    """One of the released miniature models."""
+
+    source: Literal["bundled"]
+    name: Some
+    sha256: Sha256 | None = None
+
+
+class PathModel(_Model):
+    """A Hugging Face folder on this machine."""
+
+    source: Literal["path"]
+    path: Some
+
+
+class HubModel(_Model):
+    """A repository of the hub at a pinned commit."""
+
+    source: Literal["hub"]
+    id: HubId
+    revision: Revision
+    expect: Expected = None
+    gated: bool = Field(
+        False, description="the hub gives it only to accounts that accepted its terms: without a token no run starts"
+    )
+
+
+class BundledText(Closed):
+    """A part of the miniature's text."""
+
+    source: Literal["bundled"]
+    split: Literal["calibration", "mask_training", "test", "train"]
+
+
+class PathText(Closed):
+    """A file on this machine: parquet with a column text, JSON lines with a key text, or plain text."""
+
+    source: Literal["path"]
+    path: Some
+
+
+class HubText(Closed):
+    """Files of a data set on the hub at a pinned commit."""
+
+    source: Literal["hub"]
+    id: HubId
+    revision: Revision
+    files: Annotated[list[Some], distinct("file names, or patterns with * ? [], in the repository")]
+    expect: Expected = None
+
+
+class HubSet(Closed):
+    """One task set on the hub: a parquet file for each split."""
+
+    id: HubId
+    revision: Revision
+    files: Splits
+    split_by: str | None = Field(None, description="the column that cuts the files into one set for each of its values")
+    expect: Expected = None
+
+
+class FurtherTask(Closed):
+    """A task beyond the six: one of lm-eval's definitions, and its data on this machine (`path`) or on the hub."""
+
+    definition: Definition
+    path: Some | None = None
+    id: HubId | None = None
+    revision: Revision | None = None
+    files: Splits | None = None
+    expect: Expected = None
+
+    @model_validator(mode="after")
+    def _lies_somewhere(self) -> FurtherTask:
+        on_hub = [key for key in ("id", "revision", "files") if getattr(self, key) is not None]
+        if self.path is not None and on_hub:
+            raise contradiction(on_hub[0], repr(getattr(self, on_hub[0])), "a task with a path has none")
+        if self.path is None and len(on_hub) < 3:
+            raise contradiction("path", "missing", "a task has either a path, or id, revision and files")
+        return self
+
+
+class _Tasks(Closed):
+    further: dict[Name, FurtherTask] = Field({}, description="tasks beyond the six")
+
+
+class BundledTasks(_Tasks):
+    """The six task sets of the miniature."""
+
+    source: Literal["bundled"]
+
+
+class PathTasks(_Tasks):
+    """A folder with <set>/<split>.parquet."""
+
+    source: Literal["path"]
+    path: Some
+
+
+class HubTasks(_Tasks):
+    """Task sets on the hub."""
+
+    source: Literal["hub"]
+    sets: Annotated[dict[Name, HubSet], Field(min_length=1)]
+
+
+Model = union("source", {"bundled": BundledModel, "path": PathModel, "hub": HubModel})
+Text = union("source", {"bundled": BundledText, "path": PathText, "hub": HubText})
+Tasks = union("source", {"bundled": BundledTasks, "path": PathTasks, "hub": HubTasks})
