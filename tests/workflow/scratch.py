@@ -40,7 +40,7 @@ def edit(folder, file, old, new):
 def checkout_of(folder, config):
     """Copy the workflow and `config` (as config.yaml) into a new `folder`."""
     folder.mkdir(parents=True)
-    for name in ("Snakefile", "workflow", "src", "envs"):
+    for name in ("Snakefile", "workflow", "profiles", "src", "envs"):
         source = REPOSITORY / name
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         copy(source, folder / name)

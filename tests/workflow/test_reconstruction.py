@@ -10,7 +10,7 @@ TARGET = f"results/tiny/harden/{CELL}/manifest.json"
 LINES = """  sparsegpt: {module: sparsegpt}
   wanda+optima: {module: optima, selector: wanda}
   leap:"""
-PACKAGE = "src/leap_repro/prune"
+PACKAGE = "src/leap_repro/prune/methods"
 AS_RELEASED = ("{module: wanda, label: Wanda}", "{module: wanda, options: {rounding: as_released}}")
 
 

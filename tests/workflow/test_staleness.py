@@ -25,10 +25,10 @@ def test_a_finished_grid_has_nothing_to_do(checkout):
 
 
 def test_comments_docstrings_formatting_readme_and_tests_rerun_nothing(checkout):
-    edit(checkout, f"{PACKAGE}/prune/wanda.py", "def prune_layer", "# a remark\n\n\ndef prune_layer")
-    edit(checkout, f"{PACKAGE}/prune/wanda.py", "Prune the whole model", "Prune all of the model")
+    edit(checkout, f"{PACKAGE}/prune/methods/wanda.py", "def prune_layer", "# a remark\n\n\ndef prune_layer")
+    edit(checkout, f"{PACKAGE}/prune/methods/wanda.py", "Each output row, or", "Every output row, or")
     edit(checkout, f"{PACKAGE}/evaluate/perplexity.py", "SEPARATOR = ", "SEPARATOR  =  ")
-    edit(checkout, "workflow/rules/common.smk", "DTYPE = ", "# a remark\nDTYPE = ")
+    edit(checkout, "workflow/rules/common.smk", "LOGS = ", "# a remark\nLOGS = ")
     edit(checkout, "config.yaml", "steps: 4,", "steps:   4,")
     (checkout / "README.md").write_text("# Another text\n")
     (checkout / "tests").mkdir()
@@ -37,10 +37,10 @@ def test_comments_docstrings_formatting_readme_and_tests_rerun_nothing(checkout)
 
 
 def test_logic_of_wanda_reruns_its_cells_and_those_that_start_from_it_and_says_so(checkout):
-    edit(checkout, f"{PACKAGE}/prune/wanda.py", *HARMLESS)
+    edit(checkout, f"{PACKAGE}/prune/methods/wanda.py", *HARMLESS)
     jobs, text = plan(checkout)
     assert jobs == cells(2)
-    assert "Pruning mini with wanda to 0.5, seed 0: prune.wanda changed\n" in text
+    assert "Pruning mini with wanda to 0.5, seed 0: prune.methods.wanda changed\n" in text
     assert re.search(
         r"Pruning mini with leap .*\nReason: Input files updated by another job: .*harden/mini/wanda", text
     )
@@ -123,7 +123,7 @@ def test_the_lines_of_the_page_evaluate_no_mask_again_that_comes_out_the_same(ch
     """Nor do they train a mask again that starts from it; only what sums up runs, because it records the new code."""
     section = PAGE.split("## A change that changes nothing")[1]
     lines = re.search(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1].splitlines()
-    edit(checkout, f"{PACKAGE}/prune/wanda.py", *HARMLESS)
+    edit(checkout, f"{PACKAGE}/prune/methods/wanda.py", *HARMLESS)
     assert planned(checkout) == cells(2)
     run = [snakemake(checkout, *shlex.split(line, comments=True)[1:]) for line in lines]
     assert re.findall(r"Pruning mini with (\w+)", "".join(run)) == ["wanda"]

@@ -27,9 +27,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.data", description=__doc__)
     parser.add_argument("--role", required=True, choices=ROLES)
     parser.add_argument("--spec", required=True, type=json_argument, help='e.g. {"source": "path", "path": "my.txt"}')
-    parser.add_argument(
-        "--lock", type=Path, default=LOCK_FILE, help="the lock file that `leap_repro.models pin` writes"
-    )
+    parser.add_argument("--lock", type=Path, default=LOCK_FILE, help="the lock file that `leap_repro.study.pin` writes")
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

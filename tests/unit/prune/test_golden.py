@@ -1,0 +1,120 @@
+"""The mask of every method on one fixed layer, or tiny model, is the one that it has always been.
+
+A refactor that keeps these has changed no mask. The layer is in float64 and the trainings are short, so that another
+processor's rounding does not change them either. A digest is the start of the sha256 of the masks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from leap_repro.harden.__main__ import split_by_kind
+from leap_repro.harden.tensors import harden
+from leap_repro.prune.__main__ import load_method
+from leap_repro.prune.job import Job
+from leap_repro.prune.layerwise.layer import Layer
+from leap_repro.prune.layerwise.statistics import InputStatistics
+from leap_repro.prune.methods import names, optima
+
+RELEASED = {"rounding": "as_released"}
+LAYER = {  # line: (module, options, sparsity, digest)
+    "dense": ("dense", {}, "0", "f40ae0b5c3ef9b28"),
+    "magnitude": ("magnitude", {}, "0.6", "86e57927a406d459"),
+    "magnitude-as-released": ("magnitude", RELEASED, "0.6", "164b70f1590521ba"),
+    "magnitude-2-4": ("magnitude", {"pattern": "2:4"}, "0.5", "cba5e599dc8429f5"),
+    "wanda": ("wanda", {}, "0.6", "0215b678be0595a4"),
+    "wanda-as-released": ("wanda", RELEASED, "0.6", "0288f87a163e2e5c"),
+    "wanda-2-4": ("wanda", {"pattern": "2:4"}, "0.5", "8e920a9761e47c54"),
+    "sparsegpt": ("sparsegpt", {"block_size": 16}, "0.6", "f333e7c44810512d"),
+    "sparsegpt-as-released": ("sparsegpt", RELEASED | {"block_size": 16}, "0.6", "d9f5e9b04c10250c"),
+    "sparsegpt-2-4": ("sparsegpt", {"pattern": "2:4"}, "0.5", "3b27fca83c6dfdb5"),
+    "thanos": ("thanos", {"block_size": 16}, "0.6", "51447b3e32197b27"),
+    "thanos-as-released": ("thanos", RELEASED | {"block_size": 64}, "0.59", "b3dfda9e06615dc0"),
+    "thanos-2-4": ("thanos", {"pattern": "2:4", "alpha": 0.1}, "0.5", "db838b946857efe5"),
+    "admm": ("admm", {}, "0.6", "68352f7eff10369c"),
+    "admm-as-released": ("admm", RELEASED | {"schedule": "as_released"}, "0.6", "bac6d28d935f258f"),
+    "admm-row": ("admm", {"group": "row"}, "0.6", "043c18c85a8cc303"),
+    "admm-2-4": ("admm", {"pattern": "2:4"}, "0.5", "ad23cbb02cb107ab"),
+}
+OPTIMAL_NORM = 48.40777407118556
+TRAINING = {"steps": 6, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 0.01}
+TRAINED = {
+    "leap": ("leap", {}, "0.6", "fcd07f832952ee46"),
+    "leap-layer": ("leap", {"budget": "layer"}, "0.6", "6728956ed33c6f27"),
+    "leap-hard": ("leap", {"hard": True}, "0.6", "b83e3030b15e8985"),
+    "leap-cold": ("leap", {"gradient_checkpointing": True, "gradient_clip": 1.0}, "0.6", "fb7529ced4b86d9b"),
+    "maskllm": ("maskllm", {}, "0.5", "40a6d6eceb428cdc"),
+    "patch-tile": ("patch", {"tile": 8}, "0.45", "a43e771aadd486df"),
+    "patch-joint": ("patch", {"tile": 8, "learn": "joint"}, "0.45", "d19f70d85647a2f0"),
+}
+
+
+def digest(masks):
+    return hashlib.sha256(b"".join(mask.numpy().tobytes() for mask in masks)).hexdigest()[:16]
+
+
+@pytest.fixture
+def layer():
+    """(sparsity) -> 48 x 64 normal weights, inputs whose features are correlated and differ in size."""
+
+    def build(sparsity):
+        generator = np.random.default_rng(20260101)
+        weight = torch.from_numpy(generator.standard_normal((48, 64)))
+        mixing = np.eye(64) + 0.6 * generator.standard_normal((64, 64)) / 8
+        inputs = torch.from_numpy(generator.standard_normal((256, 64)) @ mixing * generator.uniform(0.3, 3, 64))
+        statistics = InputStatistics(64, weight.device, needs_gram=True)
+        statistics.total, statistics.tokens = inputs.T @ inputs, 256
+        return Layer("a layer", weight, statistics, Fraction(sparsity))
+
+    return build
+
+
+@pytest.mark.parametrize("line", LAYER)
+def test_the_mask_of_a_layer_is_as_ever(line, layer):
+    module, given, sparsity, expected = LAYER[line]
+    method, options = load_method(module, given)
+    assert digest([method.rule(layer(sparsity), options).keep]) == expected
+
+
+def test_a_reconstruction_keeps_the_mask_and_moves_its_weights_as_ever(layer):
+    wanda, options = load_method("wanda", {})
+    selected = wanda.rule(layer("0.6"), options)
+    pruned = optima.reconstruct(layer("0.6"), selected, optima.Options())
+    assert digest([pruned.keep]) == LAYER["wanda"][3]
+    assert float(pruned.values.norm()) == pytest.approx(OPTIMAL_NORM, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def starts(tiny_llama, tokens):
+    """Wanda's masks of the tiny model, unstructured at 60 % and 2:4."""
+
+    def masks(sparsity, **given):
+        method, options = load_method("wanda", given)
+        cell = method.prune_cell(Job(tiny_llama(), options, Fraction(sparsity), 0, tokens))
+        return {name.removesuffix(".keep"): keep for name, keep in cell.tensors.items()}
+
+    return masks("0.6"), masks("0.5", pattern="2:4")
+
+
+@pytest.mark.parametrize("line", TRAINED)
+def test_the_masks_of_a_short_training_are_as_ever(line, starts, tiny_llama, tokens):
+    module, given, sparsity, expected = TRAINED[line]
+    method, options = load_method(module, TRAINING | given)
+    unstructured, two_four = starts
+    warm = None if line == "leap-cold" else two_four if module == "maskllm" else unstructured
+    cut = two_four if "pattern_start" in method.starts else None
+    job = Job(tiny_llama(), options, Fraction(sparsity), 3, tokens, warm_start=warm, pattern_start=cut)
+    cell = method.prune_cell(job)
+    scope, pattern = cell.facts["budget_scope"], cell.facts["pattern"]
+    masks = harden(split_by_kind(cell.tensors), pattern, scope, Fraction(sparsity), "exact").masks
+    assert digest(masks[name] for name in sorted(masks)) == expected
+
+
+def test_every_method_has_a_golden_mask():
+    held = {module for module, *_ in (*LAYER.values(), *TRAINED.values())} | {"optima"}
+    assert held == set(names())

@@ -1,0 +1,71 @@
+"""Pages speak of what there is: links, paths, modules, commands, option tables."""
+
+import ast
+import importlib
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from snakemake.cli import get_argument_parser
+
+from leap_repro.prune.methods import declaration, names
+from leap_repro.study import option_tables
+
+TOP = Path(__file__).resolve().parents[2]
+EVERY_PAGE = [*sorted(TOP.glob("*.md")), TOP / "figures/README.md", *sorted(TOP.glob("docs/**/*.md"))]
+PLACES = ("", "src/leap_repro/", "benchmarks/", "tests/unit/prune/")
+each_page = pytest.mark.parametrize("page", EVERY_PAGE, ids=[str(page.relative_to(TOP)) for page in EVERY_PAGE])
+
+
+@each_page
+def test_every_link_of_a_page_leads_to_a_file(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@each_page
+def test_every_snakemake_command_of_a_page_is_one_that_snakemake_understands(page):
+    """A bare `--cores`, for one, it does not."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in re.findall(r"(?:^|`)snakemake (-[^`\n#]*)", text, re.MULTILINE):
+        get_argument_parser().parse_args(shlex.split(command.replace("<", "").replace(">", "").replace("…", "")))
+
+
+@each_page
+def test_every_source_file_of_a_page_is_there(page):
+    """`prune/job.py` means src/leap_repro/prune/job.py."""
+    for path in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/[\w-]+\.(?:py|smk|yaml))`", page.read_text(encoding="utf-8")):
+        generated = path.startswith("my-")
+        assert generated or any((TOP / place / path).is_file() for place in PLACES), path
+
+
+@each_page
+def test_every_module_of_a_page_is_there(page):
+    for command in re.findall(r"python -m (leap_repro[\w.]*\w)", page.read_text(encoding="utf-8")):
+        assert find_spec(command) is not None, command
+
+
+@each_page
+def test_every_import_of_a_pages_python_works(page):
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                found = importlib.import_module(node.module)
+                assert all(hasattr(found, part.name) or find_spec(f"{node.module}.{part.name}") for part in node.names)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "dense"])
+def test_the_option_table_of_a_methods_page_is_its_declaration(name):
+    """If it fails: `python -m leap_repro.study.option_tables docs/methods/*.md` writes it anew."""
+    text = (TOP / f"docs/methods/{name}.md").read_text(encoding="utf-8")
+    assert option_tables.table(declaration(name).options) in text
+    assert option_tables.filled(text) == text
+
+
+def test_every_option_says_what_it_is_for():
+    for name in names():
+        for option, field in declaration(name).options.model_fields.items():
+            assert field.description, f"{name}: {option} has no description"
