@@ -1,7 +1,8 @@
 """`python -m leap_repro.progress`: one screen of the run in this folder, locally or on a cluster, without touching it.
 
 It reads two things that are written anyway: Snakemake's own log of the newest run (jobs, their starts and ends) and the
-logs of the prune jobs that are running (a training's steps, loss, density and time left).
+logs of the prune jobs that are running (a training's steps, loss, density and time left). Ours, because Snakemake has
+no such view, and a logger plugin would have to be asked for before the run starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""One table in four forms: Markdown and HTML to read, CSV to compute with, LaTeX to paste. Best values are bold."""
+"""One table in four forms: Markdown and HTML to read, CSV to compute with, LaTeX to paste. Best values are bold.
+
+HTML, CSV and LaTeX are pandas'. Markdown is ours: tabulate, which pandas calls, pads every cell to its column's width,
+so that one longer number would change every line of a table that lies in the repository.
+"""
 
 from __future__ import annotations
 
@@ -36,38 +40,27 @@ class Table:
 
     def markdown(self) -> str:
         """A pipe table with its caption above and its notes below."""
-        rows = [self._cells(index, "**{}**".format) for index in range(len(self.shown))]
-        right = ["---" if index < 2 else "---:" for index in range(len(self.shown.columns))]
-        lines = [list(self.shown.columns), right, *rows]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        text = self._text("**{}**".format)
+        right = ["---" if index < 2 else "---:" for index in range(len(text.columns))]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in [text.columns, right, *text.to_numpy()])
         return f"{self.caption}\n\n{body}\n" + (f"\n{self.notes}\n" if self.notes else "")
 
     def html(self) -> str:
         """A page of its own that needs nothing else: Snakemake's report shows it in a frame."""
-        head = "".join(f"<th>{escape(column)}</th>" for column in self.shown.columns)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{cell}</td>" for cell in self._cells(index, "<b>{}</b>".format, escape)) + "</tr>"
-            for index in range(len(self.shown))
-        )
+        table = self._text("<b>{}</b>".format, escape).to_html(index=False, escape=False, border=0)
+        tag, rest = table.split("\n", 1)
         return (
             f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(self.caption)}</title>\n'
-            f"<style>{HTML_STYLE}</style>\n<table>\n<caption>{escape(self.caption)}</caption>\n"
-            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n<p>{escape(self.notes)}</p>\n</html>\n"
+            f"<style>{HTML_STYLE}</style>\n{tag}\n<caption>{escape(self.caption)}</caption>\n{rest}\n"
+            f"<p>{escape(self.notes)}</p>\n</html>\n"
         )
 
     def latex(self) -> str:
         """A booktabs table environment."""
         columns = "ll" + "r" * (len(self.shown.columns) - 2)
-        head = " & ".join(_escape(column) for column in self.shown.columns)
-        rows = [
-            " & ".join(self._cells(index, r"\textbf{{{}}}".format, _escape)) + r" \\"
-            for index in range(len(self.shown))
-        ]
-        body = "\n".join(rows)
-        return (
-            f"\\begin{{table}}\n\\centering\n\\caption{{{_escape(self.caption)}}}\n\\begin{{tabular}}{{{columns}}}\n"
-            f"\\toprule\n{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
-        )
+        style = self._text(r"\textbf{{{}}}".format, _escape).style.hide(axis="index")
+        caption = _escape(self.caption)
+        return style.to_latex(hrules=True, position_float="centering", column_format=columns, caption=caption)
 
     def write(self, stem: Path) -> None:
         """Write <stem>.md, <stem>.html, <stem>.csv and <stem>.tex."""
@@ -76,12 +69,16 @@ class Table:
         write_text(Path(f"{stem}.csv"), self.numbers.to_csv(index=False))
         write_text(Path(f"{stem}.tex"), self.latex())
 
-    def _cells(self, index: int, embolden: Callable[[str], str], escape: Callable[[str], str] = str) -> list[str]:
-        row = self.shown.iloc[index]
-        return [
-            embolden(escape(row[column])) if (index, column) in self.bold else escape(row[column])
-            for column in self.shown.columns
+    def _text(self, embolden: Callable[[str], str], escape: Callable[[str], str] = str) -> pd.DataFrame:
+        """Every cell as it is shown, head and all escaped, the best in bold."""
+        rows = [
+            [
+                embolden(escape(cell)) if (index, column) in self.bold else escape(cell)
+                for column, cell in zip(self.shown.columns, row, strict=True)
+            ]
+            for index, row in enumerate(self.shown.to_numpy())
         ]
+        return pd.DataFrame(rows, columns=[escape(column) for column in self.shown.columns])
 
 
 def _escape(text: str) -> str:

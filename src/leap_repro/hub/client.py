@@ -3,7 +3,8 @@
 A file counts as fetched when its digest is the pinned one: the sha256 of the lock file, or, without a lock, what the
 hub's own listing of that revision says (sha256 of large files, git's blob id of small ones). Downloads go through
 huggingface_hub's cache, so that finished files survive a failed run and HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and
-HF_TOKEN mean what they mean everywhere. Every failure ends as one sentence that says what to do; no token is printed.
+HF_TOKEN mean what they mean everywhere; ours are the digests, which it does not check, and the attempts beyond its own.
+Every failure ends as one sentence that says what to do; no token is printed.
 """
 
 from __future__ import annotations

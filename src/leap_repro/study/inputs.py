@@ -1,6 +1,7 @@
 """What can be known of a study's inputs before any job runs: that they are there, whole, and fit its lengths.
 
-Every dry run and every job pays for these checks, so they read headers and configurations only, never weights or text.
+Every dry run pays for these checks, so they read headers and configurations only, never weights or text. The check for
+keys that stand twice is ours: ruamel.yaml finds them too, but does not say in which mapping.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """AdamW over many tensors, with its moments in a declared precision.
 
-torch's own keeps the moments in the parameter's precision; here logits can stay in float32 while the moments, two of
-them per logit and the largest part of a training's memory, take half the room in bfloat16. The arithmetic is float32.
+Ours, because torch's own keeps the moments in the parameter's precision: here logits can stay in float32 while the
+moments, two of them per logit and the largest part of a training's memory, take half the room in bfloat16. The
+arithmetic is float32, gradients are freed one by one, the moments are all of its state. A test holds it to torch's.
 """
 
 from __future__ import annotations

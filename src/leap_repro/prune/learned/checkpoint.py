@@ -1,7 +1,8 @@
 """The state of a killed training on disk: whole and verified, or not used.
 
 A checkpoint carries the sha256 of its own tensors. One that is cut off or damaged is discarded with a log line and the
-one before it is taken, if there is one: a resumed run never starts from a state that no run has been in.
+one before it is taken, if there is one: a resumed run never starts from a state that no run has been in. Ours, because
+torch.save is pickle, and torch.distributed.checkpoint keeps no digest of what it wrote.
 """
 
 from __future__ import annotations
