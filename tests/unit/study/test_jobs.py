@@ -1,0 +1,79 @@
+"""What jobs read and are told follows from the configuration, and from nothing that a Snakemake file decides."""
+
+import json
+import shlex
+
+import pytest
+
+from leap_repro.study import jobs
+from leap_repro.study.grid import read_study
+
+
+@pytest.fixture
+def study(config):
+    return read_study(config)
+
+
+def test_a_methods_sources_are_its_tokens_and_the_cells_that_it_starts_from(study):
+    def sources(method, sparsity):
+        return jobs.prune_sources(study, "m", method, sparsity, "3")
+
+    assert sources("magnitude", "0.5") == {}
+    assert sources("wanda", "0.5") == {"tokens": "calibration/m/calibration/3"}
+    assert sources("leap", "0.6") == {
+        "tokens": "calibration/m/mask_training/3",
+        "warm-start": "harden/m/wanda/0.6/3",
+    }
+    assert sources("patch-tile", "0.45")["pattern-start"] == "harden/m/sparsegpt-2-4/0.5/3"
+
+
+def test_a_reconstruction_is_told_its_selector_whatever_the_shell_makes_of_it(study):
+    words = shlex.split(jobs.prune_arguments(study, "wanda+optima", {"tokens": "a/manifest.json"}))
+    assert words[:3] == ["--tokens", "a/manifest.json", "--selector"]
+    assert json.loads(words[3]) == {"module": "wanda", "options": {}}
+
+
+def test_what_only_tables_and_clusters_read_of_a_model_fetches_nothing_again(study, config):
+    before = jobs.model_source(study, "gemma3-1b-mini")
+    model = config["scales"]["miniature"]["models"]["gemma3-1b-mini"]
+    model |= {"stands_for": "another", "parameters": 3}
+    assert jobs.model_source(read_study(config), "gemma3-1b-mini") == before
+    model["sha256"] = "0" * 64
+    assert jobs.model_source(read_study(config), "gemma3-1b-mini") != before
+
+
+def test_files_on_this_machine_are_watched(config, tmp_path):
+    scale = config["scales"]["miniature"]
+    for name in ("b.safetensors", "a.safetensors", "notes.txt"):
+        (tmp_path / name).touch()
+    scale["models"]["mine"] = {"source": "path", "path": str(tmp_path)}
+    scale["data"]["calibration"] = {"source": "path", "path": "text.txt"}
+    scale["data"]["tasks"]["further"] = {"boolq": {"definition": "super_glue/boolq/default.yaml", "path": "boolq"}}
+    study = read_study(config)
+    assert jobs.model_files(study, "mine") == [str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
+    assert jobs.model_files(study, "gemma3-1b-mini") == []
+    assert jobs.data_files(study, "calibration") == ["text.txt"]
+    assert jobs.data_files(study, "tasks") == ["boolq"]
+
+
+def test_shards_are_cut_as_the_scale_says(study):
+    assert jobs.shard_arguments(study, "calibration") == "--recipe windows --sequences 128 --length 128"
+    assert jobs.shard_arguments(study, "mask_training") == "--recipe packed --sequences 8000 --length 128"
+
+
+def test_a_row_is_traced_to_two_folders_a_cell_and_three_benchmarks(study):
+    folders = list(jobs.scored_folders(study, "gemma3-1b-mini", extended=False))
+    assert folders[:2] == ["harden/gemma3-1b-mini/dense/0/0", "evaluate/gemma3-1b-mini/dense/0/0"]
+    assert len(folders) == 2 * len(study.cells("gemma3-1b-mini"))
+    assert len(jobs.benchmark_names(study, extended=False)) == 3 * len(study.cells())
+
+
+def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
+    assert set(jobs.tables(study, True)) - set(jobs.tables(study, False)) == {"variants"}
+    assert jobs.method_facts(study, True)["leap-hard"]["variant_of"] == "leap"
+    assert "leap-hard" not in jobs.method_facts(study, False)
+
+
+def test_the_benchmark_times_what_prunes_without_training(study):
+    expected = {"magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima"}
+    assert set(jobs.one_shot_methods(study)) == expected
