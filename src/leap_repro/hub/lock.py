@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
-from leap_repro.hub.client import RemoteFile, Repository, listing
+from leap_repro.hub.client import listing
+from leap_repro.hub.repository import RemoteFile, Repository
 from leap_repro.store.atomic import write_json
 
 LOCK_FILE = Path("hub.lock.json")

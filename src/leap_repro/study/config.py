@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
+from pydantic.json_schema import GenerateJsonSchema
 
 from leap_repro.checked import Closed, Label, Name, Positive, Precision, Share, contradiction, distinct, told, union
 from leap_repro.cli import run_stage
@@ -126,9 +127,17 @@ class Config(Closed):
     ]
 
 
+class _Plain(GenerateJsonSchema):
+    """A key needs no title that repeats it."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
 def json_schema() -> dict[str, Any]:
     """The schema of config.yaml for editors: what a single value may be, and what it means."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Config.model_json_schema()
+    schema = Config.model_json_schema(schema_generator=_Plain)
+    return {"$schema": GenerateJsonSchema.schema_dialect} | schema
 
 
 def main(arguments: argparse.Namespace) -> None:

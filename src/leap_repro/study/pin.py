@@ -13,9 +13,9 @@ from snakemake.utils import update_config
 from leap_repro.checked import checked
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
-from leap_repro.hub.client import Repository
 from leap_repro.hub.lock import LOCK_FILE, hub_parts, key, read_lock, repositories
 from leap_repro.hub.pin import Wanted, pin_all
+from leap_repro.hub.repository import Repository
 from leap_repro.study.config import Config
 
 

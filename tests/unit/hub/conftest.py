@@ -5,7 +5,7 @@ import pytest
 from loopback_hub import Repository, running_hub
 from stand_ins import serve_paper, write_model
 
-from leap_repro.hub import client
+from leap_repro.hub import faults
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 
@@ -30,7 +30,7 @@ def isolated(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(faults.time, "sleep", lambda seconds: None)
 
 
 @pytest.fixture

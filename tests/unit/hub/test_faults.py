@@ -8,9 +8,10 @@ import sys
 import huggingface_hub.constants
 import pytest
 
-from leap_repro.hub.client import ATTEMPTS, Repository
+from leap_repro.hub.faults import ATTEMPTS
 from leap_repro.hub.lock import entry_of, key
 from leap_repro.hub.pin import pin_repository
+from leap_repro.hub.repository import Repository
 from leap_repro.models.fetch import fetch_hub
 from leap_repro.store.artifacts import sha256_of
 
