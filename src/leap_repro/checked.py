@@ -83,15 +83,15 @@ def told(words: str) -> WrapValidator:
     return WrapValidator(partial(_tell, words))
 
 
-def _distinct(words: str, values: list[Any]) -> list[Any]:
-    if not values or len(set(values)) < len(values):
+def _distinct(words: str, least: int, values: list[Any]) -> list[Any]:
+    if len(values) < least or len(set(values)) < len(values):
         raise PydanticCustomError("not_allowed", "{words}", {"words": words})
     return values
 
 
-def distinct(what: str) -> AfterValidator:
-    """A list that is not empty and names nothing twice."""
-    return AfterValidator(partial(_distinct, f"it must be a list of different {what}"))
+def distinct(what: str, least: int = 1) -> AfterValidator:
+    """A list of at least so many that names nothing twice."""
+    return AfterValidator(partial(_distinct, f"it must be a list of different {what}", least))
 
 
 Positive = Annotated[int, Field(ge=1), told("it must be an integer of at least 1")]

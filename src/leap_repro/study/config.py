@@ -57,7 +57,9 @@ class Evaluation(Closed):
 class Cluster(Closed):
     """What jobs ask a cluster for; unused in local runs."""
 
-    gpus: Literal[0, 1] = 0
+    gpus: Annotated[int, Field(ge=0, le=1), told("it must be 0 or 1")] = Field(
+        0, description="1: a job that computes on a GPU asks for one"
+    )
     partition: Name | None = None
     gpu_partition: Name | None = None
     max_runtime: Positive | None = Field(
@@ -77,7 +79,9 @@ class Scale(Closed):
     threads: Positive
     cluster: Cluster = Cluster()
     methods: Methods
-    extended: list[str] = Field([], description="run beside `methods` by the target extended")
+    extended: Annotated[list[str], distinct("method names", least=0)] = Field(
+        [], description="run beside `methods` by the target extended"
+    )
     sparsities: Sparsities
     seeds: Annotated[list[Seed], distinct("seeds")]
     options: dict[str, dict[str, Any]] = Field({}, description="by method: this scale's, laid over the method's own")
