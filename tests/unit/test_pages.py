@@ -59,10 +59,13 @@ def test_every_import_of_a_pages_python_works(page):
 
 @pytest.mark.parametrize("name", [name for name in names() if name != "dense"])
 def test_the_option_table_of_a_methods_page_is_its_declaration(name):
-    """If it fails: `python -m leap_repro.study.option_tables docs/methods/*.md` writes it anew."""
-    text = (TOP / f"docs/methods/{name}.md").read_text(encoding="utf-8")
-    assert option_tables.table(declaration(name).options) in text
-    assert option_tables.filled(text) == text
+    page = TOP / f"docs/methods/{name}.md"
+    assert page.is_file(), f"{name} needs a page docs/methods/{name}.md: see CONTRIBUTING.md"
+    text = page.read_text(encoding="utf-8")
+    assert f"<!-- options of {name} -->" in text, "the page needs the markers of its option table: see CONTRIBUTING.md"
+    again = "`python -m leap_repro.study.option_tables docs/methods/*.md` writes it anew"
+    assert option_tables.table(declaration(name).options) in text, again
+    assert option_tables.filled(text) == text, again
 
 
 def test_every_option_says_what_it_is_for():

@@ -238,8 +238,8 @@ def test_the_sparsity_of_a_cell_is_exactly_the_configs_and_fits_a_path(config, v
 
 
 def test_the_schema_for_editors_is_that_of_the_code(project):
-    """If it fails: `python -m leap_repro.study.config` writes it anew."""
-    assert json.loads((project / SCHEMA).read_text(encoding="utf-8")) == json_schema()
+    written = json.loads((project / SCHEMA).read_text(encoding="utf-8"))
+    assert written == json_schema(), "`python -m leap_repro.study.config` writes it anew"
 
 
 def test_the_schema_for_editors_accepts_the_real_config_and_refuses_a_typo(config):
