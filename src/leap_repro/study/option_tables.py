@@ -44,8 +44,8 @@ def _allowed(field: FieldInfo) -> str:
         return ", ".join(_value(choice) for choice in get_args(field.annotation))
     if field.annotation is bool:
         return "`true`, `false`"
-    (teller,) = (part for part in field.metadata if isinstance(part, WrapValidator))
-    return teller.func.args[0].removeprefix("it must be ")
+    tellers = [part for part in field.metadata if isinstance(part, WrapValidator)]
+    return tellers[0].func.args[0].removeprefix("it must be ") if tellers else f"`{field.annotation.__name__}`"
 
 
 def filled(page: str) -> str:
