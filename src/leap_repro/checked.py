@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
 from operator import or_
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,6 @@ TYPES = {
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
 }
 """What pydantic calls a value of a wrong type, and what that value must be."""
 
@@ -49,6 +48,8 @@ class Closed(BaseModel):
     """A mapping of known keys only, which nobody changes: a key that is not here is a typo, "1" is not a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    may_be_null: ClassVar[tuple[str, ...]] = ()
+    """Keys that may stand without a value; of any other that would switch something off unseen."""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,6 +58,9 @@ class Closed(BaseModel):
         if unknown:
             known = sorted(cls.model_fields)
             raise PydanticCustomError("unknown_key", "{key} {known}", {"key": unknown[0], "known": known})
+        for key, part in value.items() if isinstance(value, dict) else ():
+            if part is None and cls.model_fields[key].default is None and key not in cls.may_be_null:
+                raise PydanticCustomError("empty_key", "{key}", {"key": key})
         return value
 
 
@@ -144,11 +148,13 @@ def _sentence(detail: Mapping[str, Any], root: str) -> str:
     place = [str(part) for part in detail["loc"] if not (isinstance(part, str) and part.startswith(TAG))]
     key, value, context = ".".join(place) or root, detail["input"], detail.get("ctx", {})
     if place and place[-1] == "[key]":
-        return f"{'.'.join(place[:-2]) or root} has the key {_json(value)}; {context['words']}"
+        return f"{'.'.join(place[:-2]) or root} has the key {_json(value)}; {context.get('words', 'it must be a text')}"
     if detail["type"] == "missing":
         return f"{'.'.join(place[:-1]) or root} lacks the key {place[-1]!r}"
     if detail["type"] == "unknown_key":
         return f"{key} has the unknown key {context['key']!r}; allowed are {context['known']}"
+    if detail["type"] == "empty_key":
+        return f"{key}.{context['key']} is null; give it a value or leave it out"
     if detail["type"] == UNKNOWN_KIND:
         return _kind_sentence(key, value, *detail["msg"].split(" ", 1))
     if detail["type"] == CONTRADICTION:

@@ -28,5 +28,5 @@ def dropped(sparsity: Fraction, count: int) -> int:
 
 
 def kept(sparsity: Fraction, count: int) -> int:
-    """n - round(s * n): the number of weights that stay (baselines.md, "Budgets")."""
+    """n - round(s * n): the number of weights that stay (docs/trust.md)."""
     return count - dropped(sparsity, count)

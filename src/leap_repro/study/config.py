@@ -7,7 +7,6 @@ checked in `grid.py`. No heavy imports: every dry run pays for them.
 from __future__ import annotations
 
 import argparse
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,6 +92,7 @@ class Scale(Closed):
 class Line(Closed):
     """One line of `methods:`."""
 
+    may_be_null = ("warm_start",)
     module: str
     label: Label | None = None
     sparsities: Sparsities | None = None
@@ -111,7 +111,6 @@ class Line(Closed):
         return self
 
 
-@cache
 def _line_of(module: str) -> type[Line]:
     options = declaration(module).options
     return create_model(

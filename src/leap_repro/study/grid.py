@@ -10,7 +10,7 @@ from typing import Any
 from leap_repro.checked import check_values, checked
 from leap_repro.errors import UserError
 from leap_repro.prune.declaration import Declaration, Options, Tokens, refuse_sparsity
-from leap_repro.prune.methods import declaration
+from leap_repro.prune.methods import declaration, names
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.sparsity.patterns import TWO_FOUR
 from leap_repro.study.config import Config, Line, Scale
@@ -126,7 +126,7 @@ def read_study(config: dict[str, Any]) -> Study:
     methods = {name: _method(name, line, settings) for name, line in whole.methods.items()}
     methods = {name: replace(m, selector=methods.get(whole.methods[name].selector)) for name, m in methods.items()}
     _refuse(_grid_errors(settings, methods))
-    sources = settings.model_dump(include={"models", "data"}, exclude_unset=True)
+    sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
     return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
 
 
@@ -191,6 +191,9 @@ def _selector_errors(lines: dict[str, Line]) -> Iterator[str]:
     for name, line in lines.items():
         if "selector" in declaration(line.module).starts and line.selector not in selectors:
             yield f"methods.{name}.selector is {line.selector!r}; it must be a one-shot method: {selectors}"
+        if "selector" not in declaration(line.module).starts and line.selector is not None:
+            takers = _modules("starts", "selector")
+            yield f"methods.{name}.selector is {line.selector!r}; only the modules {takers} have one"
 
 
 def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
@@ -203,8 +206,8 @@ def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             yield str(error)
         yield from _start_errors(name, method, methods)
         if method.hardening not in method.declaration.hardenings:
-            chosen = sorted(m.module for m in methods.values() if method.hardening in m.declaration.hardenings)
-            yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {sorted(set(chosen))} allow it"
+            chosen = _modules("hardenings", method.hardening)
+            yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
         if method.variant_of == name:
             yield f"methods.{name}.variant_of is {name!r}; it must be another method"
         if method.variant_of and method.variant_of not in methods:
@@ -216,22 +219,24 @@ def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
     """The other lines that a method builds on: whether it may, whether they are of the right kind, whether they run."""
-    selector = method.selector.name if method.selector else None
-    starts = {"warm_start": method.warm_start, "pattern_start": method.pattern_start, "selector": selector}
+    starts = {"warm_start": method.warm_start, "pattern_start": method.pattern_start}
     for key, start in starts.items():
         if start is not None and key not in method.declaration.starts:
-            takers = sorted({m.module for m in methods.values() if key in m.declaration.starts})
-            yield f"methods.{name}.{key} is {start!r}; only the modules {takers} have one"
+            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
     if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
         yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
     two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
     two_four = [other for other in two_four if not methods[other].declaration.trains]
     if "pattern_start" in method.declaration.starts and method.pattern_start not in two_four:
         yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a one-shot 2:4 method: {two_four}"
-    for key in ("warm_start", "selector"):
-        start = methods.get(starts[key]) if starts[key] else None
+    for key, start in (("warm_start", methods.get(method.warm_start or "")), ("selector", method.selector)):
         if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
             yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"
+
+
+def _modules(field: str, value: str) -> list[str]:
+    """The methods whose declaration has `value` among its `field`, be there a line of them or not."""
+    return [name for name in names() if value in getattr(declaration(name), field)]
 
 
 def _is_one_shot(method: Method | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from snakemake.utils import update_config
 
-from leap_repro.checked import checked
+from leap_repro.checked import check_values
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import LOCK_FILE, hub_parts, key, read_lock, repositories
@@ -65,7 +65,7 @@ def chosen(config: dict[str, Any], names: list[str]) -> Wanted:
 def main(arguments: argparse.Namespace) -> None:
     """Check the configuration, pin every chosen source, write the lock."""
     config = read_config(arguments.config)
-    checked(Config, config, "config")
+    check_values(Config, config, "config")
     lock = read_lock(arguments.lock) if arguments.names else {}
     lock = pin_all(chosen(config, arguments.names), lock, arguments.lock)
     print(f"{arguments.lock} pins {len(lock)} repositories")

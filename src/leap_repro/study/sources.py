@@ -50,6 +50,7 @@ class PathModel(_Model):
 class HubModel(_Model):
     """A repository of the hub at a pinned commit."""
 
+    may_be_null = ("expect",)
     source: Literal["hub"]
     id: HubId
     revision: Revision
@@ -76,6 +77,7 @@ class PathText(Closed):
 class HubText(Closed):
     """Files of a data set on the hub at a pinned commit."""
 
+    may_be_null = ("expect",)
     source: Literal["hub"]
     id: HubId
     revision: Revision
@@ -86,6 +88,7 @@ class HubText(Closed):
 class HubSet(Closed):
     """One task set on the hub: a parquet file for each split."""
 
+    may_be_null = ("expect",)
     id: HubId
     revision: Revision
     files: Splits
@@ -108,6 +111,8 @@ class FurtherTask(Closed):
         on_hub = [key for key in ("id", "revision", "files") if getattr(self, key) is not None]
         if self.path is not None and on_hub:
             raise contradiction(on_hub[0], repr(getattr(self, on_hub[0])), "a task with a path has none")
+        if self.path is not None and self.expect is not None:
+            raise contradiction("expect", repr(self.expect), "only what comes from the hub has one")
         if self.path is None and len(on_hub) < 3:
             raise contradiction("path", "missing", "a task has either a path, or id, revision and files")
         return self

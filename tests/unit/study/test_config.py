@@ -16,6 +16,7 @@ from leap_repro.study.grid import read_study
 
 MISSING = ...
 LEAP = {"module": "leap", "warm_start": "wanda"}
+FURTHER = {"definition": "super_glue/boolq/default.yaml", "path": "boolq"}
 
 # where (dots between keys), what is put there, what the sentence must contain
 BAD = [
@@ -85,6 +86,16 @@ BAD = [
     ("scales.miniature.options.leap", None, "scales.miniature.options.leap is None; it must be a mapping"),
     ("scales.miniature.sparsities", [[0.5]], "scales.miniature.sparsities.0 is [0.5]"),
     ("methods.wanda.options", None, "methods.wanda.options is None; it must be a mapping"),
+    ("scales.miniature.options", {5: {}}, "scales.miniature.options has the key 5; it must be a text"),
+    ("scales.miniature.options.leap", {5: 1}, "has the key 5"),
+    ("scales.miniature.only_models", {5: ["x"]}, "scales.miniature.only_models has the key 5"),
+    ("scales.paper.data.calibration.expect", {5: 3}, "has the key 5"),
+    ("scales.paper.data.tasks.sets.piqa.files", {5: "x"}, "has the key 5"),
+    ("scales.miniature.data.tasks.further", {"boolq": FURTHER | {"id": None}}, "further.boolq.id is null"),
+    ("scales.miniature.data.tasks.further", {"boolq": FURTHER | {"expect": {"a": 1}}}, "further.boolq.expect"),
+    ("scales.miniature.models.tiny", {"source": "bundled", "name": "x", "sha256": None}, "models.tiny.sha256 is null"),
+    ("methods.wanda.sparsities", None, "methods.wanda.sparsities is null; give it a value or leave it out"),
+    ("methods.leap.selector", "nope", "methods.leap.selector is 'nope'; only the modules ['optima'] have one"),
     ("methods.wanda.changes", "x", "only a line with variant_of has changes"),
     ("scales.miniature.only_models", {"wandb": ["qwen2.5-0.5b-mini"]}, "wandb"),
     ("scales.miniature.only_models", {"wanda": ["qwen3"]}, "qwen3"),

@@ -34,7 +34,7 @@ def drop_smallest(scores: Tensor, count: int) -> Tensor:
 def drop_smallest_in_rows(scores: Tensor, sparsity: Fraction) -> Tensor:
     """Each row drops the floor of its share, and rows whose next score is smallest drop one more.
 
-    The extra rows are as many as make the matrix's total exactly round(s * numel) (baselines.md, "Budgets").
+    The extra rows are as many as make the matrix's total exactly round(s * numel) (docs/trust.md).
     """
     rows, columns = scores.shape
     per_row, extra = divmod(dropped(sparsity, rows * columns), rows)
