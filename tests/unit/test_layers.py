@@ -33,7 +33,7 @@ FLOORS = {
     "aggregate": STORE,
     "figures": STORE | {"aggregate"},
     # what is asked of them
-    "study": STORE | {"hub", "prune"},
+    "study": STORE | {"hub", "models", "prune"},
 }
 PRUNE = {
     "declaration": {"job"},

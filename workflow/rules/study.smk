@@ -6,6 +6,7 @@ from pathlib import Path
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
 from leap_repro.study import jobs
+from leap_repro.study.examination import examine_inputs
 from leap_repro.study.grid import read_study
 from leap_repro.study.inputs import check_inputs
 from leap_repro.study.plan import plan_of_run
@@ -18,7 +19,9 @@ try:
     STUDY = read_study(config)
     LOCK = read_lock()
     check_lock(LOCK, {"model": STUDY.models.values(), "dataset": STUDY.data.values()})
-    check_inputs(STUDY, outputs=("results", "logs"))
+    for note in check_inputs(STUDY, outputs=("results", "logs")):
+        print(f"Note: {note}", file=sys.stderr)
+    examine_inputs(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from leap_repro.calibration.packed import CURSOR, pack
 from leap_repro.calibration.shards import ids_sha256, random_windows
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
+from leap_repro.models.checkpoint import position_limit, read_config
 from leap_repro.models.load import load_tokenizer
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.provenance import provenance, scratch_folder
@@ -21,10 +21,10 @@ from leap_repro.store.texts import read_texts, text_files
 from leap_repro.store.tokens import TENSOR, mapped_ids, shard_name
 
 
-def check_length(config: Path, length: int) -> None:
-    """UserError if `length` tokens are more than the model of this config.json has positions for."""
-    limit = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings", length)
-    if length > limit:
+def check_length(model: Path, length: int) -> None:
+    """UserError if `length` tokens are more than the model in this folder has positions for."""
+    limit = position_limit(read_config(model))
+    if limit is not None and length > limit:
         raise UserError(f"calibration length {length} exceeds the model's {limit} positions")
 
 
@@ -33,8 +33,9 @@ def main(arguments: argparse.Namespace) -> None:
     sources = {"model": Artifact.read(arguments.model), "text": Artifact.read(arguments.text)}
     parameters = {name: getattr(arguments, name) for name in ("recipe", "sequences", "length", "seed")}
     origin = provenance(("leap_repro.calibration.__main__",), parameters, sources)
-    check_length(sources["model"].file("config.json"), arguments.length)
-    tokenizer = load_tokenizer(sources["model"].verified_payload(without=".safetensors"))
+    folder = sources["model"].verified_payload(without=".safetensors")
+    check_length(folder, arguments.length)
+    tokenizer = load_tokenizer(folder)
     with writing(arguments.output, origin) as (payload, facts):
         if arguments.recipe == "windows":
             write_windows(tokenizer, sources["text"], arguments, payload)

@@ -17,15 +17,7 @@ from leap_repro.hub.client import download, matching, place
 from leap_repro.hub.lock import Lock, check_expected, pinned_files
 from leap_repro.hub.repository import Repository
 from leap_repro.miniature.questions import task_sets
-
-REQUIRED_COLUMNS = {
-    "piqa": {"goal", "sol1", "sol2", "label"},
-    "winogrande": {"sentence", "option1", "option2", "answer"},
-    "openbookqa": {"question_stem", "choices", "answerKey"},
-    "arc_easy": {"question", "choices", "answerKey"},
-    "arc_challenge": {"question", "choices", "answerKey"},
-    "mmlu": {"question", "choices", "answer"},
-}
+from leap_repro.store.questions import check_sets
 
 
 def bundled_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
@@ -38,8 +30,7 @@ def bundled_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
 
 def path_tasks(spec: dict[str, Any], payload: Path, lock: Lock) -> None:
     """Copy a folder of task sets in the same layout; UserError if it is not one."""
-    folder = Path(spec["path"]).expanduser()
-    found = sorted(folder.glob("*/*.parquet"))
+    found = sorted(Path(spec["path"]).expanduser().glob("*/*.parquet"))
     if not found:
         raise UserError(f"tasks path {spec['path']!r} must be a folder with <set>/<split>.parquet files")
     for path in found:
@@ -108,35 +99,20 @@ SOURCES: dict[str, Callable[[dict[str, Any], Path, Lock], None]] = {
 }
 
 
-def fetch_tasks(spec: dict[str, Any], payload: Path, lock: Lock | None = None) -> dict[str, Any]:
-    """Write the task sets; returns {"rows": {set/split: rows}}, and the "definitions" of tasks beyond the six if any.
-
-    Raises UserError, naming the file, for a set that nothing defines or with a missing column.
-    """
+def place_tasks(spec: dict[str, Any], payload: Path, lock: Lock | None = None) -> None:
+    """Write the task sets as <set>/<split>.parquet; UserError, naming the file, for one that cannot be had."""
     if spec.get("source") not in SOURCES:
         raise UserError(f"data source {spec.get('source')!r} is not one of {sorted(SOURCES)}")
     SOURCES[spec["source"]](spec, payload, lock or {})
     further_tasks(spec, payload, lock or {})
+
+
+def fetch_tasks(spec: dict[str, Any], payload: Path, lock: Lock | None = None) -> dict[str, Any]:
+    """Place the task sets; returns {"rows": {set/split: rows}}, and the "definitions" of tasks beyond the six if any.
+
+    Raises UserError, naming set and file, as `store.questions.check_sets` for sets that cannot be scored.
+    """
+    place_tasks(spec, payload, lock)
     definitions = {name: source["definition"] for name, source in spec.get("further", {}).items()}
-    paths = sorted(payload.glob("*/*.parquet"))
-    rows = {f"{path.parent.name}/{path.stem}": _checked_rows(path, set(definitions)) for path in paths}
+    rows = check_sets(payload.glob("*/*.parquet"), definitions)
     return {"rows": rows} | ({"definitions": definitions} if definitions else {})
-
-
-def _checked_rows(path: Path, defined: set[str]) -> int:
-    """The rows of <set>/<split>.parquet; UserError if it is no parquet, of no known set, or lacks a column."""
-    name = f"{path.parent.name}/{path.name}"
-    kind = "mmlu" if path.parent.name.startswith("mmlu_") else path.parent.name
-    if kind not in {*REQUIRED_COLUMNS, *defined}:
-        raise UserError(
-            f"task file {name} is of no known set; the sets are {sorted({*REQUIRED_COLUMNS, *defined})} "
-            "(mmlu_<subject>), another one needs its line under data.tasks.further"
-        )
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise UserError(f"task file {name} is not readable parquet ({reason(error)})") from error
-    missing = REQUIRED_COLUMNS.get(kind, set()) - set(file.schema_arrow.names)
-    if missing:
-        raise UserError(f"task file {name} lacks the columns {sorted(missing)}")
-    return file.metadata.num_rows

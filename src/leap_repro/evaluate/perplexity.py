@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from leap_repro.errors import UserError
+from leap_repro.models.checkpoint import position_limit
+from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SEPARATOR = "\n\n"
-NEEDS_BOS_IN_EVERY_WINDOW = ("gemma",)
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def evaluate_perplexity(
 
     Raises UserError if the text is shorter than two windows or `length` exceeds the model's positions.
     """
-    limit = getattr(model.config, "max_position_embeddings", length)
-    if length > limit:
+    limit = position_limit(model.config.to_dict())
+    if limit is not None and length > limit:
         raise UserError(f"perplexity length {length} exceeds the model's {limit} positions")
     needs_bos = model.config.model_type.startswith(NEEDS_BOS_IN_EVERY_WINDOW)
     ids = tokenizer(SEPARATOR.join(documents), add_special_tokens=not needs_bos, verbose=False)["input_ids"]

@@ -6,13 +6,15 @@ folder alone takes milliseconds; lm-eval's own index of all its tasks takes ten 
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import re
 from pathlib import Path
+
+import yaml
 
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_text
+from leap_repro.store.questions import TASKS, stock_folder
 
-TASKS = ("mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa")
 STOCK_YAML = {
     "piqa": "piqa/piqa.yaml",
     "arc_easy": "arc/arc_easy.yaml",
@@ -21,11 +23,6 @@ STOCK_YAML = {
     "openbookqa": "openbookqa/openbookqa.yaml",
 }
 MMLU_YAML = "mmlu/default/mmlu_{subject}.yaml"
-
-
-def stock_folder() -> Path:
-    """Where the installed lm-eval keeps its task definitions."""
-    return Path(find_spec("lm_eval").origin).parent / "tasks"
 
 
 def write_task_yamls(data: Path, folder: Path, further: dict[str, str] | None = None) -> dict[str, list[str]]:
@@ -56,12 +53,20 @@ def _write_yaml(folder: Path, task: str, stock: str, data: Path) -> None:
         raise UserError(f"task set {data.name}: lm-eval defines no such task ({stock})")
     if not splits:
         raise UserError(f"task set {task}: {data} holds no parquet file")
-    files = "".join(f"    {path.stem}: {path.resolve()}\n" for path in splits)
-    write_text(
-        folder / f"{task}.yaml",
-        f"include: {include}\ntask: {task}\ndataset_path: parquet\ndataset_name: null\n"
-        f"dataset_kwargs:\n  data_files:\n{files}",
-    )
+    files = {path.stem: _literal(path.resolve()) for path in splits}
+    definition = {
+        "include": str(include),
+        "task": task,
+        "dataset_path": "parquet",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files},
+    }
+    write_text(folder / f"{task}.yaml", yaml.safe_dump(definition, sort_keys=False, allow_unicode=True))
+
+
+def _literal(path: Path) -> str:
+    """The path as `datasets` wants it, which takes every name for a pattern."""
+    return re.sub(r"[*?\[]", lambda mark: f"[{mark[0]}]", str(path))
 
 
 def _group_yaml(subjects: list[str]) -> str:

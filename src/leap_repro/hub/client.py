@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MODEL_FILES = re.compile(
     r"(config|generation_config|special_tokens_map|added_tokens|vocab|model\.safetensors\.index)\.json"
+    r"|(preprocessor|video_preprocessor|image_processor|processor)_config\.json"
     r"|tokenizer[^/]*\.(json|model)|merges\.txt|chat_template\.(json|jinja)|model[^/]*\.safetensors"
 )
-"""What a model's repository is asked for: weights, tokenizer, configuration at its top; no code, no pickles."""
+"""What a model's repository may be asked for: weights, tokenizer, processor, configuration; no code, no pickles."""
 
 
 def _api() -> HfApi:

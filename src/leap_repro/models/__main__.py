@@ -9,7 +9,9 @@ from pathlib import Path
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import LOCK_FILE, check_expected, read_lock
-from leap_repro.models.fetch import SOURCES, check_vocabulary, describe, fetch_hub
+from leap_repro.models.examine import describe, examine
+from leap_repro.models.fetch import SOURCES, fetch_hub
+from leap_repro.models.shares import ALLOWED
 from leap_repro.store.artifacts import writing
 from leap_repro.store.provenance import provenance
 
@@ -17,18 +19,17 @@ log = logging.getLogger(__name__)
 
 
 def fetch(arguments: argparse.Namespace) -> None:
-    """Fetch by source, describe, write the manifest."""
+    """Fetch by source, examine, describe, write the manifest."""
     spec, source = arguments.spec, arguments.spec.get("source")
     if source not in {*SOURCES, "hub"}:
         raise UserError(f"model source {source!r} is not one of {sorted({*SOURCES, 'hub'})}")
     with writing(arguments.output, provenance(("leap_repro.models.__main__",), spec, {})) as (payload, facts):
         if source == "hub":
-            revision = fetch_hub(spec, payload, read_lock(arguments.lock))
-            facts |= describe(payload) | {"id": spec["id"], "revision": revision}
+            known = {"id": spec["id"], "revision": fetch_hub(spec, payload, read_lock(arguments.lock))}
         else:
             SOURCES[source](spec, payload)
-            facts |= describe(payload)
-        check_vocabulary(payload)
+            known = {}
+        facts |= describe(examine(payload, spec.get("allow_dense_share", ALLOWED)), payload) | known
         check_expected(str(spec.get("id", spec.get("path"))), spec.get("expect"), facts)
         log.info("%s: %s", arguments.output, facts)
 

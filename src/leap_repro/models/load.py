@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+NEEDS_BOS_IN_EVERY_WINDOW = ("gemma",)
+"""How the model types of those families begin whose perplexity means nothing unless each window begins with a BOS."""
+
 
 def best_device() -> torch.device:
     """The first CUDA device where there is one, else the CPU."""
@@ -61,5 +64,5 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raise plain exceptions, and a package that is not installed is one more
         raise UserError(f"{folder} has no tokenizer that transformers can load: {reason(error)}") from error

@@ -1,25 +1,34 @@
-"""Which matrices of a model are pruned: every nn.Linear inside its decoder blocks, found without naming architectures.
+"""Which matrices of a model are pruned: every one in its decoder blocks that a pass over tokens multiplies its inputs
+with, found without naming architectures.
 
-The decoder blocks are the module list that holds the most nn.Linear weights; embeddings and the language-model head lie
-outside it.
+The decoder blocks are the module list whose called layers hold the most weights; embeddings and the language-model head
+lie outside it. Within them a matrix is prunable if it belongs to an expert of a mixture, or to a linear layer that is
+called and computes x W' + b (`probe.py`), and is no router: which expert sees a token is not the pruner's to change.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from leap_repro.errors import UserError
+from leap_repro.models.experts import ExpertLinear, expert_linears, is_experts
+from leap_repro.models.probe import called_modules, computes_linear
+
+ROUTERS = {"router", "gate", "shared_expert_gate"}
+"""How families call what chooses and weighs experts, and everything below it."""
 
 
 @dataclass(frozen=True)
 class PrunableLinear:
-    """One prunable matrix: its parameter name in the state dict, its block's index and the module."""
+    """One prunable matrix: its name with `.weight`, its block's index and the module that computes with it."""
 
     name: str
     block: int
-    module: nn.Linear
+    module: nn.Linear | ExpertLinear
 
     @property
     def weight(self) -> Tensor:
@@ -27,28 +36,110 @@ class PrunableLinear:
         return self.module.weight
 
 
+@dataclass(frozen=True)
+class Structure:
+    """A model taken apart: the decoder's module list by name, its prunable matrices in module order, the names of the
+    blocks' routers, and of linear layers in other module lists that the text passes through."""
+
+    blocks_name: str
+    linears: tuple[tuple[str, int, nn.Module], ...]
+    routers: frozenset[str]
+    elsewhere: tuple[str, ...]
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
+
+
+def structure(model: nn.Module) -> Structure:
+    """Found once for each model; UserError if nothing in it can be pruned, or if two prunable layers share a weight."""
+    if model not in _KNOWN:
+        _KNOWN[model] = _take_apart(model)
+    return _KNOWN[model]
+
+
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The decoder's module list and its dotted name; UserError if no list of blocks holds an nn.Linear."""
-    best_name, best_list, most = "", None, 0
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList):
-            weights = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
-            if weights > most:
-                best_name, best_list, most = name, module, weights
-    if best_list is None:
-        raise UserError(
-            f"{type(model).__name__} cannot be pruned: its decoder blocks hold no nn.Linear "
-            "(only nn.Linear layers inside a list of decoder blocks are prunable)"
-        )
-    return best_name, best_list
+    """The decoder's module list and its dotted name; UserError as `structure`."""
+    name = structure(model).blocks_name
+    return name, model.get_submodule(name)
 
 
 def prunable_linears(model: nn.Module) -> list[PrunableLinear]:
-    """Every nn.Linear inside the decoder blocks, in module order; never embeddings or the language-model head."""
-    prefix, blocks = decoder_blocks(model)
-    return [
-        PrunableLinear(f"{prefix}.{index}.{name}.weight", index, module)
-        for index, block in enumerate(blocks)
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
+    """Every prunable matrix of the decoder blocks, in module order; never embeddings, head or routers.
+
+    Raises UserError as `structure`.
+    """
+    return [PrunableLinear(*found) for found in structure(model).linears]
+
+
+def _take_apart(model: nn.Module) -> Structure:
+    modules = dict(model.named_modules())
+    called = {name for name in called_modules(model) if is_experts(modules[name]) or computes_linear(modules[name])}
+    sizes = {
+        name: _called_weights(name, modules, called) for name, m in modules.items() if isinstance(m, nn.ModuleList)
+    }
+    prefix = max(sizes, key=sizes.get, default=None)
+    if prefix is None or not sizes[prefix]:
+        raise UserError(
+            f"{type(model).__name__} cannot be pruned: its decoder blocks hold no nn.Linear that a pass calls, and no "
+            "experts (only those inside a list of decoder blocks are prunable)"
+        )
+    routers = frozenset(name for name in called if name.startswith(f"{prefix}.") and _is_router(name, modules))
+    found = tuple(
+        (f"{name}.weight", index, module)
+        for index, block in enumerate(modules[prefix])
+        for name, module in _matrices(f"{prefix}.{index}", block, called - routers)
+    )
+    _refuse_shared(model, found)
+    others = tuple(sorted(name for name in called if not name.startswith(f"{prefix}.") and _in_list(name, modules)))
+    return Structure(prefix, found, routers, others)
+
+
+def _called_weights(prefix: str, modules: dict[str, nn.Module], called: set[str]) -> int:
+    """The weights of a list's called layers."""
+    inside = [modules[name] for name in called if name.startswith(f"{prefix}.")]
+    return sum(p.numel() for module in inside for p in module.parameters(recurse=False) if p.dim() > 1)
+
+
+def _matrices(prefix: str, block: nn.Module, called: set[str]) -> Iterator[tuple[str, nn.Module]]:
+    for below, module in block.named_modules(prefix=prefix):
+        if below in called and is_experts(module):
+            yield from ((f"{below}.{name}", matrix) for name, matrix in expert_linears(module))
+        elif below in called:
+            yield below, module
+
+
+def _is_router(name: str, modules: dict[str, nn.Module]) -> bool:
+    """Whether the layer lies with experts and bears a router's name, or stands beside them with an output for each."""
+    parts = name.split(".")
+    for depth in range(len(parts) - 1, 0, -1):
+        count = _experts_in(modules[".".join(parts[:depth])])
+        if count and parts[depth] != "experts":
+            beside = depth == len(parts) - 1
+            return bool(ROUTERS & set(parts[depth:])) or (beside and modules[name].out_features in (1, count))
+    return False
+
+
+def _experts_in(parent: nn.Module) -> int:
+    """How many experts a module holds directly; 0 if it is no mixture."""
+    for name, child in parent.named_children():
+        if is_experts(child):
+            return len(child.down_proj)
+        if name == "experts" and isinstance(child, nn.ModuleList):
+            return len(child)
+    return 0
+
+
+def _in_list(name: str, modules: dict[str, nn.Module]) -> bool:
+    parts = name.split(".")
+    return any(isinstance(modules[".".join(parts[:depth])], nn.ModuleList) for depth in range(1, len(parts)))
+
+
+def _refuse_shared(model: nn.Module, found: tuple[tuple[str, int, nn.Module], ...]) -> None:
+    """Pruning one of two layers with one weight would change the other, and count it twice."""
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), name)
+    for name, _, module in found:
+        first = owners[id(module.weight)] if isinstance(module, nn.Linear) else name
+        if first != name:
+            raise UserError(f"{type(model).__name__} cannot be pruned: {first} and {name} are one and the same weight")

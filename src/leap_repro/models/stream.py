@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from leap_repro.models.checkpoint import weight_files
 from leap_repro.models.load import DTYPES, best_device, load_model, reading, ready
 from leap_repro.models.prunable import decoder_blocks
 from leap_repro.store.tensor_files import TensorFiles
@@ -42,7 +43,7 @@ def stream_model(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel,
     """
     with reading(folder):
         model = _empty_model(folder, DTYPES[dtype])
-    files = TensorFiles(sorted(folder.glob("*.safetensors")))
+    files = TensorFiles(weight_files(folder))
     needed, keys = _body_names(model), _checkpoint_keys(model, files)
     if needed <= keys.keys() and not _is_converted(model):
         stream = _BlockStream(model, files, keys)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from leap_repro.errors import UserError
+from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.models.stream import Residency, always_resident
 
@@ -110,8 +111,11 @@ class BlockRunner:
     hidden: list[Tensor]
 
     @torch.no_grad()
-    def collect(self, observers: dict[nn.Linear, Any]) -> None:
-        """Run the block over all batches in order; each observer sees its layer's inputs as [tokens, in_features]."""
+    def collect(self, observers: dict[nn.Module, Any], all_tokens: bool = False) -> None:
+        """Run the block over all batches in order; each observer sees its layer's inputs as [tokens, in_features].
+
+        An expert's layers see the tokens that are routed to it, or `all_tokens`.
+        """
         handles = [
             linear.register_forward_pre_hook(
                 lambda module, args, observe=observer: observe.add(args[0].reshape(-1, args[0].shape[-1]))
@@ -119,8 +123,9 @@ class BlockRunner:
             for linear, observer in observers.items()
         ]
         try:
-            for call, batch in zip(self.calls, self.hidden, strict=True):
-                call(self.block, batch)
+            with unfused(observers, all_tokens):
+                for call, batch in zip(self.calls, self.hidden, strict=True):
+                    call(self.block, batch)
         finally:
             for handle in handles:
                 handle.remove()

@@ -6,9 +6,7 @@ keys that stand twice is ours: ruamel.yaml finds them too, but does not say in w
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +15,14 @@ from typing import Any
 import yaml
 
 from leap_repro.errors import UserError
+from leap_repro.models.checkpoint import (
+    ADAPTERS,
+    has_adapter,
+    position_limit,
+    read_config,
+    refuse_quantised,
+    tensors,
+)
 from leap_repro.study.config import Scale
 from leap_repro.study.grid import Study
 
@@ -66,20 +72,27 @@ def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int],
         _check_unique_keys(path, value, f"{name}." if key else place, above, done)
 
 
-def check_inputs(study: Study, outputs: tuple[str, ...]) -> None:
+def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
     """UserError for the first local model, text or task set that cannot be used, or output folder not to be written.
 
-    Paths are relative to the working directory, as the jobs see them.
+    Paths are relative to the working directory, as the jobs see them. Returns a sentence for each thing that is right
+    but may surprise.
     """
+    notes = []
     for folder in outputs:
         _check_writable(Path(folder))
     for name, spec in study.models.items():
         folder = _model_folder(f"scales.{study.scale}.models.{name}", spec)
         if folder is not None:
             _check_model(f"scales.{study.scale}.models.{name}", folder, study.settings)
+            if has_adapter(folder):
+                notes.append(
+                    f"scales.{study.scale}.models.{name}: the adapter in {folder} ({ADAPTERS[0]}) is not applied"
+                )
     for role, spec in study.data.items():
         if spec["source"] == "path":
             _check_data(f"scales.{study.scale}.data.{role}.path", role, spec["path"])
+    return notes
 
 
 def _check_writable(folder: Path) -> None:
@@ -107,17 +120,13 @@ def _model_folder(key: str, spec: dict[str, Any]) -> Path | None:
 
 
 def _check_model(key: str, folder: Path, settings: Scale) -> None:
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights or not (folder / "config.json").is_file():
-        raise UserError(f"config: {key}: {folder} must hold config.json and at least one .safetensors file")
-    for path in weights:
-        _check_safetensors(path)
     try:
-        limit = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"config: {key}: {folder / 'config.json'} is not a JSON object") from error
+        refuse_quantised(folder, tensors(folder))
+        limit = position_limit(read_config(folder))
+    except UserError as error:
+        raise UserError(f"config: {key}: {error}") from error
     for name, length in _lengths(settings):
-        if isinstance(limit, int) and length > limit:
+        if limit is not None and length > limit:
             raise UserError(f"config: {name} is {length}; {key} has {limit} positions, so it may be {limit} at most")
 
 
@@ -130,19 +139,12 @@ def _lengths(settings: Scale) -> Iterator[tuple[str, int]]:
         yield "evaluation.perplexity_lengths", length
 
 
-def _check_safetensors(path: Path) -> None:
-    """The header says where the last tensor ends: a file of another size was cut short or is something else."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, size)))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        whole = 8 + length + max(ends, default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a safetensors file: its header cannot be read") from error
-    if size != whole:
-        raise UserError(f"{path} has {size} bytes, its header asks for {whole}: it is cut short; copy it again")
+def task_files(spec: dict[str, Any]) -> list[Path]:
+    """The parquet files of the task sets, and tasks beyond the six, that lie on this machine."""
+    found = sorted(Path(spec["path"]).expanduser().glob("*/*.parquet")) if "path" in spec else []
+    for part in spec.get("further", {}).values():
+        found += sorted(Path(part["path"]).expanduser().glob("*.parquet")) if "path" in part else []
+    return found
 
 
 def _check_data(key: str, role: str, text: str) -> None:

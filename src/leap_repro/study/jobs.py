@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from leap_repro.models.checkpoint import checkpoint_files
 from leap_repro.study.grid import Study
+from leap_repro.study.inputs import task_files
 
 ONLY_SHOWN = ("stands_for", "parameters", "gated")
 """What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
@@ -37,15 +39,17 @@ def model_source(study: Study, model: str) -> dict[str, Any]:
 
 
 def model_files(study: Study, model: str) -> list[str]:
-    """The files of a model that lies on this machine, so that a change in them is noticed."""
+    """The files of a model that lies on this machine, all that its fetch copies, so that a change is noticed."""
     path = study.models[model].get("path")
-    return sorted(str(file) for file in Path(path).expanduser().glob("*.safetensors")) if path else []
+    return [str(file) for file in checkpoint_files(Path(path).expanduser())] if path else []
 
 
 def data_files(study: Study, role: str) -> list[str]:
-    """The files and folders of a text or of task sets that lie on this machine, so that a change in them is noticed."""
+    """The files of a text or of task sets that lie on this machine, so that a change in them is noticed."""
     source = study.data[role]
-    return [part["path"] for part in (source, *source.get("further", {}).values()) if "path" in part]
+    if role == "tasks":
+        return [str(path) for path in task_files(source)]
+    return [str(Path(source["path"]).expanduser())] if "path" in source else []
 
 
 def shard_arguments(study: Study, role: str) -> str:

@@ -16,6 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from leap_repro.errors import UserError
+from leap_repro.models.checkpoint import tensors
 from leap_repro.study.grid import Method, Study
 
 UNKNOWN_PARAMETERS = 8_000_000_000
@@ -71,18 +73,11 @@ def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
         return int(declared)
     released = Path(str(files("leap_repro"))) / "miniature/released"
     folder = {"bundled": released / spec.get("name", ""), "path": Path(spec.get("path", "")).expanduser()}
-    weights = sorted(folder[spec["source"]].glob("*.safetensors")) if spec["source"] in folder else []
-    return sum(_tensor_elements(path) for path in weights) or UNKNOWN_PARAMETERS
-
-
-def _tensor_elements(path: Path) -> int:
-    """The number of values in a safetensors file, from its header; 0 if it cannot be read (its reader will say why)."""
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-        return 0
+        found = tensors(folder[spec["source"]])
+    except (KeyError, UserError):  # its reader will say why
+        return UNKNOWN_PARAMETERS
+    return sum(entry.elements for entry in found.values()) or UNKNOWN_PARAMETERS
 
 
 def width_of(parameters: int) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Closed, Label, Name, Positive, Some, contradiction, distinct, text, union
+from leap_repro.checked import Closed, Label, Name, Positive, Share, Some, contradiction, distinct, text, union
 
 Sha256 = text("^[0-9a-f]{64}$", "it must be 64 hexadecimal digits")
 HubId = text(
@@ -26,6 +26,10 @@ class _Model(Closed):
     parameters: Positive | None = Field(
         None,
         description="about how many, to size jobs by; not needed where `expect` says it or the weights are at hand",
+    )
+    allow_dense_share: Share | None = Field(
+        None,
+        description="of a decoder block's weights that may lie in parameters which are not pruned, instead of 0.01",
     )
     stands_for: Label | None = Field(
         None, description="the model's name in the published tables, which are shown beside ours"

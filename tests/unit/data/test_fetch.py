@@ -174,7 +174,7 @@ def test_a_task_file_that_is_no_parquet_is_refused_by_name(local_tasks, payload,
 
 
 def test_an_unknown_task_set_is_refused_by_name(local_tasks, payload, refused):
-    (local_tasks / "piqa").rename(local_tasks / "hellaswag")
+    shutil.copytree(local_tasks / "piqa", local_tasks / "hellaswag")
     with refused("hellaswag"):
         fetch_tasks({"source": "path", "path": str(local_tasks)}, payload)
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from loopback_hub import Repository
 
-from leap_repro.data.tasks import fetch_tasks
+from leap_repro.data.tasks import place_tasks
 from leap_repro.data.text import fetch_text
 
 COMMIT = "a" * 40
@@ -92,14 +92,14 @@ def sets(hub, tmp_path):
 @pytest.mark.parametrize("file", ["piqa.parquet", "piqa.jsonl"])
 def test_a_split_comes_as_parquet_whatever_its_form(sets, payload, file):
     spec = {"source": "hub", "sets": {"piqa": sets | {"files": {"validation": file}, "expect": {"validation": 3}}}}
-    assert fetch_tasks(spec, payload, {}) == {"rows": {"piqa/validation": 3}}
+    place_tasks(spec, payload, {})
     assert pq.read_table(payload / "piqa/validation.parquet").to_pylist() == QUESTIONS
 
 
 def test_a_set_is_cut_by_a_column_in_the_order_of_its_rows(sets, payload):
     files = {"files": {"test": "mmlu.parquet"}, "split_by": "subject", "expect": {"test": 3}}
-    facts = fetch_tasks({"source": "hub", "sets": {"mmlu": sets | files}}, payload, {})
-    assert facts == {"rows": {"mmlu_art/test": 1, "mmlu_law/test": 2}}
+    place_tasks({"source": "hub", "sets": {"mmlu": sets | files}}, payload, {})
+    assert pq.read_table(payload / "mmlu_art/test.parquet").num_rows == 1
     assert pq.read_table(payload / "mmlu_law/test.parquet").column("answer").to_pylist() == [0, 2]
 
 
@@ -113,6 +113,6 @@ def test_a_set_is_cut_by_a_column_in_the_order_of_its_rows(sets, payload):
 )
 def test_a_set_that_is_not_as_the_config_says_is_refused_by_name(sets, payload, refused, change, words):
     with refused(*words):
-        fetch_tasks(
+        place_tasks(
             {"source": "hub", "sets": {"piqa": sets | {"files": {"test": "piqa.parquet"}} | change}}, payload, {}
         )

@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 
-from leap_repro.models.fetch import describe, fetch_bundled, fetch_path
+from leap_repro.models.examine import describe, empty_model, examine
+from leap_repro.models.fetch import fetch_bundled, fetch_path
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.store.artifacts import sha256_of
@@ -37,7 +38,7 @@ def checkpoint(tmp_path, build_tiny, tokenizer):
 @pytest.mark.parametrize("name", sorted(BUNDLED))
 def test_a_bundled_model_of_the_config_is_whole(name, payload):
     fetch_bundled(BUNDLED[name], payload)
-    facts, model = describe(payload), load_model(payload)
+    facts, model = describe(examine(payload), payload), load_model(payload)
     assert facts["revision"] == sha256_of(payload / "model.safetensors")
     assert facts["architecture"] == type(model).__name__
     assert facts["parameters"] == model.num_parameters()
@@ -75,20 +76,25 @@ def test_a_fetched_checkpoint_loads_to_the_same_model_and_tokenizer(checkpoint, 
 def test_the_description_counts_what_the_model_holds(checkpoint, payload, build_tiny):
     fetch_path({"source": "path", "path": str(checkpoint)}, payload)
     model = build_tiny("opt")
-    assert describe(payload) == {
+    assert describe(empty_model(payload), payload) == {
         "architecture": "OPTForCausalLM",
         "revision": sha256_of(checkpoint / "model.safetensors"),
         "parameters": model.num_parameters(),
         "prunable": 3 * (4 * 32 * 32 + 2 * 32 * 48),
+        "block_parameters": sum(p.numel() for p in model.model.decoder.layers.parameters()),
         "blocks": 3,
     }
 
 
 def test_the_revision_of_several_weight_files_depends_on_each(checkpoint):
-    (checkpoint / "more.safetensors").write_bytes(b"1")
-    one = describe(checkpoint)["revision"]
-    (checkpoint / "more.safetensors").write_bytes(b"2")
-    assert one != describe(checkpoint)["revision"] != sha256_of(checkpoint / "model.safetensors")
+    model, whole = empty_model(checkpoint), sha256_of(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").rename(checkpoint / "one.safetensors")
+    places = {"a": "one.safetensors", "b": "two.safetensors"}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (checkpoint / "two.safetensors").write_bytes(b"1")
+    one = describe(model, checkpoint)["revision"]
+    (checkpoint / "two.safetensors").write_bytes(b"2")
+    assert one != describe(model, checkpoint)["revision"] != whole
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_a_folder_that_is_no_safe_checkpoint_is_refused_by_its_path(tmp_path, pa
         folder.mkdir()
         for name in files:
             (folder / name).write_text("{}")
-    with refused(repr(str(folder)), word):
+    with refused(str(folder), word):
         fetch_path({"source": "path", "path": str(folder)}, payload)
     assert not list(payload.iterdir())
 
@@ -126,4 +132,4 @@ def test_a_folder_that_is_no_safe_checkpoint_is_refused_by_its_path(tmp_path, pa
 def test_a_config_that_is_no_known_causal_model_is_refused(payload, refused, text, word):
     (payload / "config.json").write_text(text)
     with refused(word):
-        describe(payload)
+        empty_model(payload)

@@ -1,11 +1,12 @@
-"""The sizes that the config expects of the real models are those that `describe` counts for their real shapes."""
+"""The sizes that the config expects of the real models are those that `shares_of` counts for their real shapes."""
 
 import json
 
 import pytest
 import yaml
 
-from leap_repro.models.fetch import describe
+from leap_repro.models.examine import empty_model
+from leap_repro.models.shares import shares_of
 
 SHAPES = {
     "qwen2.5-0.5b": {
@@ -36,4 +37,4 @@ SHAPES = {
 def test_the_expected_parameters_are_those_of_the_shape(project, tmp_path, model):
     expected = yaml.safe_load((project / "config.yaml").read_text())["scales"]["paper"]["models"][model]["expect"]
     (tmp_path / "config.json").write_text(json.dumps(SHAPES[model]))
-    assert {"parameters": describe(tmp_path)["parameters"]} == expected
+    assert {"parameters": shares_of(empty_model(tmp_path)).parameters} == expected

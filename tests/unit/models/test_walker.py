@@ -28,10 +28,11 @@ class Looped(nn.Module):
     def __init__(self, order):
         super().__init__()
         self.order = order
+        self.embedding = nn.Embedding(8, 4)
         self.blocks = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
 
     def forward(self, tokens, use_cache=False):
-        hidden = tokens.float()
+        hidden = self.embedding(tokens)
         for index in self.order:
             hidden = self.blocks[index](hidden)
         return hidden
@@ -128,4 +129,4 @@ def test_gemmas_local_and_global_blocks_are_called_differently_and_it_matters(bu
 @pytest.mark.parametrize(("order", "word"), [((0, 1, 0), "blocks.0"), ((0,), "skips")])
 def test_a_model_that_does_not_run_each_block_once_is_refused(refused, order, word):
     with refused("Looped", word):
-        record_calls(Looped(order), torch.ones(1, 4))
+        record_calls(Looped(order), torch.ones(1, 4, dtype=torch.long))

@@ -144,8 +144,10 @@ def test_the_batches_of_the_calibration_set_do_not_matter(name, batch, tiny_llam
 def test_inputs_that_a_pattern_does_not_divide_are_refused_by_name(name, tiny_llama, tokens):
     module = SELECTORS[name]
     model = tiny_llama()
-    linear = model.model.layers[1].mlp.down_proj
-    linear.weight = torch.nn.Parameter(linear.weight[:, :22].clone(), requires_grad=False)
+    mlp = model.model.layers[1].mlp
+    for linear in (mlp.gate_proj, mlp.up_proj):
+        linear.weight = torch.nn.Parameter(linear.weight[:22].clone(), requires_grad=False)
+    mlp.down_proj.weight = torch.nn.Parameter(mlp.down_proj.weight[:, :22].clone(), requires_grad=False)
     job = Job(model, module.Options(pattern="2:4"), Fraction("0.5"), seed=0, tokens=tokens)
     with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.down_proj\.weight has 22 inputs.*2:4"):
         module.METHOD.prune_cell(job)

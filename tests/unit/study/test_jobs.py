@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -44,16 +45,22 @@ def test_what_only_tables_and_clusters_read_of_a_model_fetches_nothing_again(stu
 
 def test_files_on_this_machine_are_watched(config, tmp_path):
     scale = config["scales"]["miniature"]
-    for name in ("b.safetensors", "a.safetensors", "notes.txt"):
+    for name in ("model.safetensors", "stale.safetensors", "tokenizer.json", "config.json", "code.py"):
         (tmp_path / name).touch()
+    for place in ("boolq", "sets/piqa"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "validation.parquet").touch()
     scale["models"]["mine"] = {"source": "path", "path": str(tmp_path)}
-    scale["data"]["calibration"] = {"source": "path", "path": "text.txt"}
-    scale["data"]["tasks"]["further"] = {"boolq": {"definition": "super_glue/boolq/default.yaml", "path": "boolq"}}
+    scale["data"]["calibration"] = {"source": "path", "path": "~/text.txt"}
+    further = {"boolq": {"definition": "super_glue/boolq/default.yaml", "path": str(tmp_path / "boolq")}}
+    scale["data"]["tasks"] = {"source": "path", "path": str(tmp_path / "sets"), "further": further}
     study = read_study(config)
-    assert jobs.model_files(study, "mine") == [str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
+    watched = ("config.json", "model.safetensors", "tokenizer.json")
+    assert jobs.model_files(study, "mine") == [str(tmp_path / name) for name in watched]
     assert jobs.model_files(study, "gemma3-1b-mini") == []
-    assert jobs.data_files(study, "calibration") == ["text.txt"]
-    assert jobs.data_files(study, "tasks") == ["boolq"]
+    assert jobs.data_files(study, "calibration") == [str(Path.home() / "text.txt")]
+    sets = [str(tmp_path / place / "validation.parquet") for place in ("sets/piqa", "boolq")]
+    assert jobs.data_files(study, "tasks") == sets
 
 
 def test_shards_are_cut_as_the_scale_says(study):

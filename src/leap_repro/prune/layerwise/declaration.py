@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import contradiction
+from leap_repro.checked import Positive, contradiction
 from leap_repro.errors import UserError
 from leap_repro.prune.declaration import Declaration, Options, Tokens
 from leap_repro.sparsity.patterns import UNSTRUCTURED, Pattern, parse_pattern
@@ -63,6 +63,17 @@ class SelectorOptions(Options):
             whole = f"it must be a multiple of {self.n_of_m.group}, because its pattern is {self.pattern!r}"
             raise contradiction("block_size", block_size, whole)
         return self
+
+
+class CalibratedOptions(SelectorOptions):
+    """The options of every method that chooses a mask by looking at inputs."""
+
+    expert_tokens: Literal["routed", "all"] = Field(
+        "routed", description="what an expert of a mixture is calibrated on: the tokens routed to it, or all"
+    )
+    expert_minimum: Positive = Field(
+        1, description="of tokens, or an expert is refused by name: fewer say little of its inputs"
+    )
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
+from leap_repro.models.experts import ExpertLinear
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.models.walker import BlockRunner, walk_blocks
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.layerwise.declaration import Needs, check_shape
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs, check_shape
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error, use_exact_float32
 from leap_repro.sparsity.patterns import parse_pattern
@@ -46,10 +47,11 @@ def prune_layers(
         check_shape(linear.name, linear.weight.shape[1], parse_pattern(facts["pattern"]))
     if job.reconstruct:
         statistics = "gram"
+    experts = job.options if isinstance(job.options, CalibratedOptions) else CalibratedOptions()
     block_count = len(decoder_blocks(job.model)[1])
     for linears, runner in _blocks(job, statistics):
         started = time.perf_counter()
-        collected = _collect(linears, runner, statistics)
+        collected = _collect(linears, runner, statistics, experts)
         tensors: dict[str, Tensor] = {}
         for linear in linears:
             row = _prune_linear(linear, collected.pop(linear.name), job, rule, tensors)
@@ -78,7 +80,7 @@ def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear],
 
 
 def _collect(
-    linears: list[PrunableLinear], runner: BlockRunner | None, needs: Needs
+    linears: list[PrunableLinear], runner: BlockRunner | None, needs: Needs, experts: CalibratedOptions
 ) -> dict[str, InputStatistics | None]:
     for linear in linears:
         if not bool(torch.isfinite(linear.weight).all()):
@@ -89,11 +91,26 @@ def _collect(
         linear.name: InputStatistics(linear.module.in_features, linear.weight.device, needs == "gram")
         for linear in linears
     }
-    runner.collect({linear.module: statistics[linear.name] for linear in linears})
+    observers = {linear.module: statistics[linear.name] for linear in linears}
+    runner.collect(observers, all_tokens=experts.expert_tokens == "all")
     for linear in linears:
+        _refuse_unseen(linear, statistics[linear.name].tokens, experts)
         if not bool(torch.isfinite(statistics[linear.name].total).all()):
             raise UserError(f"the inputs of {linear.name} (block {linear.block}), or their squares, are not finite")
     return statistics
+
+
+def _refuse_unseen(linear: PrunableLinear, tokens: int, experts: CalibratedOptions) -> None:
+    """What saw no token has no inputs to be pruned by: every weight would look worthless."""
+    least = experts.expert_minimum if isinstance(linear.module, ExpertLinear) else 1
+    if tokens >= least:
+        return
+    what = f"{linear.name} (block {linear.block}) saw {tokens} of the calibration's tokens"
+    if isinstance(linear.module, ExpertLinear):
+        raise UserError(
+            f"{what}, expert_minimum is {least}: calibrate with more sequences, lower it, or let expert_tokens be 'all'"
+        )
+    raise UserError(f"{what}: the model does not use it, so it cannot be pruned by its inputs")
 
 
 def _prune_linear(

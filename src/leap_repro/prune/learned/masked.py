@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
@@ -128,7 +129,8 @@ def masked(layers: list[MaskedLinear], step: Step) -> Iterator[None]:
         anchor = next(iter(layer.gate.logits.values()))
         layer.linear.module.forward = lambda x, a=anchor, m=layer: _Apply.apply(x, a, m, step)
     try:
-        yield
+        with unfused(layer.linear.module for layer in layers):
+            yield
     finally:
         for layer in layers:
             del layer.linear.module.forward

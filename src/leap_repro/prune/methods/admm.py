@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from leap_repro.checked import Positive, Rate, Weight, contradiction
-from leap_repro.prune.layerwise.declaration import LayerWise, SelectorOptions
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import (
     drop_smallest_in_groups,
@@ -28,7 +28,7 @@ EXACT = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
 AS_RELEASED = {"matrix": floor_in_matrix, "row": floor_in_rows}
 
 
-class Options(SelectorOptions):
+class Options(CalibratedOptions):
     """As released: the final sparsity from the first iteration on where weights compete in the whole matrix (gradual
     elsewhere), and the floor of the share."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from leap_repro.checked import Positive, Weight
-from leap_repro.prune.layerwise.declaration import LayerWise, SelectorOptions
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import drop_smallest, drop_smallest_in_groups, up_to_threshold
 from leap_repro.sparsity.budget import dropped
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Options(SelectorOptions):
+class Options(CalibratedOptions):
     """As released, each block drops what is "<=" a threshold: one weight a block too many, and all ties."""
 
     block_size: Positive = Field(128, description="columns whose mask is chosen together")

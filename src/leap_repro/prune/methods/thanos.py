@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from leap_repro.checked import Positive, Share, Weight, contradiction
-from leap_repro.prune.layerwise.declaration import LayerWise, SelectorOptions
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import drop_smallest, drop_smallest_in_groups, released_count
 from leap_repro.sparsity.budget import dropped
@@ -28,7 +28,7 @@ LEAST_FILL = 0.8
 """Rows share a batch if none is padded to more than 1 / LEAST_FILL of its own number of dropped weights."""
 
 
-class Options(SelectorOptions):
+class Options(CalibratedOptions):
     """As released: the floor of the share, and in N:M one dense row even where `alpha` asks for none."""
 
     block_size: Positive = Field(

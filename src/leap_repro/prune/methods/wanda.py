@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from leap_repro.prune.layerwise.declaration import LayerWise, SelectorOptions
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import drop_smallest_in_groups, drop_smallest_in_rows, floor_in_rows
 
 
-class Options(SelectorOptions):
+class Options(CalibratedOptions):
     """Only what every selector has; as released, each row drops the floor of its share."""
 
 
