@@ -68,15 +68,23 @@ class _Guessed(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def computes_linear(module: nn.Linear) -> bool:
+def computes_linear(module: nn.Linear, tried: dict[Any, bool]) -> bool:
     """Whether calling the module gives x W' + b with W and b its own: a subclass of nn.Linear may do anything.
 
-    One with a forward of its own is tried on random numbers of its size.
+    One with a forward of its own is tried on random numbers of its size, once for all that are alike (`tried`).
     """
     if "weight" not in module._parameters or module._forward_hooks or module._forward_pre_hooks:
         return False
     if type(module).forward is nn.Linear.forward and "forward" not in vars(module):
         return True
+    plain = {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+    alike = (type(module), module.weight.shape, module.bias is None, tuple(sorted(plain.items())))
+    if alike not in tried:
+        tried[alike] = _is_linear(module)
+    return tried[alike]
+
+
+def _is_linear(module: nn.Linear) -> bool:
     generator = torch.Generator().manual_seed(0)
     values = {id(p): nn.Parameter(torch.randn(p.shape, generator=generator), False) for p in module.parameters()}
     trial, x = copy.deepcopy(module, values).eval(), torch.randn(3, module.in_features, generator=generator)

@@ -72,8 +72,10 @@ def prunable_linears(model: nn.Module) -> list[PrunableLinear]:
 
 
 def _take_apart(model: nn.Module) -> Structure:
-    modules = dict(model.named_modules())
-    called = {name for name in called_modules(model) if is_experts(modules[name]) or computes_linear(modules[name])}
+    modules, tried = dict(model.named_modules()), {}
+    called = {
+        name for name in called_modules(model) if is_experts(modules[name]) or computes_linear(modules[name], tried)
+    }
     sizes = {
         name: _called_weights(name, modules, called) for name, m in modules.items() if isinstance(m, nn.ModuleList)
     }
@@ -83,7 +85,7 @@ def _take_apart(model: nn.Module) -> Structure:
             f"{type(model).__name__} cannot be pruned: its decoder blocks hold no nn.Linear that a pass calls, and no "
             "experts (only those inside a list of decoder blocks are prunable)"
         )
-    routers = frozenset(name for name in called if name.startswith(f"{prefix}.") and _is_router(name, modules))
+    routers = frozenset(name for name in modules if name.startswith(f"{prefix}.") and _is_router(name, modules))
     found = tuple(
         (f"{name}.weight", index, module)
         for index, block in enumerate(modules[prefix])
@@ -109,13 +111,13 @@ def _matrices(prefix: str, block: nn.Module, called: set[str]) -> Iterator[tuple
 
 
 def _is_router(name: str, modules: dict[str, nn.Module]) -> bool:
-    """Whether the layer lies with experts and bears a router's name, or stands beside them with an output for each."""
+    """Whether the module lies with experts and bears a router's name, or stands beside them with an output for each."""
     parts = name.split(".")
     for depth in range(len(parts) - 1, 0, -1):
         count = _experts_in(modules[".".join(parts[:depth])])
         if count and parts[depth] != "experts":
-            beside = depth == len(parts) - 1
-            return bool(ROUTERS & set(parts[depth:])) or (beside and modules[name].out_features in (1, count))
+            outputs = getattr(modules[name], "out_features", 0) if depth == len(parts) - 1 else 0
+            return bool(ROUTERS & set(parts[depth:])) or outputs in (1, count)
     return False
 
 

@@ -5,6 +5,7 @@ A mask of 60 % says little if most of a block's weights are in parameters that n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -76,7 +77,8 @@ def _refuse(where: str, dense: dict[str, int], weights: int, allowed: float) -> 
     share = sum(dense.values()) / max(weights, 1)
     if share > allowed:
         largest = sorted(dense, key=lambda name: -dense[name])[:SHOWN]
+        more = math.ceil(100 * share) / 100
         raise UserError(
             f"{where} has {100 * share:.3g} % of its weights in parameters that are not pruned ({', '.join(largest)}); "
-            f"allowed are {100 * allowed:g} %: allow_dense_share in the model's source can say {share + 0.001:.2f}"
+            f"allowed are {100 * allowed:g} %: allow_dense_share in the model's source can say {more}"
         )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from leap_repro.models.checkpoint import weight_files
+from leap_repro.models.layout import load_tensors, sources_of
 from leap_repro.models.load import DTYPES, best_device, load_model, reading, ready
 from leap_repro.models.prunable import decoder_blocks
 from leap_repro.store.tensor_files import TensorFiles
@@ -38,18 +39,18 @@ def stream_model(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel,
     """The model in `folder` with its blocks on disk, and the residency that brings them in; changes made to a block are
     lost when it is left.
 
-    Falls back to the whole model where transformers renames or converts the checkpoint's tensors.
+    Falls back to the whole model where one tensor of the checkpoint becomes several of the model, or changes its type.
     Raises UserError if transformers cannot read the folder as a causal language model.
     """
     with reading(folder):
         model = _empty_model(folder, DTYPES[dtype])
     files = TensorFiles(weight_files(folder))
-    needed, keys = _body_names(model), _checkpoint_keys(model, files)
-    if needed <= keys.keys() and not _is_converted(model):
-        stream = _BlockStream(model, files, keys)
+    needed, sources = _body_names(model), sources_of(model, list(files))
+    if needed <= sources.keys() and not _is_converted(model):
+        stream = _BlockStream(model, files, sources)
         stream.load([name for name in needed if not name.startswith(stream.prefix)])
         return ready(model), stream.resident
-    log.info("%s stores its tensors under other names or types: it is loaded whole", folder)
+    log.info("%s stores its tensors in another form or type: it is loaded whole", folder)
     return load_model(folder, dtype), always_resident
 
 
@@ -74,13 +75,6 @@ def _body_names(model: PreTrainedModel) -> set[str]:
     return {name for name, owner in owners.items() if id(owner) in body}
 
 
-def _checkpoint_keys(model: PreTrainedModel, files: TensorFiles) -> dict[str, str]:
-    """{parameter name: key in the checkpoint}; a checkpoint of the bare body lacks the model's prefix."""
-    prefix = f"{model.base_model_prefix}."
-    keys = {name: name.removeprefix(prefix) for name in model.state_dict() if name.removeprefix(prefix) in files}
-    return keys | {name: name for name in model.state_dict() if name in files}
-
-
 def _is_converted(model: PreTrainedModel) -> bool:
     """Whether transformers stores some parameters in another type than asked for, or unpacks quantised ones."""
     kept = (model._keep_in_fp32_modules, model._keep_in_fp32_modules_strict)
@@ -88,21 +82,21 @@ def _is_converted(model: PreTrainedModel) -> bool:
 
 
 class _BlockStream:
-    """Moves parameters between the checkpoint's files and the model."""
+    """Moves parameters between the checkpoint's files and the model; `sources` are the keys of each in the files."""
 
-    def __init__(self, model: PreTrainedModel, files: TensorFiles, keys: dict[str, str]) -> None:
+    def __init__(self, model: PreTrainedModel, files: TensorFiles, sources: dict[str, list[str]]) -> None:
         name, self.blocks = decoder_blocks(model)
         self.prefix = f"{name}."
-        self.model, self.files, self.keys = model, files, keys
+        self.model, self.files, self.sources = model, files, sources
         self.meta = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_meta}
 
     def load(self, names: list[str], copy: bool = False) -> None:
         """Read these parameters, in the model's own type; a view of the file where that changes nothing."""
-        device = best_device()
+        keys = [key for name in names for key in self.sources[name]]
+        load_tensors(self.model, {key: self.files[key] for key in keys}, best_device())
         for name in names:
-            tensor = self.files[self.keys[name]]
-            dtype = self.model.get_parameter_or_buffer(name).dtype
-            self._assign(name, tensor.to(device, dtype if tensor.is_floating_point() else None, copy=copy))
+            tensor = self.model.get_parameter_or_buffer(name).detach()
+            self._assign(name, tensor.clone() if copy else tensor)
 
     def _assign(self, name: str, tensor: Tensor) -> None:
         parent, _, leaf = name.rpartition(".")
@@ -113,7 +107,7 @@ class _BlockStream:
     @contextmanager
     def resident(self, index: int) -> Iterator[None]:
         """Block `index` with parameters of its own, which may be changed; back on the meta device afterwards."""
-        names = [name for name in self.keys if name.startswith(f"{self.prefix}{index}.")]
+        names = [name for name in self.sources if name.startswith(f"{self.prefix}{index}.")]
         self.load(names, copy=True)
         try:
             yield
