@@ -14,7 +14,7 @@ rule collect_model:
     benchmark:
         f"{ROOT}/benchmarks/{{grid}}aggregate/{{model}}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("aggregate"),
     params:
@@ -37,7 +37,7 @@ rule join_results:
     log:
         f"{LOGS}/{{grid}}aggregate/join.log",
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("aggregate"),
     params:
@@ -61,7 +61,7 @@ rule build_model_table:
     wildcard_constraints:
         model="|".join(map(re.escape, STUDY.models)),
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("aggregate"),
     params:
@@ -86,7 +86,7 @@ rule build_study_table:
     wildcard_constraints:
         table="main|variants|published",
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("aggregate"),
     params:
@@ -112,7 +112,7 @@ rule build_time_table:
     log:
         f"{LOGS}/{{grid}}aggregate/table-time.log",
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("aggregate"),
     params:

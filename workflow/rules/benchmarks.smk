@@ -3,11 +3,11 @@ rule benchmark_methods:
     log:
         f"{LOGS}/benchmark_methods.log",
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     params:
         script=f"{workflow.basedir}/benchmarks/one_shot.py",
         methods=jobs.as_json(jobs.one_shot_methods(STUDY)),
     message:
         "Timing every one-shot method on one layer of 1024 x 4096"
     shell:
-        "python {params.script} --methods {params.methods:q} --output benchmarks/one_shot.csv > {log} 2>&1"
+        "python {params.script:q} --methods {params.methods:q} --output benchmarks/one_shot.csv > {log} 2>&1"

@@ -12,7 +12,7 @@ rule build_tokens:
     benchmark:
         f"{ROOT}/benchmarks/calibration/{{model}}/{{role}}/{{seed}}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("calibration"),
     params:

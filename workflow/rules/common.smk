@@ -5,6 +5,7 @@ import re
 ROOT = f"results/{STUDY.scale}"
 LOGS = f"logs/{STUDY.scale}"
 CELL = "{model}/{method}/{sparsity}/{seed}"
+CPU_ENVIRONMENT = f"{workflow.basedir}/envs/cpu.yaml".replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
 
 wildcard_constraints:
@@ -41,7 +42,7 @@ def figures(*names, grid="{{grid}}", suffixes=("png", "pdf", "csv")):
 
 def targets(grid=""):
     """All files of the default grid, or of the one in `extended/`."""
-    shown = tables(*jobs.tables(STUDY, bool(grid)), grid=grid) + figures(*jobs.FIGURES, grid=grid)
+    shown = tables(*jobs.tables(STUDY, bool(grid)), grid=grid) + figures(*jobs.figures(STUDY, bool(grid)), grid=grid)
     return [f"{ROOT}/{grid}results.parquet", *shown]
 
 

@@ -3,10 +3,12 @@ import sys
 from pathlib import Path
 
 # This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run.
-sys.path.insert(0, f"{workflow.basedir}/src")
+SOURCE = f"{workflow.basedir}/src"
+sys.path.insert(0, SOURCE)
 # Of a cluster job's logs Snakemake shows none after an empty one, so a job that fails there also ends with its log's end.
-LOG_END = """[ -z "${{SLURM_JOB_ID:-}}" ] || trap 'tail -n 20 "${{BASH_EXECUTION_STRING##*2> }}" >&2' ERR; """
-shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; {LOG_END}")
+LOG_END = """[ -z "${SLURM_JOB_ID:-}" ] || trap 'tail -n 20 "${BASH_EXECUTION_STRING##*2> }" >&2' ERR"""
+# Snakemake's own strict mode goes when a prefix comes. A folder's name may hold any mark of the shell or of Snakemake.
+shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q}; {LOG_END}; ")
 
 from leap_repro.errors import UserError
 from leap_repro.study.inputs import check_yaml

@@ -10,7 +10,7 @@ rule fetch_data:
     benchmark:
         f"{ROOT}/benchmarks/data/{{role}}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("data"),
     params:

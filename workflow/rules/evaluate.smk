@@ -19,7 +19,7 @@ rule evaluate:
     benchmark:
         f"{ROOT}/benchmarks/evaluate/{CELL}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     threads: STUDY.settings.threads
     resources:
         **requested("evaluate"),

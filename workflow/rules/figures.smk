@@ -11,14 +11,14 @@ rule plot_figure:
     wildcard_constraints:
         figure="density|accuracy",
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("figures"),
     params:
         **tracked("figures.{w.figure}"),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=method_facts,
+        methods=lambda w: jobs.as_json(jobs.figure_methods(STUDY, w.figure, bool(w.grid))),
     message:
         "Plotting {wildcards.figure}{params.why}"
     shell:

@@ -11,7 +11,7 @@ rule harden:
     benchmark:
         f"{ROOT}/benchmarks/harden/{CELL}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("harden"),
     params:

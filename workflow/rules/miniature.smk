@@ -17,7 +17,7 @@ rule train_miniature_model:
     benchmark:
         "results/benchmarks/trained/{name}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     params:
         **tracked("miniature.train"),
     message:
@@ -33,7 +33,7 @@ rule publish:
     log:
         f"{LOGS}/publish.log",
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     params:
         root=lambda w: ROOT,
         scale=STUDY.scale,

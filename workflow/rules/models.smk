@@ -10,7 +10,7 @@ rule fetch_model:
     benchmark:
         f"{ROOT}/benchmarks/models/{{model}}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     resources:
         **requested("models"),
     params:

@@ -12,7 +12,7 @@ rule prune:
     benchmark:
         f"{ROOT}/benchmarks/prune/{CELL}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        CPU_ENVIRONMENT
     threads: STUDY.settings.threads
     resources:
         **requested("prune"),

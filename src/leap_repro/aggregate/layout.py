@@ -10,7 +10,8 @@ import pandas as pd
 from leap_repro.aggregate.statistics import over_seeds
 
 Methods = dict[str, dict[str, Any]]
-"""{method: {"label": how tables call it, "variant_of": the method it varies, or None, "changes": how it does}}"""
+"""{method: {"module": whose code it runs, "label": how tables call it, "variant_of": the method it varies, or None,
+"changes": how it does}}"""
 
 TASK_TITLES = {
     "mmlu": "MMLU",
@@ -21,8 +22,31 @@ TASK_TITLES = {
     "openbookqa": "OBQA",
     "average": "Average",
 }
-REFERENCE = "admm"
-DENSE = "dense"
+REFERENCE, DENSE = "admm", "dense"
+"""The modules of the method that others are compared with, and of the model as it came."""
+
+
+def is_dense(name: str, methods: Methods) -> bool:
+    """Whether a method is the model as it came, whatever the grid calls it."""
+    return methods[name]["module"] == DENSE
+
+
+def called(module: str, methods: Methods) -> str | None:
+    """What the grid calls its method of a module, variants left aside; None without one."""
+    return next((n for n, facts in methods.items() if facts["module"] == module and not facts["variant_of"]), None)
+
+
+def shares(results: pd.DataFrame) -> str:
+    """What the prunable weights are of all weights in the decoder blocks and in the model, in words for a note."""
+    models = results.drop_duplicates("model").set_index("model")
+    parts = [
+        f"{100 * row.prunable / row.block_parameters:.2f} % of the weights in the decoder blocks and "
+        f"{100 * row.prunable / row.parameters:.1f} % of all"
+        for row in models.itertuples()
+    ]
+    if len(parts) > 1:
+        parts = [f"{model} {part}" for model, part in zip(models.index, parts, strict=True)]
+    return f"Prunable weights: {', '.join(parts)}."
 
 
 def wide(results: pd.DataFrame) -> pd.DataFrame:

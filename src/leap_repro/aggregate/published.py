@@ -16,6 +16,7 @@ from leap_repro.aggregate.layout import (
     DENSE,
     REFERENCE,
     Methods,
+    called,
     format_difference,
     format_perplexity,
     format_sparsity,
@@ -59,7 +60,7 @@ def published_table(
             & (published["pattern"] == (TILES if DENSE_TILES in row.pattern else row.pattern))
             & (published["sparsity"] == row.sparsity_target)
         ]
-        rows += [_row(cell, row, published, frame, outcomes) for cell in theirs.itertuples()]
+        rows += [_row(cell, row, published, outcomes, methods) for cell in theirs.itertuples()]
     columns = ["model", "stands_for", "sparsity", "method", "pattern", "published_average", "average"]
     columns += [
         f"{kind}{name}" for name in REFERENCES.values() for kind in ("published_minus_", "minus_", "stderr_minus_")
@@ -79,22 +80,24 @@ def _published_method(row: tuple, frame: pd.DataFrame, methods: Methods) -> str 
     return methods[base or row.method]["label"].split(" (")[0]
 
 
-def _row(cell: tuple, ours: tuple, published: pd.DataFrame, frame: pd.DataFrame, outcomes: pd.DataFrame) -> list:
+def _row(cell: tuple, ours: tuple, published: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list:
     numbers = [ours.model, cell.model, cell.sparsity, ours.method, cell.pattern, cell.average, ours.average]
     peers = published[(published["source"] == cell.source) & (published["model"] == cell.model)]
     for label, name in REFERENCES.items():
         reference = peers[(peers["method"] == label) & peers["sparsity"].isin([0, cell.sparsity])]
         theirs = cell.average - reference["average"].iloc[0] if len(reference) and cell.method != label else math.nan
-        numbers += [theirs, *_our_difference(ours, name, frame, outcomes)]
+        numbers += [theirs, *_our_difference(ours, called(name, methods), called(DENSE, methods), outcomes)]
     return [*numbers, cell.perplexity, cell.length, cell.source]
 
 
-def _our_difference(ours: tuple, reference: str, frame: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[float, float]:
+def _our_difference(
+    ours: tuple, reference: str | None, dense: str | None, outcomes: pd.DataFrame
+) -> tuple[float, float]:
     """(our average minus the reference's on the same model, standard error), NaN where there is nothing to compare."""
-    if ours.method == reference:
+    if reference is None or ours.method == reference:
         return math.nan, math.nan
     own = outcomes[outcomes["model"] == ours.model]
-    sparsity = own["method"].map({ours.method: ours.sparsity_target, reference: ours.sparsity_target} | {DENSE: 0.0})
+    sparsity = own["method"].map({ours.method: ours.sparsity_target, reference: ours.sparsity_target} | {dense: 0.0})
     return paired_difference(own[own["sparsity_target"] == sparsity], ours.method, reference)
 
 

@@ -14,15 +14,17 @@ import pandas as pd
 
 from leap_repro.aggregate.collect import OUTCOMES, RESULTS, read_models
 from leap_repro.aggregate.layout import (
-    DENSE,
     REFERENCE,
     Methods,
     best_rows,
     by_sparsity,
+    called,
     format_difference,
     format_perplexity,
     format_sparsity,
+    is_dense,
     perplexity_columns,
+    shares,
     titled_tasks,
     wide,
 )
@@ -35,16 +37,32 @@ from leap_repro.cli import json_argument, run_stage
 DIFFERENCE = "Δ ADMM"
 
 
-def differences(frame: pd.DataFrame, outcomes: pd.DataFrame) -> list[tuple[float, float]]:
-    """(difference to ADMM, standard error) of each row, paired question by question; NaN for Dense and ADMM."""
-    found = []
+def differences(frame: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list[tuple[float, float]]:
+    """(difference to ADMM, standard error) of each row, paired question by question; NaN for Dense and ADMM, and in a
+    grid without ADMM."""
+    found, reference = [], called(REFERENCE, methods)
     for row in frame.itertuples():
-        if row.method in (DENSE, REFERENCE):
+        if reference is None or row.method == reference or is_dense(row.method, methods):
             found.append((math.nan, math.nan))
             continue
         here = outcomes[outcomes["sparsity_target"] == row.sparsity_target]
-        found.append(paired_difference(here, row.method, REFERENCE))
+        found.append(paired_difference(here, row.method, reference))
     return found
+
+
+def add_differences(
+    shown: pd.DataFrame, numbers: pd.DataFrame, pairs: list[tuple[float, float]], methods: Methods
+) -> None:
+    """The numbers of differences to ADMM, and their column, but in a grid without ADMM."""
+    numbers["difference_to_admm"], numbers["difference_stderr"] = zip(*pairs, strict=True)
+    if called(REFERENCE, methods):
+        shown[DIFFERENCE] = [format_difference(*pair) for pair in pairs]
+
+
+def notes_of(notes: str, of: str, shown: pd.DataFrame) -> str:
+    """A table's notes, without what explains a column that it does not have; `of` is what differences are taken of."""
+    words = f"{DIFFERENCE}: difference of the {of} to ADMM ± its standard error, paired over questions. "
+    return notes.format(difference=words if DIFFERENCE in shown else "")
 
 
 def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> Table:
@@ -57,9 +75,7 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
     for task, title in titled_tasks(results).items():
         shown[title] = frame[task].map("{:.2f}".format)
         bold |= {(row, title) for row in best_rows(frame, task, lowest=False)}
-    pairs = differences(frame, outcomes)
-    shown[DIFFERENCE] = [format_difference(*pair) for pair in pairs]
-    numbers["difference_to_admm"], numbers["difference_stderr"] = zip(*pairs, strict=True)
+    add_differences(shown, numbers, differences(frame, outcomes, methods), methods)
     for column in perplexity_columns(frame):
         title = f"PPL {column.split('@')[1]} ↓"
         shown[title] = frame[column].map(format_perplexity)
@@ -70,7 +86,7 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
         shown,
         numbers,
         bold,
-        f"{NOTES} {scored(results)}",
+        f"{notes_of(NOTES, 'average', shown)} {shares(results)} {scored(results)}",
     )
 
 
@@ -82,8 +98,7 @@ def scored(results: pd.DataFrame) -> str:
 
 NOTES = (
     "Higher is better but for perplexity (PPL at the given window length in tokens). Bold: best pruned method at that "
-    "sparsity. Δ ADMM: difference of the average to ADMM ± its standard error, paired over questions. Realised: share "
-    "of prunable weights that the hard mask drops."
+    "sparsity. {difference}Realised: share of prunable weights that the hard mask drops."
 )
 
 
@@ -109,20 +124,18 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
     everywhere = rows["Mean"].notna()
     pairs = [
         pair if whole else (math.nan, math.nan)
-        for pair, whole in zip(differences(rows, outcomes), everywhere, strict=True)
+        for pair, whole in zip(differences(rows, outcomes, methods), everywhere, strict=True)
     ]
-    shown[DIFFERENCE] = [format_difference(*pair) for pair in pairs]
     numbers = rows.join(perplexity.add_prefix(f"{longest} "))
-    numbers["difference_to_admm"], numbers["difference_stderr"] = zip(*pairs, strict=True)
+    add_differences(shown, numbers, pairs, methods)
     length = longest.split("@")[1]
     caption = f"Average accuracy over six zero-shot tasks (%) / perplexity at {length} tokens, hardened masks"
-    return Table(caption, shown, numbers, bold, MAIN_NOTES)
+    return Table(caption, shown, numbers, bold, notes_of(MAIN_NOTES, "mean", shown) + shares(results))
 
 
 MAIN_NOTES = (
-    "Bold: best average accuracy of a pruned method at that sparsity. Mean: over the models. Δ ADMM: difference of the "
-    "mean to ADMM ± its standard error, paired over questions (the models answer the same ones); both only where a "
-    "method ran on every model."
+    "Bold: best average accuracy of a pruned method at that sparsity. Mean: over the models, which answer the same "
+    "questions, where a method ran on every one. {difference}"
 )
 
 

@@ -18,11 +18,12 @@ import torch
 from leap_repro.cli import run_stage
 from leap_repro.evaluate.cell import apply_cell
 from leap_repro.evaluate.perplexity import evaluate_perplexity
-from leap_repro.evaluate.tasks import TASKS
 from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
 from leap_repro.models.load import load_model, load_tokenizer
+from leap_repro.models.shares import Shares, shares_of
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.provenance import provenance
+from leap_repro.store.questions import TASKS
 from leap_repro.store.texts import read_texts
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,16 @@ def _row(task: str, metric: str, value: float, stderr: float, count: int, protoc
     return {"task": task, "metric": metric, "value": value, "stderr": stderr, "n": count, "protocol": protocol}
 
 
+def dropped_shares(shares: Shares, kept: int) -> dict[str, float]:
+    """What the mask drops, as a share of the prunable weights, of all in the decoder blocks, and of the model's."""
+    dropped = shares.prunable - kept
+    return {
+        "sparsity_of_prunable": dropped / shares.prunable,
+        "sparsity_of_blocks": dropped / shares.block_parameters,
+        "sparsity_of_model": dropped / shares.parameters,
+    }
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Load model and cell, check the counts, evaluate, write."""
     names = ("model", "cell", "tasks", "text")
@@ -75,7 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
     with writing(arguments.output, origin) as (payload, facts):
         pq.write_table(pa.Table.from_pylist(rows), payload / "metrics.parquet")
         pq.write_table(pa.Table.from_pylist(outcomes), payload / "outcomes.parquet")
-        facts |= {"cell": sources["cell"].facts["cell"], "kept": kept}
+        facts |= {"cell": sources["cell"].facts["cell"], "kept": kept} | dropped_shares(shares_of(model), kept)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -53,7 +53,7 @@ def _write_yaml(folder: Path, task: str, stock: str, data: Path) -> None:
         raise UserError(f"task set {data.name}: lm-eval defines no such task ({stock})")
     if not splits:
         raise UserError(f"task set {task}: {data} holds no parquet file")
-    files = {path.stem: _literal(path.resolve()) for path in splits}
+    files = {path.stem: _literal(path.absolute()) for path in splits}
     definition = {
         "include": str(include),
         "task": task,

@@ -39,12 +39,14 @@ def evaluate_tasks(
 
     _compile_templates_once()
     with tempfile.TemporaryDirectory() as folder:
-        leaves = write_task_yamls(data, Path(folder), further)
+        plain = Path(folder) / "data"  # `datasets` takes marks in a path for variables, so it is given one without
+        plain.symlink_to(data.absolute())
+        leaves = write_task_yamls(plain, Path(folder) / "tasks", further)
         results = simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
             tasks=list(leaves),
             num_fewshot=0,
-            task_manager=TaskManager(include_defaults=False, include_path=folder),
+            task_manager=TaskManager(include_defaults=False, include_path=f"{folder}/tasks"),
             bootstrap_iters=0,
             log_samples=True,
         )

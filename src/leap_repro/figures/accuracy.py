@@ -12,11 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from leap_repro.aggregate.collect import RESULTS, read_models
+from leap_repro.aggregate.layout import is_dense
 from leap_repro.aggregate.statistics import over_seeds
 from leap_repro.cli import run_stage
 from leap_repro.figures.style import SERIES, figure_parser, save, use_style
 
-DENSE = "dense"
 MEAN = "mean of the models"
 
 
@@ -36,10 +36,11 @@ def plot(data: pd.DataFrame, methods: dict[str, dict]) -> Figure:
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.25 * rows + 0.4), squeeze=False)
-    names = [name for name in dict.fromkeys(data["method"]) if name != DENSE and not methods[name].get("variant_of")]
+    unpruned = {name for name in methods if is_dense(name, methods)}
+    names = [n for n in dict.fromkeys(data["method"]) if n not in unpruned and not methods[n].get("variant_of")]
     for axis, model in zip(axes.flat, models, strict=False):
         panel = data[data["model"] == model]
-        dense = panel[panel["method"] == DENSE]
+        dense = panel[panel["method"].isin(unpruned)]
         for series, method in zip(SERIES * 3, names, strict=False):
             curve = pd.concat([dense, panel[panel["method"] == method]]).sort_values("sparsity_target")
             axis.plot(100 * curve["sparsity_target"], curve["value"], label=methods[method]["label"], **series)

@@ -19,8 +19,10 @@ ONLY_SHOWN = ("stands_for", "parameters", "gated")
 """What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
 RECIPES = {"calibration": "windows", "mask_training": "packed"}
 """How token shards are cut: a sample of windows, or the whole text packed."""
+DENSE = "dense"
+SPREAD = ("global", "tiles")
+"""The budget scopes under which blocks may keep different shares."""
 TABLES_OF_A_STUDY = ("main", "time", "published")
-FIGURES = ("density", "accuracy")
 
 
 def as_json(value: Any) -> str:
@@ -31,6 +33,26 @@ def as_json(value: Any) -> str:
 def tables(study: Study, extended: bool) -> list[str]:
     """The names of a grid's tables."""
     return [*TABLES_OF_A_STUDY, *study.models, *(["variants"] if extended else [])]
+
+
+def figures(study: Study, extended: bool) -> list[str]:
+    """The names of a grid's figures: those that its methods have something to show in."""
+    return [name for name in ("density", "accuracy") if figure_methods(study, name, extended)]
+
+
+def figure_methods(study: Study, figure: str, extended: bool) -> dict[str, dict[str, Any]]:
+    """`method_facts` of the methods that a figure shows; none if it has nothing to show in this grid.
+
+    "accuracy" shows every method that prunes. "density" shows one, the first whose masks decide themselves where in the
+    model weights stay (a budget for all matrices together), or else the first whose masks are learned.
+    """
+    found = method_facts(study, extended)
+    if figure == "accuracy":
+        pruning = [name for name in found if study.methods[name].module != DENSE and not found[name]["variant_of"]]
+        return found if pruning else {}
+    spread = [name for name in found if study.methods[name].options.facts["budget_scope"] in SPREAD]
+    learned = [name for name in found if study.methods[name].declaration.trains]
+    return {name: found[name] for name in (spread + learned)[:1]}
 
 
 def model_source(study: Study, model: str) -> dict[str, Any]:
@@ -97,7 +119,10 @@ def benchmark_names(study: Study, extended: bool) -> list[str]:
 def method_facts(study: Study, extended: bool) -> dict[str, dict[str, Any]]:
     """What tables and figures need to know of a grid's methods besides their results."""
     methods = [study.methods[name] for name in study.grid_methods(extended)]
-    return {m.name: {"label": m.label, "variant_of": m.variant_of, "changes": m.changes} for m in methods}
+    return {
+        m.name: {"module": m.module, "label": m.label, "variant_of": m.variant_of, "changes": m.changes}
+        for m in methods
+    }
 
 
 def one_shot_methods(study: Study) -> dict[str, dict[str, Any]]:

@@ -6,14 +6,14 @@ import pytest
 from leap_repro.aggregate.published import PUBLISHED, published_table, read_published, signs
 
 METHODS = {
-    "dense": {"label": "Dense", "variant_of": None},
-    "admm": {"label": "ADMM", "variant_of": None},
-    "leap": {"label": "LEAP", "variant_of": None},
-    "maskllm": {"label": "MaskLLM (2:4)", "variant_of": None},
-    "admm-old": {"label": "ADMM", "variant_of": "admm"},
-    "wanda": {"label": "Wanda", "variant_of": None},
-    "wanda-2-4": {"label": "Wanda 2:4", "variant_of": "wanda"},
-    "patch-joint": {"label": "PATCH-Joint", "variant_of": None},
+    "dense": {"module": "dense", "label": "Dense", "variant_of": None},
+    "admm": {"module": "admm", "label": "ADMM", "variant_of": None},
+    "leap": {"module": "leap", "label": "LEAP", "variant_of": None},
+    "maskllm": {"module": "maskllm", "label": "MaskLLM (2:4)", "variant_of": None},
+    "admm-old": {"module": "admm", "label": "ADMM", "variant_of": "admm"},
+    "wanda": {"module": "wanda", "label": "Wanda", "variant_of": None},
+    "wanda-2-4": {"module": "wanda", "label": "Wanda 2:4", "variant_of": "wanda"},
+    "patch-joint": {"module": "patch", "label": "PATCH-Joint", "variant_of": None},
 }
 RIGHT = {("dense", 0.0): 4, ("admm", 0.5): 3, ("leap", 0.5): 2, ("maskllm", 0.5): 1, ("admm-old", 0.5): 0}
 RIGHT |= {("wanda", 0.6): 2, ("wanda-2-4", 0.5): 1, ("patch-joint", 0.45): 1}

@@ -10,7 +10,7 @@ from leap_repro.aggregate.tables import main_table, model_table
 AVERAGES = {"dense": {0.0: 70.0}, "admm": {0.5: 60.0, 0.6: 50.0}, "leap": {0.5: 59.0, 0.6: 55.0}}
 TASKS = ("mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa", "average")
 METHODS = {
-    name: {"label": label, "variant_of": None}
+    name: {"module": name, "label": label, "variant_of": None}
     for name, label in (("dense", "Dense"), ("admm", "ADMM"), ("leap", "LEAP"))
 }
 
@@ -21,7 +21,7 @@ def results(models=("m_1",)):
         for method, by_sparsity in AVERAGES.items():
             for sparsity, value in by_sparsity.items():
                 cell = {"model": model, "method": method, "sparsity_target": sparsity, "seed": 0}
-                cell["sparsity_actual"] = sparsity
+                cell |= {"sparsity_actual": sparsity, "prunable": 90, "block_parameters": 100, "parameters": 180}
                 rows += [cell | {"task": task, "metric": "acc", "value": value} for task in TASKS]
                 rows += [
                     cell
@@ -78,6 +78,24 @@ def test_a_tie_is_bold_twice():
     tied = results().assign(value=50.0)
     bold = model_table("m_1", tied, outcomes(), METHODS).bold
     assert {row for row, column in bold if column == "Average"} == {1, 2, 3, 4}
+
+
+def test_what_is_prunable_of_blocks_and_model_stands_below(table):
+    assert "Prunable weights: 90.00 % of the weights in the decoder blocks and 50.0 % of all." in table.notes
+    notes = main_table(results(("m_1", "m_2")), outcomes(("m_1", "m_2")), METHODS).notes
+    assert "m_2 90.00 % of the weights in the decoder blocks and 50.0 % of all." in notes
+
+
+@pytest.mark.parametrize("build", [lambda *data: model_table("m_1", *data), main_table])
+def test_roles_go_by_module_and_without_admm_there_is_no_difference(build):
+    renamed = {"dense": "as-it-came", "admm": "reference", "leap": "ours"}
+    methods = {renamed[name]: facts for name, facts in METHODS.items()}
+    frames = [frame.replace({"method": renamed}) for frame in (results(), outcomes())]
+    assert list(build(*frames, methods).shown["Δ ADMM"]) == list(build(results(), outcomes(), METHODS).shown["Δ ADMM"])
+    alone = [frame[frame["method"] != "admm"] for frame in (results(), outcomes())]
+    table = build(*alone, {name: facts for name, facts in METHODS.items() if name != "admm"})
+    assert "Δ ADMM" not in table.shown
+    assert "ADMM" not in table.markdown()
 
 
 def test_shorter_windows_come_first(table):

@@ -24,13 +24,13 @@ def words(figure):
 
 
 def test_density_is_the_mean_over_seeds_of_leaps_blocks():
-    data = density.block_densities(BLOCKS)
+    data = density.block_densities(BLOCKS, "leap")
     assert list(data.loc[(data["model"] == "a") & (data["sparsity_target"] == 0.5), "mean"]) == [41.0, 51.0, 61.0]
     assert set(data["budget"]) == {50.0, 40.0}
 
 
 def test_density_figure_has_a_panel_per_model_and_a_budget_line_per_sparsity():
-    figure = density.plot(density.block_densities(BLOCKS))
+    figure = density.plot(density.block_densities(BLOCKS, "leap"), "LEAP")
     assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
     for axis in figure.axes:
         levels = [line.get_ydata()[0] for line in axis.lines if len(set(line.get_ydata())) == 1 and line.get_ydata()[0]]
@@ -41,10 +41,10 @@ def test_density_figure_has_a_panel_per_model_and_a_budget_line_per_sparsity():
 
 def test_density_without_leap_is_refused():
     with pytest.raises(UserError, match="leap"):
-        density.block_densities(BLOCKS[BLOCKS["method"] == "wanda"])
+        density.block_densities(BLOCKS[BLOCKS["method"] == "wanda"], "leap")
 
 
-METHODS = {name: {"label": name.upper()} for name in ("admm", "leap")}
+METHODS = {name: {"module": name, "label": name.upper()} for name in ("dense", "admm", "leap")}
 
 
 def averages():
@@ -86,7 +86,7 @@ def test_the_same_figure_is_saved_to_the_same_bytes(tmp_path):
 
 
 def test_variants_are_left_to_their_table():
-    methods = {"admm": {"label": "ADMM", "variant_of": None}, "leap": {"label": "LEAP", "variant_of": "admm"}}
+    methods = METHODS | {"leap": METHODS["leap"] | {"variant_of": "admm"}}
     legend = [text.get_text() for text in accuracy.plot(averages(), methods).legends[0].get_texts()]
     assert legend == ["ADMM"]
 
@@ -99,7 +99,7 @@ def test_the_legend_of_many_methods_fits_the_figure():
         for model in "abc"
         for name, sparsity in cells
     ]
-    figure = accuracy.plot(pd.DataFrame(rows), {name: {"label": name} for name in names})
+    figure = accuracy.plot(pd.DataFrame(rows), {name: {"module": name, "label": name} for name in ["dense", *names]})
     figure.canvas.draw()
     box = figure.legends[0].get_window_extent()
     assert figure.bbox.x0 <= box.x0

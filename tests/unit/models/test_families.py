@@ -1,5 +1,5 @@
-"""The families of docs/models.md: each is pruned to its budgets by every kind of method, from disk as in memory, and its
-export is the base with other numbers; the others are refused."""
+"""The families of docs/models.md: each is pruned to its budgets by every kind of method, from disk as in memory, and
+its export is the base with other numbers; the others are refused."""
 
 import logging
 from fractions import Fraction

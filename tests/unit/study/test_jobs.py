@@ -84,3 +84,35 @@ def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
 def test_the_benchmark_times_what_prunes_without_training(study):
     expected = {"magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima"}
     assert set(jobs.one_shot_methods(study)) == expected
+
+
+@pytest.mark.parametrize(
+    ("methods", "figures", "shown"),
+    [
+        (["dense", "admm", "maskllm", "leap"], ["density", "accuracy"], "leap"),
+        (["dense", "wanda", "maskllm"], ["density", "accuracy"], "maskllm"),
+        (["dense", "wanda"], ["accuracy"], None),
+        (["dense"], [], None),
+    ],
+)
+def test_a_grid_has_the_figures_that_its_methods_fill(config, methods, figures, shown):
+    scale = config["scales"]["miniature"]
+    scale |= {"methods": methods, "extended": [], "only_models": {}}
+    study = read_study(config)
+    assert jobs.figures(study, extended=False) == figures
+    assert list(jobs.figure_methods(study, "density", extended=False)) == ([shown] if shown else [])
+
+
+def test_a_figure_goes_by_module_not_by_name(config):
+    config["methods"]["mine"] = config["methods"].pop("leap") | {"label": "Mine"}
+    for name, line in config["methods"].items():
+        if line.get("variant_of") == "leap" or line.get("module") == "patch":
+            config["methods"][name] = {
+                key: value for key, value in line.items() if key not in ("variant_of", "changes")
+            }
+    scale = config["scales"]["miniature"]
+    scale |= {"methods": ["dense", "wanda", "mine"], "extended": [], "only_models": {}}
+    scale["options"] = {"mine" if name == "leap" else name: value for name, value in scale.get("options", {}).items()}
+    for other in config["scales"].values():
+        other["options"] = {k: v for k, v in other.get("options", {}).items() if k in config["methods"]}
+    assert jobs.figure_methods(read_study(config), "density", extended=False)["mine"]["label"] == "Mine"
