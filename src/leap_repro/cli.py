@@ -10,16 +10,18 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from leap_repro.errors import UserError
 
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse the arguments, run `main`, and turn a UserError into one sentence on stderr and exit status 2.
 
-    A disk that is full or may not be written is told in one sentence too.
+    A disk that is full, and a file that may not be used, are told in one sentence too.
     """
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
@@ -31,20 +33,28 @@ def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.Argum
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
-        trouble = disk_trouble(error)
+        trouble = disk_trouble(error, arguments.output)
         if trouble is None:
             raise
-        print(f"error: cannot write {arguments.output}: {trouble}; mend that and run again", file=sys.stderr)
+        print(f"error: {trouble}; mend that and run again", file=sys.stderr)
         sys.exit(2)
 
 
-def disk_trouble(error: Exception) -> str | None:
-    """The system's words if a file cannot be written, else None; safetensors gives the error's number as text only."""
+def disk_trouble(error: Exception, output: Path) -> str | None:
+    """What file cannot be used and why, in the system's words, if that is what the error says; else None.
+
+    An error that names no file met a full disk while `output` was written; safetensors gives its number as text only.
+    """
     number = error.errno if isinstance(error, OSError) else None
+    named = error.filename if isinstance(error, OSError) else None
     found = re.search(r"\(os error (\d+)\)", str(error))
     if number is None and found:
         number = int(found[1])
-    return os.strerror(number) if number in CANNOT_WRITE else None
+    if number not in (FULL if named is None else FULL + FORBIDDEN):
+        return None
+    if named is None or Path(os.fsdecode(named)).absolute().is_relative_to(output.absolute()):
+        return f"cannot write {output}: {os.strerror(number)}"
+    return f"cannot use {os.fsdecode(named)}: {os.strerror(number)}"
 
 
 def json_argument(text: str) -> dict:

@@ -86,9 +86,22 @@ def _parquet_text(path: Path) -> Iterator[str]:
 def _jsonl_text(path: Path) -> Iterator[str]:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield json.loads(line)["text"]
+                yield _text_of(line, number)
+
+
+def _text_of(line: str, number: int) -> str | None:
+    """The text in one line; ValueError that names the line, which the JSON reader, given one line only, cannot."""
+    try:
+        text = json.loads(line)["text"]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"line {number} is no object with a key 'text'") from error
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"line {number}: its 'text' is {text!r}, no text")
+    return text
 
 
 def _plain_text(path: Path) -> Iterator[str]:

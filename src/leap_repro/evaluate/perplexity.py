@@ -23,6 +23,8 @@ from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+SCORES = 2**27
+"""The most scores (windows x length x vocabulary) of one pass: half a gigabyte in float32."""
 SEPARATOR = "\n\n"
 
 
@@ -47,15 +49,30 @@ def windows_of(ids: Sequence[int], length: int, bos: int | None) -> Tensor:
 
 @torch.no_grad()
 def window_losses(model: nn.Module, windows_NT: Tensor, batch_size: int) -> Tensor:
-    """Mean next-token loss of each window, float64 [windows]."""
+    """Mean next-token loss of each window, float64 [windows].
+
+    A pass holds at most SCORES scores, or one window's, and their logarithms are taken a part at a time.
+    """
     device = next(model.parameters()).device
+    vocabulary = model.get_input_embeddings().num_embeddings
+    at_once = max(1, min(batch_size, SCORES // (windows_NT.shape[1] * vocabulary)))
     losses = []
-    for batch in windows_NT.split(batch_size):
+    for batch in windows_NT.split(at_once):
         batch = batch.to(device)
-        logits = model(batch, use_cache=False).logits[:, :-1].float()
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
-        losses.append(loss.view(len(batch), -1).double().mean(dim=1).cpu())
+        logits = model(batch, use_cache=False).logits
+        found = [_losses(scores[:-1], window[1:]) for scores, window in zip(logits, batch, strict=True)]
+        losses.append(torch.stack(found).double().mean(dim=1).cpu())
     return torch.cat(losses)
+
+
+def _losses(scores_TV: Tensor, targets_T: Tensor) -> Tensor:
+    """The cross-entropy of each token of one window, float32 [T]."""
+    rows = max(1, SCORES // 8 // scores_TV.shape[1])
+    parts = [
+        nn.functional.cross_entropy(scores.float(), targets, reduction="none")
+        for scores, targets in zip(scores_TV.split(rows), targets_T.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def evaluate_perplexity(

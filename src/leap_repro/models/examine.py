@@ -15,7 +15,7 @@ from leap_repro.errors import UserError, reason
 from leap_repro.models.agreement import check_agreement
 from leap_repro.models.checkpoint import read_config, refuse_quantised, tensors, weight_files
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_tokenizer
-from leap_repro.models.prunable import decoder_blocks
+from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.shares import ALLOWED, refuse_dense, shares_of
 from leap_repro.store.artifacts import sha256_of
 
@@ -29,7 +29,9 @@ MOSTLY = 0.9
 @dataclass(frozen=True)
 class ModelFacts:
     """What the manifest says of a model. `revision` is its commit on the hub, else the sha256 over its weight files;
-    `block_parameters` are all parameters in the decoder blocks, `prunable` those that masks are made for."""
+    `block_parameters` are all parameters in the decoder blocks, `prunable` those that masks are made for;
+    `largest_block` and `largest_gram` are the parameters of one block, and the entries of its matrices' Gram matrices,
+    both the largest that there are: what a layer-wise method works with at once."""
 
     architecture: str
     revision: str
@@ -37,6 +39,8 @@ class ModelFacts:
     prunable: int
     block_parameters: int
     blocks: int
+    largest_block: int
+    largest_gram: int
 
 
 def examine(folder: Path, allow_dense_share: float = ALLOWED) -> PreTrainedModel:
@@ -55,14 +59,25 @@ def examine(folder: Path, allow_dense_share: float = ALLOWED) -> PreTrainedModel
 
 def describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
     """The facts of an examined model, for its manifest."""
+    blocks = decoder_blocks(model)[1]
     return asdict(
         ModelFacts(
             architecture=type(model).__name__,
             revision=_weights_revision(folder),
-            blocks=len(decoder_blocks(model)[1]),
+            blocks=len(blocks),
+            largest_block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
+            largest_gram=max(_gram_entries(model).values()),
             **asdict(shares_of(model)),
         )
     )
+
+
+def _gram_entries(model: PreTrainedModel) -> dict[int, int]:
+    """By block, the entries of the Gram matrices of all its prunable matrices."""
+    entries: dict[int, int] = {}
+    for linear in prunable_linears(model):
+        entries[linear.block] = entries.get(linear.block, 0) + linear.module.in_features**2
+    return entries
 
 
 def empty_model(folder: Path) -> PreTrainedModel:

@@ -35,6 +35,11 @@ class PrunableLinear:
         """[out_features, in_features]"""
         return self.module.weight
 
+    @property
+    def is_expert(self) -> bool:
+        """Whether it belongs to an expert of a mixture."""
+        return isinstance(self.module, ExpertLinear)
+
 
 @dataclass(frozen=True)
 class Structure:

@@ -18,7 +18,7 @@ import yaml
 from leap_repro.cli import run_stage
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.study.grid import Cell, Study, read_study
-from leap_repro.study.resources import DTYPE_BYTES, flops_per_second, need, parameters_of
+from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need
 
 START_SECONDS = 15.0
 """Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
@@ -67,11 +67,11 @@ class Line:
 
 def jobs_of(study: Study, root: Path, extended: bool = False) -> Iterator[Estimate]:
     """Every job of the grid that takes time or space, in the order in which data flow."""
-    sizes = {name: parameters_of(spec, root / "models" / name / "manifest.json") for name, spec in study.models.items()}
+    sizes = {name: model_size(study, root, name) for name in study.models}
     cells = [cell for grid in {False, extended} for cell in study.cells(extended=grid)]
     tokens = {study.methods[cell.method].tokens for cell in cells} - {None}
     yield from (_job(study, "models", name, sizes[name]) for name in study.models)
-    yield from (_job(study, "data", role, 0) for role in study.data)
+    yield from (_job(study, "data", role) for role in study.data)
     for name in study.models:
         for role in sorted(tokens | {"calibration"}):
             for seed in study.settings.seeds:
@@ -86,18 +86,21 @@ def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, .
     for rule, wildcards in jobs:
         stage = STAGES.get(rule)
         if stage == "data":
-            found.append(_job(study, stage, wildcards[0], 0))
+            found.append(_job(study, stage, wildcards[0]))
         elif stage:
             name = wildcards[0]
-            size = parameters_of(study.models[name], root / "models" / name / "manifest.json")
+            size = model_size(study, root, name)
             cell = Cell(*wildcards[:3], int(wildcards[3])) if len(wildcards) == 4 else None
             found.append(_job(study, stage, "/".join(wildcards), size, cell))
     order = [*STAGES.values(), *(f"prune {name}" for name in study.methods)]
     return sorted(found, key=lambda job: (order.index(job.folder.split("/")[0]), order.index(job.line), job.folder))
 
 
-def _job(study: Study, stage: str, place: str, parameters: int, cell: Cell | None = None) -> Estimate:
-    estimate = need(stage, study, parameters, cell and cell.method)
+def _job(
+    study: Study, stage: str, place: str, size: tuple[int, Block | None] = (0, None), cell: Cell | None = None
+) -> Estimate:
+    parameters, block = size
+    estimate = need(stage, study, parameters, cell and cell.method, block)
     on_gpu = bool(estimate.gpu_bytes and study.settings.cluster.gpus)
     return Estimate(
         line=f"prune {cell.method}" if cell and stage == "prune" else stage,

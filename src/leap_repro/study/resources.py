@@ -36,6 +36,8 @@ SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores
 SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
 MINIATURE_EVALUATION_TOKENS = 500_000
 EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
+SCORES = 2**27  # of one pass of a perplexity, windows x length x vocabulary; or one window's
+QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
 LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
 
@@ -59,6 +61,24 @@ class Need:
     flops: float = 0.0
 
 
+@dataclass(frozen=True)
+class Block:
+    """The largest decoder block of a fetched model: its parameters, and the entries of its matrices' Gram matrices, of
+    which every expert of a mixture has its own. The rule of thumb knows neither."""
+
+    parameters: int
+    gram: int
+
+
+def block_of(fetched: Path) -> Block | None:
+    """What the manifest of the models stage says of the largest block; None before the model is fetched."""
+    try:
+        facts = json.loads(fetched.read_text(encoding="utf-8"))["facts"]
+        return Block(int(facts["largest_block"]), int(facts["largest_gram"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
     """How many parameters a model has: as fetched, else as the config says, else as its local weight files say.
 
@@ -80,6 +100,12 @@ def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
     return sum(entry.elements for entry in found.values()) or UNKNOWN_PARAMETERS
 
 
+def model_size(study: Study, root: Path, model: str) -> tuple[int, Block | None]:
+    """(parameters, largest block if known) of a model of the study, whose results lie under `root`."""
+    fetched = root / "models" / model / "manifest.json"
+    return parameters_of(study.models[model], fetched), block_of(fetched)
+
+
 def width_of(parameters: int) -> float:
     """The rule of thumb for the width of a decoder's residual stream."""
     return 2 * parameters ** (1 / 3)
@@ -90,28 +116,41 @@ def vocabulary_of(parameters: int) -> float:
     return min(VOCABULARY, parameters / width_of(parameters)) if parameters else 0
 
 
-def need(stage: str, study: Study, parameters: int, method: str | None = None) -> Need:
-    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
+def need(stage: str, study: Study, parameters: int, method: str | None = None, block: Block | None = None) -> Need:
+    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate, `block` is
+    the model's largest where that is known."""
     weight = DTYPE_BYTES[study.settings.dtype]
     if stage == "prune" and study.methods[method].declaration.trains:
         return _learned(study, parameters, weight, study.methods[method])
     if stage == "prune":
-        return _layer_wise(study, parameters, weight, study.methods[method])
+        return _layer_wise(study, parameters, weight, study.methods[method], block)
     if stage == "harden":
         return Need(parameters * (2 * weight + 8))
     if stage == "evaluate":
         bundled = study.settings.data.tasks.source == "bundled"
         tokens = MINIATURE_EVALUATION_TOKENS if bundled else EVALUATION_TOKENS
-        return Need(parameters * (2 * weight + 1) + EVALUATOR_BYTES, parameters * 2 * weight, 2 * parameters * tokens)
+        memory = parameters * 2 * weight + scores_bytes(study, parameters, weight)
+        return Need(parameters * (2 * weight + 1) + EVALUATOR_BYTES, memory, 2 * parameters * tokens)
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)
 
 
-def _layer_wise(study: Study, parameters: int, weight: int, method: Method) -> Need:
+def scores_bytes(study: Study, parameters: int, weight: int) -> float:
+    """What an evaluation holds of scores over the vocabulary: those of a perplexity's pass, or of a batch of questions
+    with their logarithms."""
+    rows, settings = vocabulary_of(parameters), study.settings.evaluation
+    longest = max(settings.perplexity_lengths)
+    windows = max(1, min(settings.batch_size, SCORES // max(1, longest * rows)))
+    perplexity = windows * longest * rows * weight + SCORES // 8 * 8
+    return max(perplexity, settings.batch_size * QUESTION_TOKENS * rows * 2 * max(weight, 4))
+
+
+def _layer_wise(study: Study, parameters: int, weight: int, method: Method, known: Block | None) -> Need:
     """Blocks are streamed: the embeddings, two blocks and what one block's pruning works with (docs/plan.md)."""
     width = width_of(parameters)
-    inner, block = 4 * width, 12 * width**2
+    inner, block = 4 * width, max(12 * width**2, known.parameters if known else 0)
+    gram = max(6 * width**2 + inner**2, known.gram if known else 0)
     resident = (vocabulary_of(parameters) * width + 2 * block) * weight
     work = SELECTION_BYTES * width * inner
     flops = 0.0
@@ -122,7 +161,7 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method) -> N
         work += tokens * width * weight + passing * ((4 * inner + 8 * width) * weight + 4 * inner)
         flops = 8 * parameters * tokens + 60 * parameters * width
         if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
-            work += 4 * (6 * width**2 + inner**2) + SOLVE_BYTES * inner**2
+            work += 4 * gram + SOLVE_BYTES * inner**2
     return Need(resident + block * (1 + weight), resident + work if method.tokens else 0, flops)
 
 
@@ -150,10 +189,17 @@ def flops_per_second(study: Study, on_gpu: bool) -> float:
     return GPU_FLOPS if on_gpu else CORE_FLOPS * study.settings.threads
 
 
-def request(stage: str, study: Study, parameters: int, method: str | None = None, attempt: int = 1) -> Request:
+def request(
+    stage: str,
+    study: Study,
+    parameters: int,
+    method: str | None = None,
+    attempt: int = 1,
+    block: Block | None = None,
+) -> Request:
     """What a job of `stage` asks for at its `attempt`-th try, 1 being the first."""
     cluster = study.settings.cluster
-    estimate = need(stage, study, parameters, method)
+    estimate = need(stage, study, parameters, method, block)
     gpu = min(1, cluster.gpus) if estimate.gpu_bytes else 0
     size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
     seconds = estimate.flops / flops_per_second(study, bool(gpu))
@@ -176,13 +222,13 @@ def requests(study: Study, root: Path) -> Callable[[str], dict[str, Any]]:
     names = ("mem_mb", "runtime", "gpu", *(["slurm_partition"] if partition else []))
 
     @cache
-    def parameters(model: str) -> int:
-        return parameters_of(study.models[model], root / "models" / model / "manifest.json")
+    def size(model: str) -> tuple[int, Block | None]:
+        return model_size(study, root, model)
 
     def resource(stage: str, name: str) -> Callable[..., int | str]:
         def value(w: Any, attempt: int) -> int | str:
-            size = parameters(w.model) if hasattr(w, "model") else 0
-            return getattr(request(stage, study, size, getattr(w, "method", None), attempt), name)
+            parameters, block = size(w.model) if hasattr(w, "model") else (0, None)
+            return getattr(request(stage, study, parameters, getattr(w, "method", None), attempt, block), name)
 
         return value
 

@@ -83,6 +83,8 @@ def test_the_description_counts_what_the_model_holds(checkpoint, payload, build_
         "prunable": 3 * (4 * 32 * 32 + 2 * 32 * 48),
         "block_parameters": sum(p.numel() for p in model.model.decoder.layers.parameters()),
         "blocks": 3,
+        "largest_block": sum(p.numel() for p in model.model.decoder.layers[0].parameters()),
+        "largest_gram": 5 * 32**2 + 48**2,
     }
 
 

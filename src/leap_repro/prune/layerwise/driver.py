@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
-from leap_repro.models.experts import ExpertLinear
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.models.walker import BlockRunner, walk_blocks
 from leap_repro.prune.job import Job, PrunedCell
@@ -102,11 +101,11 @@ def _collect(
 
 def _refuse_unseen(linear: PrunableLinear, tokens: int, experts: CalibratedOptions) -> None:
     """What saw no token has no inputs to be pruned by: every weight would look worthless."""
-    least = experts.expert_minimum if isinstance(linear.module, ExpertLinear) else 1
+    least = experts.expert_minimum if linear.is_expert else 1
     if tokens >= least:
         return
     what = f"{linear.name} (block {linear.block}) saw {tokens} of the calibration's tokens"
-    if isinstance(linear.module, ExpertLinear):
+    if linear.is_expert:
         raise UserError(
             f"{what}, expert_minimum is {least}: calibrate with more sequences, lower it, or let expert_tokens be 'all'"
         )

@@ -24,7 +24,8 @@ BLOCK_HIDDEN, BLOCK_WIDE = 16, 5
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the formula needs to know of a model; `widest` is the largest output of a prunable matrix."""
+    """What the formula needs to know of a model; `widest` is the largest output of a prunable matrix, of a mixture
+    that of all experts which one token sees."""
 
     parameters: int
     prunable: int
@@ -39,12 +40,13 @@ class Sizes:
         """Of a model, which may be on the meta device: nothing is computed."""
         linears = prunable_linears(model)
         embedding = model.get_input_embeddings()
+        chosen = getattr(model.config, "num_experts_per_tok", 1)  # a token's activations in so many experts at once
         return cls(
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             prunable=sum(linear.weight.numel() for linear in linears),
             largest=max(linear.weight.numel() for linear in linears),
             hidden=embedding.embedding_dim,
-            widest=max(linear.module.out_features for linear in linears),
+            widest=max(linear.module.out_features * (chosen if linear.is_expert else 1) for linear in linears),
             blocks=len(decoder_blocks(model)[1]),
             vocabulary=embedding.num_embeddings,
         )
