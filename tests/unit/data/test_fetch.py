@@ -183,3 +183,25 @@ def test_an_unknown_task_set_is_refused_by_name(local_tasks, payload, refused):
 def test_a_folder_without_task_sets_is_refused_by_its_path(tmp_path, payload, refused, name):
     with refused(repr(str(tmp_path / name)), "<set>/<split>.parquet"):
         fetch_tasks({"source": "path", "path": str(tmp_path / name)}, payload)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{oops", "line 701, column 2"),
+        ('{"content": "a"}', "line 701 is no object with a key 'text'"),
+        ("[1]", "line 701 is no object"),
+        ('{"text": 5}', "line 701: its 'text' is 5"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path, payload, refused, line, words):
+    path = tmp_path / "text.jsonl"
+    path.write_text('{"text": "a"}\n' * 700 + line + "\n")
+    with refused("text.jsonl", words):
+        fetch_text({"source": "path", "path": str(path)}, payload)
+
+
+def test_a_home_folder_may_be_abbreviated(tmp_path, payload, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "text.txt").write_text("a\n\nb")
+    assert fetch_text({"source": "path", "path": "~/text.txt"}, payload)["documents"] == 2

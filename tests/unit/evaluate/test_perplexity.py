@@ -7,9 +7,11 @@ import torch
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from leap_repro.errors import UserError
+from leap_repro.evaluate import perplexity
 from leap_repro.evaluate.perplexity import evaluate_perplexity, windows_of
 from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
+from leap_repro.study import resources
 
 SIZES = {
     "vocab_size": 400,
@@ -91,3 +93,26 @@ def test_a_uniform_model_has_the_vocabulary_as_perplexity(texts, vocabulary):
     found = evaluate_perplexity(model, family_tokenizer(vocabulary, bos=True), texts, 32, 8)
     assert found.value == pytest.approx(400, rel=1e-6)
     assert found.stderr == pytest.approx(0, abs=1e-3)
+
+
+def test_few_scores_at_once_change_nothing(texts, vocabulary, monkeypatch):
+    tokenizer = family_tokenizer(vocabulary, bos=True)
+    whole = evaluate_perplexity(tiny(), tokenizer, texts, 32, batch_size=8)
+    for scores in (1, 400 * 32 * 2, 400 * 40):
+        monkeypatch.setattr(perplexity, "SCORES", scores)
+        assert evaluate_perplexity(tiny(), tokenizer, texts, 32, batch_size=8).value == pytest.approx(
+            whole.value, rel=1e-6
+        )
+
+
+def test_a_pass_holds_no_more_scores_than_allowed(monkeypatch):
+    sizes = []
+    model = tiny()
+    model.register_forward_hook(lambda module, args, output: sizes.append(output.logits.numel()))
+    monkeypatch.setattr(perplexity, "SCORES", 3 * 16 * 400)
+    perplexity.window_losses(model, torch.zeros(7, 16, dtype=torch.long), batch_size=32)
+    assert sizes == [3 * 16 * 400, 3 * 16 * 400, 16 * 400]
+
+
+def test_the_plan_counts_with_the_same_number():
+    assert resources.SCORES == perplexity.SCORES

@@ -1,0 +1,139 @@
+"""Task sets that cannot be scored are refused by set and file; the splits are those of lm-eval's definitions."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from leap_repro.evaluate.tasks import MMLU_YAML, STOCK_YAML
+from leap_repro.miniature.questions import task_sets
+from leap_repro.store.questions import FORMS, TASKS, check_sets, mmlu_subjects, stock_folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    for name, splits in task_sets().items():
+        (folder / name).mkdir()
+        for split, rows in splits.items():
+            pq.write_table(pa.Table.from_pylist(rows[:3]), folder / name / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture
+def sets(whole, tmp_path):
+    import shutil
+
+    return shutil.copytree(whole, tmp_path / "sets")
+
+
+def check(folder, *further):
+    return check_sets(folder.glob("*/*.parquet"), further)
+
+
+def test_whole_sets_are_counted(sets):
+    rows = check(sets)
+    assert rows["piqa/validation"] == 3
+    assert set(rows) == {f"{path.parent.name}/{path.stem}" for path in sets.glob("*/*.parquet")}
+
+
+def replace(folder, file, change):
+    path = folder / file
+    pq.write_table(pa.Table.from_pylist([change(row) for row in pq.read_table(path).to_pylist()]), path)
+
+
+def empty(path):
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+
+
+CASES = {
+    "a set that is missing": (lambda f: [p.unlink() for p in (f / "piqa").iterdir()], ("piqa", "missing")),
+    "no subject of MMLU": (
+        lambda f: [p.unlink() for p in f.glob("mmlu_*/*")],
+        ("mmlu_<subject>", "missing"),
+    ),
+    "a subject that MMLU does not have": (
+        lambda f: (f / "mmlu_astronomy").rename(f / "mmlu_astrology"),
+        ("mmlu_astrology", "no known set"),
+    ),
+    "a set without its prefix": (
+        lambda f: (f / "mmlu_astronomy").rename(f / "astronomy"),
+        ("astronomy", "no known set"),
+    ),
+    "a split that is missing": (lambda f: (f / "arc_easy/test.parquet").unlink(), ("arc_easy has no test.parquet",)),
+    "MMLU without examples": (
+        lambda f: (f / "mmlu_nutrition/dev.parquet").unlink(),
+        ("mmlu_nutrition has no dev.parquet",),
+    ),
+    "an empty set": (
+        lambda f: pq.write_table(
+            pq.read_table(f / "winogrande/validation.parquet").slice(0, 0), f / "winogrande/validation.parquet"
+        ),
+        ("winogrande", "holds no question"),
+    ),
+    "a file that is no parquet": (lambda f: (f / "piqa/train.parquet").write_bytes(b"PAR1"), ("piqa/train.parquet",)),
+    "a column that is missing": (
+        lambda f: replace(f, "piqa/validation.parquet", lambda row: {k: v for k, v in row.items() if k != "sol2"}),
+        ("piqa/validation.parquet", "sol2"),
+    ),
+    "keys that were held back": (
+        lambda f: replace(f, "piqa/validation.parquet", lambda row: row | {"label": -1}),
+        ("piqa", "row 0", "label -1"),
+    ),
+    "keys that are empty": (
+        lambda f: replace(f, "winogrande/validation.parquet", lambda row: row | {"answer": ""}),
+        ("winogrande", "answer ''"),
+    ),
+    "a key that is no choice": (
+        lambda f: replace(f, "openbookqa/test.parquet", lambda row: row | {"answerKey": "E"}),
+        ("openbookqa", "answerKey 'E'"),
+    ),
+    "a key that is null": (
+        lambda f: replace(f, "mmlu_nutrition/test.parquet", lambda row: row | {"answer": None}),
+        ("mmlu_nutrition", "answer None"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sets_that_cannot_be_scored_are_refused_by_name(sets, refused, case):
+    spoil, words = CASES[case]
+    spoil(sets)
+    with refused(*words):
+        check(sets)
+
+
+def test_a_further_task_is_let_through_by_its_name(sets, refused):
+    (sets / "boolq").mkdir()
+    pq.write_table(pa.table({"passage": ["x"]}), sets / "boolq/validation.parquet")
+    with refused("boolq", "further"):
+        check(sets)
+    assert check(sets, "boolq")["boolq/validation"] == 1
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads lm-eval's definitions without the functions that they name."""
+
+
+_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def definition(file):
+    """A definition with what it includes."""
+    path = stock_folder() / file
+    values = yaml.load(path.read_text(), Loader=_Loader)
+    included = values.get("include")
+    return (definition(path.parent.relative_to(stock_folder()) / included) if included else {}) | values
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_splits_are_those_of_the_definitions(task):
+    file = MMLU_YAML.format(subject="astronomy") if task == "mmlu" else STOCK_YAML[task]
+    values = definition(file)
+    splits = {values.get(f"{kind}_split") for kind in ("training", "validation", "test", "fewshot")} - {None}
+    assert set(FORMS[task].splits) == splits
+    assert FORMS[task].scored == (values.get("test_split") or values["validation_split"])
+
+
+def test_there_are_57_subjects():
+    assert len(mmlu_subjects()) == 57

@@ -1,0 +1,41 @@
+"""What ends a stage is told with the file that it is about, and only what a user can mend is told in a sentence."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from leap_repro.cli import disk_trouble
+
+OUTPUT = Path("results/tiny/prune/a")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "x"), "cannot write results/tiny/prune/a: No space left on device"),
+        (OSError(errno.ENOSPC, "x", str(OUTPUT / ".payload-1/a")), "cannot write results/tiny/prune/a: No space left"),
+        (PermissionError(errno.EACCES, "x", str(OUTPUT)), "cannot write results/tiny/prune/a: Permission denied"),
+        (OSError(errno.EROFS, "x", "/ro/hub/models"), "cannot use /ro/hub/models: Read-only file system"),
+        (PermissionError(errno.EACCES, "x", b"/ro/hub"), "cannot use /ro/hub: Permission denied"),
+        (
+            RuntimeError("Error while serializing: (os error 28)"),
+            "cannot write results/tiny/prune/a",
+        ),
+    ],
+)
+def test_the_file_that_cannot_be_used_is_named(error, sentence):
+    assert disk_trouble(error, OUTPUT).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EPERM, "operation not permitted"),
+        RuntimeError("cannot (os error 13)"),
+        FileNotFoundError(errno.ENOENT, "x", "a"),
+        ValueError("x"),
+    ],
+)
+def test_what_says_nothing_of_a_file_is_not_explained(error):
+    assert disk_trouble(error, OUTPUT) is None
