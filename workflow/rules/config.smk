@@ -1,10 +1,12 @@
 # Before Snakemake reads the configuration: of a file that is not YAML it would say that there is a mistake, not where.
+import os
 import sys
 from pathlib import Path
 
-# This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run.
-SOURCE = f"{workflow.basedir}/src"
-sys.path.insert(0, SOURCE)
+# This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run, which is this
+# folder. PYTHONPATH parts its entries at colons, so that the path of a clone had better be relative.
+SOURCE = os.path.relpath(f"{workflow.basedir}/src")
+sys.path.insert(0, f"{workflow.basedir}/src")
 # Of a cluster job's logs Snakemake shows none after an empty one, so a job that fails there also ends with its log's end.
 LOG_END = """[ -z "${SLURM_JOB_ID:-}" ] || trap 'tail -n 20 "${BASH_EXECUTION_STRING##*2> }" >&2' ERR"""
 # Snakemake's own strict mode goes when a prefix comes. A folder's name may hold any mark of the shell or of Snakemake.
@@ -14,6 +16,8 @@ from leap_repro.errors import UserError
 from leap_repro.study.inputs import check_yaml
 from snakemake.exceptions import WorkflowError
 
+if os.pathsep in SOURCE:
+    raise WorkflowError(f"{workflow.basedir} has {os.pathsep!r} in its name, which PYTHONPATH cannot hold: run in it")
 try:
     for file in {"config.yaml", *map(str, workflow.configfiles)}:
         if Path(file).exists():
