@@ -35,6 +35,8 @@ from leap_repro.aggregate.variants import variants_table
 from leap_repro.cli import json_argument, run_stage
 
 DIFFERENCE = "Δ ADMM"
+WHOLE = "zero-shot"
+"""The protocol of a task of which every part was asked."""
 
 
 def differences(frame: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list[tuple[float, float]]:
@@ -91,9 +93,12 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
 
 
 def scored(results: pd.DataFrame) -> str:
-    """Which text a perplexity is over: window length, BOS and scored tokens of each length, as they were evaluated."""
+    """Which text a perplexity is over: window length, BOS and scored tokens of each length, as they were evaluated; and
+    which part of MMLU was asked, if not all."""
     protocols = results.loc[results["task"] == "perplexity", "protocol"]
-    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "."
+    mmlu = dict.fromkeys(results.loc[(results["task"] == "mmlu") & (results["protocol"] != WHOLE), "protocol"].dropna())
+    parts = "".join(f" MMLU: {protocol.removeprefix(f'{WHOLE}, ')}." for protocol in mmlu)
+    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + parts
 
 
 NOTES = (

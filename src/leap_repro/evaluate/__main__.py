@@ -23,7 +23,7 @@ from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.shares import Shares, shares_of
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.provenance import provenance
-from leap_repro.store.questions import TASKS
+from leap_repro.store.questions import TASKS, mmlu_subjects
 from leap_repro.store.texts import read_texts
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,19 @@ def accuracy_rows(accuracies: dict[str, float], outcomes: list[Outcome]) -> list
     for task, accuracy in accuracies.items():
         count = sum(outcome["task"] == task for outcome in outcomes)
         stderr = math.sqrt(accuracy * (1 - accuracy) / max(count - 1, 1))
-        rows.append(_row(task, "acc", 100 * accuracy, 100 * stderr, count, "zero-shot"))
+        protocol = f"zero-shot{_part_of_mmlu(outcomes)}" if task == "mmlu" else "zero-shot"
+        rows.append(_row(task, "acc", 100 * accuracy, 100 * stderr, count, protocol))
     six = [row for row in rows if row["task"] in TASKS]
     mean = sum(row["value"] for row in six) / len(six)
     stderr = math.sqrt(sum(row["stderr"] ** 2 for row in six)) / len(six)
     rows.append(_row("average", "acc", mean, stderr, sum(row["n"] for row in six), "mean of the six tasks"))
     return rows
+
+
+def _part_of_mmlu(outcomes: list[Outcome]) -> str:
+    """How many subjects were asked, if not all: the mean over a few is not what others call MMLU."""
+    asked, all_subjects = {o["leaf"] for o in outcomes if o["task"] == "mmlu"}, mmlu_subjects()
+    return "" if len(asked) == len(all_subjects) else f", {len(asked)} of {len(all_subjects)} subjects"
 
 
 def perplexity_rows(model: Any, tokenizer: Any, texts: list[str], arguments: argparse.Namespace) -> list[dict]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCORES = 2**27
 """The most scores (windows x length x vocabulary) of one pass: half a gigabyte in float32."""
+CAUSAL_TOKENS, CLOSE = 32, 1e-2
 SEPARATOR = "\n\n"
 
 
@@ -75,12 +76,28 @@ def _losses(scores_TV: Tensor, targets_T: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def check_causal(model: nn.Module, window_N: Tensor) -> None:
+    """UserError if the scores before a token depend on it, as those of an encoder do that is no decoder: such a model
+    sees the answer."""
+    window = window_N[:CAUSAL_TOKENS].to(next(model.parameters()).device)
+    other = window.clone()
+    other[-1] = (other[-1] + 1) % model.get_input_embeddings().num_embeddings
+    first, second = (model(ids[None], use_cache=False).logits[0, :-1].float() for ids in (window, other))
+    if bool((first - second).abs().max() > CLOSE * first.abs().max()):
+        raise UserError(
+            f"{type(model).__name__} is no causal model as config.json sets it: what it says of a token depends on later "
+            "tokens (is_decoder is false?)"
+        )
+
+
 def evaluate_perplexity(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], length: int, batch_size: int
 ) -> Perplexity:
     """Perplexity of `model` on `documents` at windows of `length` tokens.
 
-    Raises UserError if the text is shorter than two windows or `length` exceeds the model's positions.
+    Raises UserError if the text is shorter than two windows, `length` exceeds the model's positions, a token's scores
+    depend on later tokens, or scores are not finite.
     """
     limit = position_limit(model.config.to_dict())
     if limit is not None and length > limit:
@@ -90,7 +107,12 @@ def evaluate_perplexity(
     windows_NT = windows_of(ids, length, tokenizer.bos_token_id if needs_bos else None)
     if len(windows_NT) < 2:
         raise UserError(f"the perplexity text has {len(ids)} tokens: fewer than two windows of {length}")
+    check_causal(model, windows_NT[0])
     losses = window_losses(model, windows_NT, batch_size)
+    if not bool(torch.isfinite(losses).all()):
+        raise UserError(
+            f"the model's scores are not finite in {model.dtype}: nothing that is computed of them is right"
+        )
     value = math.exp(losses.mean())
     return Perplexity(
         value=value,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertLMHeadModel, GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from leap_repro.errors import UserError
 from leap_repro.evaluate import perplexity
@@ -116,3 +116,20 @@ def test_a_pass_holds_no_more_scores_than_allowed(monkeypatch):
 
 def test_the_plan_counts_with_the_same_number():
     assert resources.SCORES == perplexity.SCORES
+
+
+def test_a_model_that_sees_later_tokens_is_refused(texts, vocabulary):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 400, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.5}
+    tokenizer = family_tokenizer(vocabulary, bos=True)
+    evaluate_perplexity(BertLMHeadModel(BertConfig(**sizes, is_decoder=True)).eval(), tokenizer, texts, 32, 8)
+    with pytest.raises(UserError, match="BertLMHeadModel is no causal model"):
+        evaluate_perplexity(BertLMHeadModel(BertConfig(**sizes)).eval(), tokenizer, texts, 32, 8)
+
+
+def test_scores_that_are_not_finite_are_refused(texts, vocabulary):
+    model = tiny()
+    model.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(UserError, match=r"not finite in torch\.float32"):
+        evaluate_perplexity(model, family_tokenizer(vocabulary, bos=True), texts, 32, 8)
