@@ -86,8 +86,8 @@ def check_causal(model: nn.Module, window_N: Tensor) -> None:
     first, second = (model(ids[None], use_cache=False).logits[0, :-1].float() for ids in (window, other))
     if bool((first - second).abs().max() > CLOSE * first.abs().max()):
         raise UserError(
-            f"{type(model).__name__} is no causal model as config.json sets it: what it says of a token depends on later "
-            "tokens (is_decoder is false?)"
+            f"{type(model).__name__} is no causal model as config.json sets it: what it says of a token depends on "
+            "later tokens (is_decoder is false?)"
         )
 
 
