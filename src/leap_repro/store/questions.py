@@ -1,7 +1,8 @@
 """How task sets lie on disk between the stages: <set>/<split>.parquet in the originals' schemas, MMLU by subject.
 
 What lm-eval reads of each set, and what a set must be so that its accuracy means something, is known here once: for
-those who fetch sets, who score them, and who look before any job.
+those who fetch sets, who score them, and who look before any job. pyarrow is imported where a file is opened: every
+dry run looks at the forms.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from leap_repro.errors import UserError, reason
 
@@ -64,6 +62,19 @@ def task_of(name: str) -> str:
     return "mmlu" if name.startswith(MMLU) else name
 
 
+def check_forms(splits: dict[str, set[str]]) -> None:
+    """UserError unless {set: its splits} has all six tasks, each with the splits that its definition names."""
+    missing = sorted(set(TASKS) - {task_of(name) for name in splits})
+    if missing:
+        what = [name if name != "mmlu" else f"{MMLU}<subject>" for name in missing]
+        raise UserError(f"task sets: {', '.join(what)} are missing; all six must be there, as <set>/<split>.parquet")
+    for name, found in splits.items():
+        form = FORMS.get(task_of(name))
+        lacking = [split for split in form.splits if split not in found] if form else []
+        if lacking:
+            raise UserError(f"task set {name} has no split {lacking[0]!r}; it needs {list(form.splits)}")
+
+
 def check_sets(files: Iterable[Path], further: Iterable[str] = ()) -> dict[str, int]:
     """{"<set>/<split>": rows} of the parquet files <set>/<split>.parquet, which are all sets of a study.
 
@@ -74,10 +85,7 @@ def check_sets(files: Iterable[Path], further: Iterable[str] = ()) -> dict[str, 
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(files):
         found.setdefault(path.parent.name, {})[path.stem] = path
-    missing = sorted(set(TASKS) - {task_of(name) for name in found})
-    if missing:
-        what = [name if name != "mmlu" else f"{MMLU}<subject>" for name in missing]
-        raise UserError(f"task sets: {', '.join(what)} are missing; all six must be there, as <set>/<split>.parquet")
+    check_forms({name: set(splits) for name, splits in found.items()})
     known = (set(FORMS) - {"mmlu"}) | set(further)
     subjects = {f"{MMLU}{subject}" for subject in mmlu_subjects()}
     for name in found:
@@ -96,9 +104,6 @@ def _check_set(name: str, splits: dict[str, Path]) -> dict[str, int]:
     rows = {split: _rows(path, form.columns if form else frozenset()) for split, path in splits.items()}
     if form is None:
         return rows
-    for split in form.splits:
-        if split not in splits:
-            raise UserError(f"task set {name} has no {split}.parquet; it needs {list(form.splits)}")
     if not rows[form.scored]:
         raise UserError(f"task set {name}: {form.scored}.parquet holds no question")
     _check_keys(name, splits[form.scored], form)
@@ -107,6 +112,9 @@ def _check_set(name: str, splits: dict[str, Path]) -> dict[str, int]:
 
 def _rows(path: Path, columns: frozenset[str]) -> int:
     """The rows of one file; UserError if it is no parquet or lacks a column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     name = f"{path.parent.name}/{path.name}"
     try:
         file = pq.ParquetFile(path)
@@ -120,6 +128,8 @@ def _rows(path: Path, columns: frozenset[str]) -> int:
 
 def _check_keys(name: str, path: Path, form: SetForm) -> None:
     """A test split whose keys were held back (-1, an empty text) scores every model the same."""
+    import pyarrow.parquet as pq
+
     needed = {form.key} if form.keys else {form.key, "choices"}
     for index, row in enumerate(pq.read_table(path, columns=sorted(needed)).to_pylist()):
         key = row[form.key]

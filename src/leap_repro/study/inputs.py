@@ -23,6 +23,7 @@ from leap_repro.models.checkpoint import (
     refuse_quantised,
     tensors,
 )
+from leap_repro.store.questions import check_forms
 from leap_repro.study.config import Scale
 from leap_repro.study.grid import Study
 
@@ -90,6 +91,8 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
                     f"scales.{study.scale}.models.{name}: the adapter in {folder} ({ADAPTERS[0]}) is not applied"
                 )
     for role, spec in study.data.items():
+        if spec["source"] == "hub" and role == "tasks":
+            _check_hub_sets(f"scales.{study.scale}.data.tasks.sets", spec["sets"])
         if spec["source"] == "path":
             _check_data(f"scales.{study.scale}.data.{role}.path", role, spec["path"])
     return notes
@@ -137,6 +140,13 @@ def _lengths(settings: Scale) -> Iterator[tuple[str, int]]:
             yield f"{name}.length", shard.length
     for length in settings.evaluation.perplexity_lengths:
         yield "evaluation.perplexity_lengths", length
+
+
+def _check_hub_sets(key: str, sets: dict[str, Any]) -> None:
+    try:
+        check_forms({name: set(part["files"]) for name, part in sets.items()})
+    except UserError as error:
+        raise UserError(f"config: {key}: {error}") from error
 
 
 def task_files(spec: dict[str, Any]) -> list[Path]:

@@ -60,10 +60,10 @@ CASES = {
         lambda f: (f / "mmlu_astronomy").rename(f / "astronomy"),
         ("astronomy", "no known set"),
     ),
-    "a split that is missing": (lambda f: (f / "arc_easy/test.parquet").unlink(), ("arc_easy has no test.parquet",)),
+    "a split that is missing": (lambda f: (f / "arc_easy/test.parquet").unlink(), ("arc_easy has no split 'test'",)),
     "MMLU without examples": (
         lambda f: (f / "mmlu_nutrition/dev.parquet").unlink(),
-        ("mmlu_nutrition has no dev.parquet",),
+        ("mmlu_nutrition has no split 'dev'",),
     ),
     "an empty set": (
         lambda f: pq.write_table(

@@ -133,7 +133,7 @@ CASES = {
     ),
     "a split that is missing": (
         lambda f: (f / "tasks/arc_easy/test.parquet").unlink(),
-        (TASKS, "arc_easy has no test.parquet"),
+        (TASKS, "arc_easy has no split 'test'"),
     ),
 }
 
