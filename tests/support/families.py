@@ -172,11 +172,11 @@ REFUSED: dict[str, dict[str, Any]] = {
 SUPPORTED = DENSE | MIXTURES
 
 
-def tiny(family: str) -> PreTrainedModel:
+def tiny(family: str, **changes: Any) -> PreTrainedModel:
     """The family's tiny model, always with the same random weights, far enough from zero to tell layers apart."""
     further = REFUSED[family] if family in REFUSED else SUPPORTED[family][0]
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**(SMALL | further))).eval()
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**(SMALL | further | changes))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

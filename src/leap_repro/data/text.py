@@ -60,13 +60,13 @@ def _taken(cached: Path, target: Path, name: str) -> Counts:
     """Place a parquet file as it is, after counting its text group by group; UserError if it has no text column."""
     rows, characters, any_text = 0, 0, False
     try:
-        for batch in pq.ParquetFile(cached).iter_batches(columns=["text"]):
+        for batch in _text_column(cached).iter_batches(columns=["text"]):
             column = batch.column("text")
             rows += len(column)
             characters += pc.sum(pc.utf8_length(column)).as_py() or 0
             any_text = any_text or bool(pc.any(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)).as_py())
     except UNREADABLE as error:
-        raise UserError(f"{name} has no readable column or key 'text' ({reason(error)})") from error
+        raise UserError(f"{name} cannot be read as text: {reason(error)}") from error
     place(cached, target)
     return rows, characters, any_text
 
@@ -75,11 +75,23 @@ def _converted(path: Path, target: Path, name: str) -> Counts:
     try:
         return write_texts((text for text in READERS[_suffix(path.name)](path) if text is not None), target)
     except UNREADABLE as error:
-        raise UserError(f"{name} has no readable column or key 'text' ({reason(error)})") from error
+        raise UserError(f"{name} cannot be read as text: {reason(error)}") from error
+
+
+def _text_column(path: Path) -> pq.ParquetFile:
+    """The file; ValueError if it has no column `text`, or one that holds no text."""
+    file = pq.ParquetFile(path)
+    if "text" not in file.schema_arrow.names:
+        raise ValueError(f"it has no column 'text', only {file.schema_arrow.names}")
+    kind = file.schema_arrow.field("text").type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise ValueError(f"its column 'text' is of type {kind}, no text")
+    return file
 
 
 def _parquet_text(path: Path) -> Iterator[str]:
-    for batch in pq.ParquetFile(path).iter_batches(columns=["text"]):
+    for batch in _text_column(path).iter_batches(columns=["text"]):
         yield from batch.column("text").to_pylist()
 
 

@@ -49,3 +49,9 @@ def parse_pattern(name: str) -> Pattern | None:
     if found is None or not 0 < int(found[1]) < int(found[2]):
         raise UserError(f"pattern {name!r} is neither {UNSTRUCTURED!r} nor N:M with 0 < N < M, such as '2:4'")
     return Pattern(int(found[1]), int(found[2]), bool(found[3]), int(found[4] or 0))
+
+
+def check_shape(name: str, columns: int, pattern: Pattern | None) -> None:
+    """UserError, naming the tensor, if an N:M pattern does not fit its inputs."""
+    if pattern is not None and columns % pattern.group:
+        raise UserError(f"{name} has {columns} inputs, which the {pattern.group} of pattern {pattern} does not divide")

@@ -20,6 +20,7 @@ import leap_repro
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import checkpoint_files
+from leap_repro.sparsity.patterns import UNSTRUCTURED, check_shape, parse_pattern
 from leap_repro.store.fingerprint import fingerprint
 from leap_repro.store.provenance import versions
 from leap_repro.study.grid import Study
@@ -54,11 +55,19 @@ def _items(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, spec in study.models.items():
         if spec["source"] == "path":
             chosen = {key: spec[key] for key in ("path", "allow_dense_share") if key in spec}
+            chosen["patterns"] = _patterns(study, name)
             yield f"scales.{study.scale}.models.{name}", {"model": chosen}
     if study.data["tasks"]["source"] == "path":
         further = [name for name, task in study.data["tasks"].get("further", {}).items() if "path" in task]
         files = [str(path) for path in task_files(study.data["tasks"])]
         yield f"scales.{study.scale}.data.tasks", {"tasks": {"files": files, "further": further}}
+
+
+def _patterns(study: Study, model: str) -> list[str]:
+    """The N:M patterns that the grids' methods ask of a model's matrices."""
+    methods = {cell.method for cell in study.cells(model, extended=True)}
+    found = {study.methods[name].options.facts["pattern"] for name in methods}
+    return sorted(pattern for pattern in found if pattern != UNSTRUCTURED)
 
 
 def _verdict(item: dict[str, Any]) -> Path:
@@ -93,9 +102,13 @@ def _examine(item: dict[str, Any]) -> None:
         check_sets(map(Path, item["tasks"]["files"]), item["tasks"]["further"])
         return
     from leap_repro.models.examine import examine
+    from leap_repro.models.prunable import prunable_linears
     from leap_repro.models.shares import ALLOWED
 
-    examine(Path(item["model"]["path"]).expanduser(), item["model"].get("allow_dense_share", ALLOWED))
+    model = examine(Path(item["model"]["path"]).expanduser(), item["model"].get("allow_dense_share", ALLOWED))
+    for pattern in item["model"]["patterns"]:
+        for linear in prunable_linears(model):
+            check_shape(linear.name, linear.weight.shape[1], parse_pattern(pattern))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -193,3 +193,20 @@ def test_the_examination_is_a_process_of_its_own(place, study, refused, capfd):
     with refused(f"config: {MODEL}", "the files lack model.layers.4."):
         examine_inputs(study())
     assert "once, and again after a change" in capfd.readouterr().err
+
+
+def test_a_pattern_that_a_matrix_does_not_fit_is_refused(place, here, study, refused, config):
+    config["methods"]["odd"] = {"module": "wanda", "sparsities": [0.5], "options": {"pattern": "2:4"}}
+    config["scales"]["miniature"]["methods"] = ["dense", "odd"]
+    (place / "model").rename(place / "before")
+    model = tiny("llama", intermediate_size=46)
+    model.save_pretrained(place / "model")
+    with refused(MODEL, "tokenizer"):
+        examine_inputs(study())
+    for file in (place / "before").glob("token*"):
+        (place / "model" / file.name).write_bytes(file.read_bytes())
+    change_config(place, vocab_size=1280)
+    wider = {"model.embed_tokens.weight", "lm_head.weight"}
+    change_weights(place, lambda t: {name: v.new_zeros(1280, 32) if name in wider else v for name, v in t.items()})
+    with refused(MODEL, "mlp.down_proj.weight has 46 inputs", "2:4"):
+        examine_inputs(study())

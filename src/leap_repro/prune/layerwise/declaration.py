@@ -122,9 +122,3 @@ class Reconstruction(Declaration):
         return job.selector.method.prune_cell(
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)
         )
-
-
-def check_shape(name: str, columns: int, pattern: Pattern | None) -> None:
-    """UserError, naming the tensor, if an N:M pattern does not fit its inputs."""
-    if pattern is not None and columns % pattern.group:
-        raise UserError(f"{name} has {columns} inputs, which the {pattern.group} of pattern {pattern} does not divide")

@@ -19,10 +19,10 @@ from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.models.walker import BlockRunner, walk_blocks
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs, check_shape
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error, use_exact_float32
-from leap_repro.sparsity.patterns import parse_pattern
+from leap_repro.sparsity.patterns import check_shape, parse_pattern
 
 log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from leap_repro.errors import UserError
 from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
@@ -69,6 +70,8 @@ class MaskedLinear:
     def forward(self, x: Tensor, step: Step) -> Tensor:
         mask = self.mask(step, graph=False).detach()
         masked = self.weight() * mask
+        if step.measuring and self.sum is not None:
+            raise UserError(f"{self.linear.name} is used twice in a pass: a mask is learned for one use of its weight")
         if step.measuring:
             self.sum, self.square = mask.sum(), masked.square().sum()
         return nn.functional.linear(x, masked.to(self.linear.weight.dtype), self.linear.module.bias)

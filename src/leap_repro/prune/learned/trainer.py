@@ -109,6 +109,8 @@ class MaskTrainer:
     def _gradients(self, step: Step) -> tuple[float, float, list[float]]:
         """Set every logit's gradient; returns L_LM over the batch, the relaxed density and the regulariser's terms."""
         rounds = self._micro_batches(step.number)
+        for layer in self.layers:
+            layer.sum = layer.square = None
         losses, density, terms = [], 0.0, []
         with masked(self.layers, step), recomputed_blocks(self.model, self.options.gradient_checkpointing):
             for index, micro in enumerate(rounds):
@@ -129,7 +131,13 @@ class MaskTrainer:
         return list(micro[processes.rank() :: count])
 
     def _regularise(self, step: Step) -> tuple[float, list[float]]:
-        """The density and the regulariser's terms from the first forward pass; their slopes go into `step`."""
+        """The density and the regulariser's terms from the first forward pass; their slopes go into `step`.
+
+        Raises UserError for a matrix that the pass did not use: nothing would train its mask.
+        """
+        unused = [layer.linear.name for layer in self.layers if layer.sum is None]
+        if unused:
+            raise UserError(f"{unused[0]} is not used by a pass over the training tokens: its mask cannot be learned")
         sums, squares = (
             torch.stack([getattr(layer, name) for layer in self.layers]).double().cpu().requires_grad_(True)
             for name in ("sum", "square")

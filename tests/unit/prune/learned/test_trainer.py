@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
+from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.__main__ import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise
@@ -290,3 +291,16 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name(trainer):
 def test_training_without_tokens_is_refused(tiny_llama):
     with pytest.raises(UserError, match="--tokens"):
         leap.METHOD.prune_cell(Job(tiny_llama(), Options(steps=1), Fraction("0.5"), seed=0))
+
+
+def test_a_matrix_that_a_pass_uses_twice_or_never_is_refused(tiny_llama, tokens, refused):
+    """What the probe cannot foresee, because it hangs on values, is said by name and not trained wrongly."""
+    for change, word in (("twice", "is used twice"), ("never", "is not used")):
+        model = tiny_llama()
+        prunable_linears(model)
+        mlp = model.model.layers[1].mlp
+        usual = mlp.forward
+        mlp.forward = (lambda x, usual=usual: usual(usual(x))) if change == "twice" else lambda x: x
+        options = leap.Options(steps=1, batch_size=2, micro_batch_size=2)
+        with refused("model.layers.1.mlp.gate_proj.weight", word):
+            leap.METHOD.prune_cell(Job(model, options, Fraction("0.5"), seed=0, tokens=tokens))
