@@ -34,7 +34,6 @@ from leap_repro.evaluate.tasks import write_task_yamls
 from leap_repro.models.agreement import check_agreement
 from leap_repro.models.checkpoint import CONFIG, checkpoint_files, weight_files
 from leap_repro.models.examine import empty_model
-from leap_repro.models.experts import ExpertLinear
 from leap_repro.models.layout import as_in_checkpoint
 from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import PrunableLinear, prunable_linears
@@ -69,7 +68,7 @@ class PrunedBlocks:
         """{key in the checkpoint: its block} of every tensor that has pruned matrices in it."""
         found = {}
         for block, linears in self.linears.items():
-            named = {parameter_of(linear): whole_parameter(linear) for linear in linears}
+            named = {linear.parameter: whole_parameter(linear) for linear in linears}
             found |= dict.fromkeys(as_in_checkpoint(self.model, named, self.keys), block)
         return found
 
@@ -78,7 +77,7 @@ class PrunedBlocks:
         masks: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
         for linear in self.linears[block]:
-            name, shape = parameter_of(linear), whole_parameter(linear).shape
+            name, shape = linear.parameter, whole_parameter(linear).shape
             mask = self.masks[linear.name]
             view_of(linear, masks.setdefault(name, torch.ones(shape, dtype=torch.bool))).copy_(mask)
             if linear.name in self.values:
@@ -88,22 +87,14 @@ class PrunedBlocks:
         return as_in_checkpoint(self.model, masks, self.keys), as_in_checkpoint(self.model, values, self.keys)
 
 
-def parameter_of(linear: PrunableLinear) -> str:
-    """The name of the model's parameter that holds the matrix."""
-    if isinstance(linear.module, ExpertLinear):
-        return f"{linear.name.rsplit('.', 3)[0]}.{linear.module.parameter}"
-    return linear.name
-
-
 def whole_parameter(linear: PrunableLinear) -> Tensor:
-    """That parameter: the matrix itself, or those of all experts."""
-    module = linear.module
-    return getattr(module.experts, module.parameter) if isinstance(module, ExpertLinear) else module.weight
+    """The parameter that holds it: the matrix itself, or those of all experts."""
+    return getattr(linear.module.experts, linear.module.parameter) if linear.is_expert else linear.weight
 
 
 def view_of(linear: PrunableLinear, parameter: Tensor) -> Tensor:
     """The matrix within a tensor of the parameter's shape."""
-    return linear.module.view(parameter) if isinstance(linear.module, ExpertLinear) else parameter
+    return linear.module.view(parameter) if linear.is_expert else parameter
 
 
 def export_cell(base: Path, cell: Artifact, output: Path, dtype: str | None = None) -> None:

@@ -40,6 +40,11 @@ class PrunableLinear:
         """Whether it belongs to an expert of a mixture."""
         return isinstance(self.module, ExpertLinear)
 
+    @property
+    def parameter(self) -> str:
+        """The name of the model's parameter that holds the matrix: its own, or that of all experts."""
+        return f"{self.name.rsplit('.', 3)[0]}.{self.module.parameter}" if self.is_expert else self.name
+
 
 @dataclass(frozen=True)
 class Structure:

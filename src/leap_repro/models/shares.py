@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from leap_repro.errors import UserError
-from leap_repro.models.experts import ExpertLinear
-from leap_repro.models.prunable import Structure, decoder_blocks, structure
+from leap_repro.models.prunable import Structure, decoder_blocks, prunable_linears, structure
 
 ALLOWED = 0.01
 """The largest share of a block's weights that may lie in parameters which are not pruned, if nobody allows more."""
@@ -31,7 +30,7 @@ class Shares:
 def shares_of(model: nn.Module) -> Shares:
     """Counted on a model that may be on the meta device; a parameter that two modules share counts once."""
     return Shares(
-        prunable=sum(module.weight.numel() for _, _, module in structure(model).linears),
+        prunable=sum(linear.weight.numel() for linear in prunable_linears(model)),
         block_parameters=sum(p.numel() for p in decoder_blocks(model)[1].parameters()),
         parameters=sum(p.numel() for p in model.parameters()),
     )
@@ -44,7 +43,7 @@ def refuse_dense(model: nn.Module, allowed: float = ALLOWED) -> None:
     never pruned. Blocks in other lists that the text passes through count against the decoder's own.
     """
     found = structure(model)
-    pruned = _pruned_parameters(found)
+    pruned = {linear.parameter for linear in prunable_linears(model)}
     for index, block in enumerate(decoder_blocks(model)[1]):
         weights = {
             f"{found.blocks_name}.{index}.{name}": p.numel()
@@ -53,16 +52,13 @@ def refuse_dense(model: nn.Module, allowed: float = ALLOWED) -> None:
         }
         dense = {name: size for name, size in weights.items() if name not in pruned and not _in_router(name, found)}
         _refuse(f"block {index} of {type(model).__name__}", dense, sum(weights.values()), allowed)
-    elsewhere = {f"{name}.weight": model.get_submodule(name).weight.numel() for name in found.elsewhere}
-    _refuse(f"beside {found.blocks_name} the {type(model).__name__}", elsewhere, shares_of(model).prunable, allowed)
-
-
-def _pruned_parameters(found: Structure) -> set[str]:
-    """The names of the parameters whose weights are pruned; the matrices of experts are parts of theirs."""
-    return {
-        f"{name.rsplit('.', 3)[0]}.{module.parameter}" if isinstance(module, ExpertLinear) else name
-        for name, _, module in found.linears
+    elsewhere = {
+        f"{name}.{part}": p.numel()
+        for name in found.elsewhere
+        for part, p in model.get_submodule(name).named_parameters()
+        if _is_weight(part, p)
     }
+    _refuse(f"beside {found.blocks_name} the {type(model).__name__}", elsewhere, shares_of(model).prunable, allowed)
 
 
 def _is_weight(name: str, parameter: nn.Parameter) -> bool:
