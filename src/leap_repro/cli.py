@@ -46,7 +46,7 @@ def disk_trouble(error: Exception, output: Path) -> str | None:
     An error that names no file met a full disk while `output` was written; safetensors gives its number as text only.
     """
     number = error.errno if isinstance(error, OSError) else None
-    named = error.filename if isinstance(error, OSError) else None
+    named = (error.filename2 or error.filename) if isinstance(error, OSError) else None  # of a copy, its target
     found = re.search(r"\(os error (\d+)\)", str(error))
     if number is None and found:
         number = int(found[1])

@@ -16,6 +16,7 @@ OUTPUT = Path("results/tiny/prune/a")
         (OSError(errno.ENOSPC, "x"), "cannot write results/tiny/prune/a: No space left on device"),
         (OSError(errno.ENOSPC, "x", str(OUTPUT / ".payload-1/a")), "cannot write results/tiny/prune/a: No space left"),
         (PermissionError(errno.EACCES, "x", str(OUTPUT)), "cannot write results/tiny/prune/a: Permission denied"),
+        (OSError(errno.ENOSPC, "x", "data/a", None, str(OUTPUT / "a")), "cannot write results/tiny/prune/a: No space"),
         (OSError(errno.EROFS, "x", "/ro/hub/models"), "cannot use /ro/hub/models: Read-only file system"),
         (PermissionError(errno.EACCES, "x", b"/ro/hub"), "cannot use /ro/hub: Permission denied"),
         (
