@@ -8,6 +8,7 @@ it is given zero, false, or one position: enough to go on, and no layer's use ha
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
 import torch
@@ -21,17 +22,17 @@ TOKENS = 8
 CLOSE = 1e-4
 
 
-def called_modules(model: nn.Module) -> set[str]:
-    """The names of the linear layers and of the modules of experts that a pass over a few tokens calls.
+def called_modules(model: nn.Module) -> Counter[str]:
+    """{name: calls} of the linear layers and of the modules of experts that a pass over a few tokens calls.
 
     Raises UserError if the pass cannot be run.
     """
-    twin, called = _twin(model), set()
+    twin, called = _twin(model), Counter()
     for name, module in twin.named_modules():
         if is_experts(module):
-            module.forward = lambda hidden, *routing, name=name: called.add(name) or torch.empty_like(hidden)
+            module.forward = lambda hidden, *routing, name=name: called.update([name]) or torch.empty_like(hidden)
         elif isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(lambda module, args, name=name: called.add(name))
+            module.register_forward_pre_hook(lambda module, args, name=name: called.update([name]))
     tokens_BT = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
     try:
         with torch.no_grad(), _Guessed():

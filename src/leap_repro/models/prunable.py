@@ -8,6 +8,7 @@ called and computes x W' + b (`probe.py`), and is no router: which expert sees a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -61,7 +62,8 @@ _KNOWN: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
 
 
 def structure(model: nn.Module) -> Structure:
-    """Found once for each model; UserError if nothing in it can be pruned, or if two prunable layers share a weight."""
+    """Found once for each model; UserError if nothing in it can be pruned, or if a weight is shared by two prunable
+    layers or used twice by a pass."""
     if model not in _KNOWN:
         _KNOWN[model] = _take_apart(model)
     return _KNOWN[model]
@@ -82,15 +84,10 @@ def prunable_linears(model: nn.Module) -> list[PrunableLinear]:
 
 
 def _take_apart(model: nn.Module) -> Structure:
-    modules, tried = dict(model.named_modules()), {}
-    called = {
-        name for name in called_modules(model) if is_experts(modules[name]) or computes_linear(modules[name], tried)
-    }
-    sizes = {
-        name: _called_weights(name, modules, called) for name, m in modules.items() if isinstance(m, nn.ModuleList)
-    }
-    prefix = max(sizes, key=sizes.get, default=None)
-    if prefix is None or not sizes[prefix]:
+    modules, uses, tried = dict(model.named_modules()), called_modules(model), {}
+    called = {name for name in uses if is_experts(modules[name]) or computes_linear(modules[name], tried)}
+    prefix = _decoder(modules, called)
+    if prefix is None:
         raise UserError(
             f"{type(model).__name__} cannot be pruned: its decoder blocks hold no nn.Linear that a pass calls, and no "
             "experts (only those inside a list of decoder blocks are prunable)"
@@ -102,8 +99,17 @@ def _take_apart(model: nn.Module) -> Structure:
         for name, module in _matrices(f"{prefix}.{index}", block, called - routers)
     )
     _refuse_shared(model, found)
+    _refuse_reused(model, found, uses)
     others = tuple(sorted(name for name in called if not name.startswith(f"{prefix}.") and _in_list(name, modules)))
     return Structure(prefix, found, routers, others)
+
+
+def _decoder(modules: dict[str, nn.Module], called: set[str]) -> str | None:
+    """The module list whose called layers hold the most weights; None if no list has any."""
+    lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
+    sizes = {name: _called_weights(name, modules, called) for name in lists}
+    best = max(sizes, key=sizes.get, default=None)
+    return best if best is not None and sizes[best] else None
 
 
 def _called_weights(prefix: str, modules: dict[str, nn.Module], called: set[str]) -> int:
@@ -155,3 +161,13 @@ def _refuse_shared(model: nn.Module, found: tuple[tuple[str, int, nn.Module], ..
         first = owners[id(module.weight)] if isinstance(module, nn.Linear) else name
         if first != name:
             raise UserError(f"{type(model).__name__} cannot be pruned: {first} and {name} are one and the same weight")
+
+
+def _refuse_reused(model: nn.Module, found: tuple[tuple[str, int, nn.Module], ...], uses: Counter[str]) -> None:
+    """A mask is made, and a gradient summed, for one use of its weight in a pass."""
+    for linear in (PrunableLinear(*one) for one in found):
+        module = linear.name.rsplit(".", 3)[0] if linear.is_expert else linear.name.removesuffix(".weight")
+        if uses[module] > 1:
+            raise UserError(
+                f"{type(model).__name__} cannot be pruned: a pass uses {linear.name} {uses[module]} times, not once"
+            )

@@ -95,6 +95,18 @@ def test_layers_that_share_a_weight_are_refused(refused):
         structure(model)
 
 
+def test_a_layer_that_a_pass_uses_twice_is_refused(refused):
+    class Looped(Model):
+        def forward(self, tokens, use_cache=False):
+            hidden = self.embedding(tokens)
+            for block in [*self.blocks, self.blocks[0]]:
+                hidden = block(hidden)
+            return self.head(hidden)
+
+    with refused("Looped cannot be pruned", "blocks.0.up.weight 2 times"):
+        structure(Looped())
+
+
 def test_a_pass_that_cannot_be_run_is_said(refused):
     model = Model()
     model.forward = lambda pixels: pixels.numpy()
