@@ -8,5 +8,7 @@ class UserError(ValueError):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of another library's error message: enough to know why, short enough for one sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of another library's error message: enough to know why, short enough for one sentence. What only
+    announces a list brings the list along."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines) if lines[0].rstrip().endswith(":") else lines[0]

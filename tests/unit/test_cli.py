@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from leap_repro.cli import disk_trouble
+from leap_repro.errors import reason
 
 OUTPUT = Path("results/tiny/prune/a")
 
@@ -40,3 +41,9 @@ def test_the_file_that_cannot_be_used_is_named(error, sentence):
 )
 def test_what_says_nothing_of_a_file_is_not_explained(error):
     assert disk_trouble(error, OUTPUT) is None
+
+
+def test_the_reason_is_the_first_line_or_the_list_that_it_announces():
+    assert reason(ValueError("no such file\nTraceback")) == "no such file"
+    assert reason(ValueError("none of:\n (1) a file\n (2) a package")) == "none of: (1) a file (2) a package"
+    assert reason(KeyError()) == "KeyError"
