@@ -8,6 +8,7 @@ imports: every dry run reads headers and configurations through this module.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -26,6 +27,8 @@ FLOATING = ("F64", "F32", "F16", "BF16")
 NOT_CODES = ("bias", "position_ids")
 """Integer tensors that old checkpoints keep besides weights: causal masks and positions."""
 QUANTISATION = ("quantization_config", "compression_config")
+NUMBERED = re.compile(r".*?\.\d+\.")
+"""How the name of a block's tensor begins."""
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
 """How configurations call the most tokens that a model has positions for."""
 
@@ -132,6 +135,22 @@ def _header(path: Path) -> dict[str, Entry]:
     if size != whole:
         raise UserError(f"{path} has {size} bytes, its header asks for {whole}: it is cut short; copy it again")
     return entries
+
+
+def largest_block(entries: dict[str, Entry]) -> tuple[int, int]:
+    """(parameters, entries of the Gram matrices of its matrices' inputs) of the largest decoder block, by names alone:
+    what lies under one number. Experts that lie in one tensor [E, ...] count each, by the longer side."""
+    parameters: dict[str, int] = {}
+    gram: dict[str, int] = {}
+    for name, entry in entries.items():
+        found = NUMBERED.match(name)
+        if found:
+            block = found[0]
+            parameters[block] = parameters.get(block, 0) + entry.elements
+            sides = (1, entry.shape[1]) if len(entry.shape) == 2 else (entry.shape[0], max(entry.shape[1:], default=0))
+            if len(entry.shape) in (2, 3) and not name.endswith("bias"):
+                gram[block] = gram.get(block, 0) + sides[0] * sides[1] ** 2
+    return max(parameters.values(), default=0), max(gram.values(), default=0)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

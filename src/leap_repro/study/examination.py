@@ -74,7 +74,7 @@ def _verdict(item: dict[str, Any]) -> Path:
     """Where a verdict on the item as it is now is kept."""
     files = item["tasks"]["files"] if "tasks" in item else checkpoint_files(Path(item["model"]["path"]).expanduser())
     states = [(str(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
-    known = [item, states, fingerprint("leap_repro.study.examination", "leap_repro.models.examine"), versions()]
+    known = [item, states, fingerprint("leap_repro.study.examination"), versions()]
     return VERDICTS / hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
-from leap_repro.models.checkpoint import tensors
+from leap_repro.models.checkpoint import Entry, largest_block, tensors
 from leap_repro.study.grid import Method, Study
 
 UNKNOWN_PARAMETERS = 8_000_000_000
@@ -63,20 +63,32 @@ class Need:
 
 @dataclass(frozen=True)
 class Block:
-    """The largest decoder block of a fetched model: its parameters, and the entries of its matrices' Gram matrices, of
-    which every expert of a mixture has its own. The rule of thumb knows neither."""
+    """The largest decoder block of a model: its parameters, and the entries of its matrices' Gram matrices, of which
+    every expert of a mixture has its own. The rule of thumb knows neither."""
 
     parameters: int
     gram: int
 
 
-def block_of(fetched: Path) -> Block | None:
-    """What the manifest of the models stage says of the largest block; None before the model is fetched."""
+def block_of(spec: dict[str, Any], fetched: Path) -> Block | None:
+    """The largest block as the models stage found it, else by the files of a local model; None for one of the hub that
+    is not fetched."""
     try:
         facts = json.loads(fetched.read_text(encoding="utf-8"))["facts"]
         return Block(int(facts["largest_block"]), int(facts["largest_gram"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = local_tensors(spec)
+        return Block(*largest_block(found)) if found else None
+
+
+def local_tensors(spec: dict[str, Any]) -> dict[str, Entry]:
+    """The headers of a model on this machine; none of another, or if they cannot be read, which their reader says."""
+    released = Path(str(files("leap_repro"))) / "miniature/released"
+    folder = {"bundled": released / spec.get("name", ""), "path": Path(spec.get("path", "")).expanduser()}
+    try:
+        return tensors(folder[spec["source"]])
+    except (KeyError, UserError):
+        return {}
 
 
 def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
@@ -91,19 +103,13 @@ def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
     declared = spec.get("parameters") or (spec.get("expect") or {}).get("parameters")
     if declared:
         return int(declared)
-    released = Path(str(files("leap_repro"))) / "miniature/released"
-    folder = {"bundled": released / spec.get("name", ""), "path": Path(spec.get("path", "")).expanduser()}
-    try:
-        found = tensors(folder[spec["source"]])
-    except (KeyError, UserError):  # its reader will say why
-        return UNKNOWN_PARAMETERS
-    return sum(entry.elements for entry in found.values()) or UNKNOWN_PARAMETERS
+    return sum(entry.elements for entry in local_tensors(spec).values()) or UNKNOWN_PARAMETERS
 
 
 def model_size(study: Study, root: Path, model: str) -> tuple[int, Block | None]:
     """(parameters, largest block if known) of a model of the study, whose results lie under `root`."""
     fetched = root / "models" / model / "manifest.json"
-    return parameters_of(study.models[model], fetched), block_of(fetched)
+    return parameters_of(study.models[model], fetched), block_of(study.models[model], fetched)
 
 
 def width_of(parameters: int) -> float:
@@ -142,7 +148,7 @@ def scores_bytes(study: Study, parameters: int, weight: int) -> float:
     rows, settings = vocabulary_of(parameters), study.settings.evaluation
     longest = max(settings.perplexity_lengths)
     windows = max(1, min(settings.batch_size, SCORES // max(1, longest * rows)))
-    perplexity = windows * longest * rows * weight + SCORES // 8 * 8
+    perplexity = windows * longest * rows * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
     return max(perplexity, settings.batch_size * QUESTION_TOKENS * rows * 2 * max(weight, 4))
 
 

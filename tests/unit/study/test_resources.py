@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from families import tiny
 from safetensors.torch import save_file
 
+from leap_repro.models.examine import describe
 from leap_repro.study.grid import read_study
-from leap_repro.study.resources import UNKNOWN_PARAMETERS, need, parameters_of, request, width_of
+from leap_repro.study.resources import UNKNOWN_PARAMETERS, Block, block_of, need, parameters_of, request, width_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere/manifest.json")
@@ -48,6 +50,27 @@ def test_a_local_model_is_measured_by_its_weight_files(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     (tmp_path / "config.json").write_text("{}")
     assert parameters_of({"source": "path", "path": str(tmp_path)}, NOWHERE) == 19
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gpt_oss"])
+def test_the_largest_block_is_known_from_files_as_from_the_model(tmp_path, family):
+    model = tiny(family)
+    model.save_pretrained(tmp_path)
+    facts = describe(model, tmp_path)
+    found = block_of({"source": "path", "path": str(tmp_path)}, NOWHERE)
+    assert found.parameters == facts["largest_block"]
+    assert facts["largest_gram"] <= 1.3 * found.gram <= 4 * facts["largest_gram"]
+    (tmp_path / "manifest.json").write_text(json.dumps({"facts": facts}))
+    assert block_of({"source": "hub"}, tmp_path / "manifest.json").gram == facts["largest_gram"]
+    assert block_of({"source": "hub"}, NOWHERE) is None
+
+
+def test_a_mixture_asks_for_the_statistics_of_all_its_experts():
+    small, large = (
+        need("prune", study("paper"), 1e9, "sparsegpt", Block(parameters, gram)).gpu_bytes
+        for parameters, gram in ((10**7, 10**7), (10**9, 10**9))
+    )
+    assert large - small > 4e9
 
 
 def test_a_bundled_model_is_measured_too():
