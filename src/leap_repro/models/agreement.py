@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from leap_repro.errors import UserError, reason
-from leap_repro.models.checkpoint import tensors
-from leap_repro.models.layout import load_headers
+from leap_repro.models.checkpoint import FLOATING, Entry, tensors
+from leap_repro.models.layout import load_headers, sources_of
 from leap_repro.models.prunable import decoder_blocks
 
 if TYPE_CHECKING:
@@ -33,9 +33,11 @@ def check_agreement(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Tensors outside the decoder blocks that the model has no use for, as a vision tower's, are allowed and logged.
     Returns the model as loaded from headers, which knows how its tensors are called in the files.
     """
+    entries = tensors(folder)
+    _check_types(model, entries, folder)
     headers = {
         name: torch.empty(entry.shape, dtype=META.get(entry.dtype, torch.int64), device="meta")
-        for name, entry in tensors(folder).items()
+        for name, entry in entries.items()
     }
     try:
         loaded, found = load_headers(model, headers)
@@ -45,6 +47,7 @@ def check_agreement(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
             f"together ({reason(error)})"
         ) from error
     blocks = f"{decoder_blocks(model)[0]}."
+    blocks = (blocks, blocks.removeprefix(f"{model.base_model_prefix}."))
     surplus = sorted(found["unexpected_keys"])
     complaints = [
         _listed("the files lack", sorted(found["missing_keys"])),
@@ -57,6 +60,15 @@ def check_agreement(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if surplus:
         log.info("%s: %s", folder, _listed("not used by the language model:", surplus))
     return loaded
+
+
+def _check_types(model: PreTrainedModel, entries: dict[str, Entry], folder: Path) -> None:
+    """UserError for a tensor of whole numbers where the model computes with others, or for one that is there twice."""
+    state = model.state_dict()
+    for name, keys in sources_of(model, list(entries)).items():
+        for key in keys:
+            if state[name].is_floating_point() and entries[key].dtype not in FLOATING:
+                raise UserError(f"{folder}: the tensor {key} is of type {entries[key].dtype}, no floating point number")
 
 
 def _shapes(name: str, in_file: tuple[int, ...], in_model: tuple[int, ...]) -> str:

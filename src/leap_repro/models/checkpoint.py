@@ -26,6 +26,7 @@ COMPANIONS = (".json", ".model", ".tiktoken", ".txt", ".jinja")
 FLOATING = ("F64", "F32", "F16", "BF16")
 NOT_CODES = ("bias", "position_ids")
 """Integer tensors that old checkpoints keep besides weights: causal masks and positions."""
+OTHER_WEIGHTS = "transformers_weights"
 QUANTISATION = ("quantization_config", "compression_config")
 NUMBERED = re.compile(r".*?\.\d+\.")
 """How the name of a block's tensor begins."""
@@ -59,9 +60,11 @@ def chosen_weights(names: set[str], index: dict[str, Any] | None, folder: str) -
             raise UserError(f"{folder} must hold {CONFIG} and {WEIGHTS}, or {INDEX} and the files it names{found}")
         return [WEIGHTS]
     try:
-        wanted = sorted(set(index["weight_map"].values()))
+        wanted, _ = sorted(set(index["weight_map"].values())), index["metadata"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}/{INDEX} is no index: it must map tensors to files under weight_map") from error
+        raise UserError(
+            f"{folder}/{INDEX} is no index: it must map tensors to files under weight_map, and have metadata"
+        ) from error
     if any(not isinstance(name, str) or "/" in name or not name.endswith(".safetensors") for name in wanted):
         raise UserError(f"{folder}/{INDEX} names {wanted}; they must be .safetensors files in the same folder")
     missing = sorted(set(wanted) - names)
@@ -168,6 +171,13 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
+def check_json(folder: Path) -> None:
+    """UserError for a configuration beside the weights, all of which transformers reads, that is no JSON object."""
+    for name in ("generation_config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            _json(folder / name)
+
+
 def position_limit(config: dict[str, Any]) -> int | None:
     """The most tokens that the model has positions for, whatever its family calls it; None if nothing says so."""
     for part in (config, config.get("text_config"), config.get("llm_config")):
@@ -179,14 +189,17 @@ def position_limit(config: dict[str, Any]) -> int | None:
 
 
 def refuse_quantised(folder: Path, entries: dict[str, Entry]) -> None:
-    """UserError if the weights are quantised: said so by the configuration, or not floating point in the files.
+    """UserError if the weights are quantised: said so by the configuration, or not floating point in the files; or if
+    the configuration names other weights than those.
 
     Pruning wants numbers, not codes; and what would be exported is no longer what was quantised.
     """
     config = read_config(folder)
-    for part in (config, config.get("text_config") or {}):
-        for key in QUANTISATION:
-            if part.get(key):
+    if config.get(OTHER_WEIGHTS) is not None:
+        raise UserError(f"{folder}: {CONFIG} has {OTHER_WEIGHTS}, which is not supported: name the file {WEIGHTS}")
+    for part in (config, config.get("text_config")):
+        for key in QUANTISATION if isinstance(part, dict) else ():
+            if part.get(key) is not None:
                 how = part[key].get("quant_method", "unnamed") if isinstance(part[key], dict) else part[key]
                 raise UserError(f"{folder} is quantised ({CONFIG} has {key}, method {how}): {_PRUNE_BEFORE}")
     for name, entry in entries.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from leap_repro.errors import UserError, reason
 from leap_repro.models.agreement import check_agreement
-from leap_repro.models.checkpoint import read_config, refuse_quantised, tensors, weight_files
+from leap_repro.models.checkpoint import check_json, read_config, refuse_quantised, tensors, weight_files
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_tokenizer
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.shares import ALLOWED, refuse_dense, shares_of
@@ -50,6 +50,7 @@ def examine(folder: Path, allow_dense_share: float = ALLOWED) -> PreTrainedModel
     unknown, cannot be pruned or keeps more than `allow_dense_share` of a block dense, or if the tokenizer is another's.
     """
     refuse_quantised(folder, tensors(folder))
+    check_json(folder)
     model = empty_model(folder)
     check_agreement(model, folder)
     refuse_dense(model, allow_dense_share)

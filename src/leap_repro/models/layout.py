@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from leap_repro.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def sources_of(model: PreTrainedModel, keys: list[str]) -> dict[str, list[str]]:
-    """{name in the model: its keys in the checkpoint}; a name that shares its keys with an earlier one is left out."""
+    """{name in the model: its keys in the checkpoint}; a name that shares its keys with an earlier one is left out.
+
+    Raises UserError for two keys of which each is the whole tensor: which of them is meant nobody knows.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -28,9 +33,11 @@ def sources_of(model: PreTrainedModel, keys: list[str]) -> dict[str, list[str]]:
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     found: dict[str, list[str]] = {}
     for key in keys:
-        name, _ = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
+        name, part = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
         if name not in state and key in state:
             name = key
+        if part is None and name in found:
+            raise UserError(f"the tensors {found[name][0]} and {key} are both {name} of the {type(model).__name__}")
         if name in state:
             found.setdefault(name, []).append(key)
     return found

@@ -30,7 +30,7 @@ def reading(folder: Path) -> Iterator[None]:
     """Turns what transformers raises about a folder that holds no such model into a UserError."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder} is not a causal language model that transformers can load: {reason(error)}"
         ) from error

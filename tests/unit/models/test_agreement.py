@@ -53,6 +53,22 @@ CASES = {
         lambda t: {name: tensor for name, tensor in t.items() if name != "lm_head.weight"},
         ("the files lack lm_head.weight",),
     ),
+    "a block too many, without the prefix": (
+        lambda t: t | {name.replace("model.layers.1.", "layers.7."): tensor for name, tensor in t.items()},
+        ("layers.7.",),
+    ),
+    "a block under both prefixes": (
+        lambda t: t | {name.removeprefix("model."): tensor for name, tensor in t.items() if ".layers.1.self" in name},
+        ("are both model.layers.1.self_attn.",),
+    ),
+    "whole numbers": (
+        lambda t: t | {"model.layers.0.self_attn.q_proj.weight": torch.zeros(32, 32, dtype=torch.int64)},
+        ("model.layers.0.self_attn.q_proj.weight is of type I64",),
+    ),
+    "yes and no": (
+        lambda t: t | {"model.norm.weight": torch.ones(32, dtype=torch.bool)},
+        ("model.norm.weight is of type BOOL",),
+    ),
     "another shape": (
         lambda t: t | {"model.layers.0.self_attn.q_proj.weight": torch.zeros(16, 32)},
         ("model.layers.0.self_attn.q_proj.weight ([16, 32], config.json asks for [32, 32])",),
@@ -64,7 +80,7 @@ CASES = {
 def test_a_checkpoint_of_another_model_is_refused_by_its_tensors(folder, refused, case):
     change, words = CASES[case]
     edit(folder, change)
-    with refused(str(folder), "config.json", *words):
+    with refused(*words):
         check(folder)
 
 

@@ -29,7 +29,7 @@ def shard(folder, places):
     (folder / "model.safetensors").unlink()
     for name in set(places.values()):
         save_file({key: torch.zeros(2) for key, file in places.items() if file == name}, folder / name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
 PLACES = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
@@ -77,13 +77,17 @@ CASES = {
         "['model-2.safetensors']",
     ),
     "an index that is no index": (lambda f: broken_index(f, '{"map": {}}'), "weight_map"),
+    "an index without metadata, which transformers asks for": (
+        lambda f: broken_index(f, json.dumps({"weight_map": PLACES})),
+        "metadata",
+    ),
     "an index that is no JSON": (lambda f: broken_index(f, "{"), "JSON object"),
     "an index that leads elsewhere": (
-        lambda f: broken_index(f, '{"weight_map": {"a": "../x.safetensors"}}'),
+        lambda f: broken_index(f, '{"metadata": {}, "weight_map": {"a": "../x.safetensors"}}'),
         "../x.safetensors",
     ),
     "an index that puts a tensor where it is not": (
-        lambda f: broken_index(f, json.dumps({"weight_map": PLACES | {"b": "model-1.safetensors"}})),
+        lambda f: broken_index(f, json.dumps({"metadata": {}, "weight_map": PLACES | {"b": "model-1.safetensors"}})),
         "the tensor b",
     ),
     "two checkpoints": (
@@ -119,6 +123,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(folder, refused, case):
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
         ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
         ({"compression_config": {"format": "pack-quantized"}}, "compression_config"),
+        ({"quantization_config": {}}, "unnamed"),
     ],
 )
 def test_a_configuration_that_says_quantised_is_refused(folder, refused, config, word):
@@ -139,6 +144,12 @@ def test_a_configuration_that_says_quantised_is_refused(folder, refused, config,
 def test_tensors_that_are_codes_are_refused_though_no_configuration_says_so(folder, refused, tensor, kind):
     save_file({"layers.0.q_proj.weight": tensor}, folder / "model.safetensors")
     with refused("layers.0.q_proj.weight", kind):
+        refuse_quantised(folder, tensors(folder))
+
+
+def test_weights_that_only_the_configuration_names_are_refused(folder, refused):
+    (folder / "config.json").write_text('{"transformers_weights": "other.safetensors", "text_config": "x"}')
+    with refused("transformers_weights", "model.safetensors"):
         refuse_quantised(folder, tensors(folder))
 
 

@@ -92,7 +92,7 @@ def test_the_revision_of_several_weight_files_depends_on_each(checkpoint):
     model, whole = empty_model(checkpoint), sha256_of(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").rename(checkpoint / "one.safetensors")
     places = {"a": "one.safetensors", "b": "two.safetensors"}
-    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     (checkpoint / "two.safetensors").write_bytes(b"1")
     one = describe(model, checkpoint)["revision"]
     (checkpoint / "two.safetensors").write_bytes(b"2")

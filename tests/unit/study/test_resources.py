@@ -47,7 +47,7 @@ def test_a_local_model_is_measured_by_its_weight_files(tmp_path):
     save_file({"c": torch.zeros(2)}, tmp_path / "two.safetensors")
     save_file({"c": torch.zeros(9)}, tmp_path / "stale.safetensors")
     places = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     (tmp_path / "config.json").write_text("{}")
     assert parameters_of({"source": "path", "path": str(tmp_path)}, NOWHERE) == 19
 

@@ -106,8 +106,9 @@ def _refuse_unseen(linear: PrunableLinear, tokens: int, experts: CalibratedOptio
         return
     what = f"{linear.name} (block {linear.block}) saw {tokens} of the calibration's tokens"
     if linear.is_expert:
+        lower = "lower it, " if least > 1 else ""
         raise UserError(
-            f"{what}, expert_minimum is {least}: calibrate with more sequences, lower it, or let expert_tokens be 'all'"
+            f"{what}, expert_minimum is {least}: calibrate with more sequences, {lower}or let expert_tokens be 'all'"
         )
     raise UserError(f"{what}: the model does not use it, so it cannot be pruned by its inputs")
 
