@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from leap_repro.errors import UserError
@@ -27,16 +28,25 @@ def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.Argum
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     for library in ("httpx", "httpx2"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    with report_errors():
+        try:
+            main(arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            trouble = disk_trouble(error, arguments.output)
+            if trouble is None:
+                raise
+            raise UserError(f"{trouble}; mend that and run again") from error
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """Turn a UserError into one sentence on stderr and exit status 2."""
     try:
-        main(arguments)
+        yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Exception as error:
-        trouble = disk_trouble(error, arguments.output)
-        if trouble is None:
-            raise
-        print(f"error: {trouble}; mend that and run again", file=sys.stderr)
         sys.exit(2)
 
 

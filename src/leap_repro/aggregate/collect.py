@@ -58,7 +58,7 @@ def check_fingerprints(root: Path, cell: str, asked: dict[str, Any]) -> None:
 
 
 def result_rows(root: Path, cell: str, commit: str) -> pd.DataFrame:
-    """The cell's metrics, one row each, with model revision, counts, hashes, fingerprints and versions."""
+    """The cell's metrics, one row each, with model revision, counts, hashes, fingerprints, versions and machine."""
     keys = cell_keys(cell)
     model = Artifact.read(root / "models" / keys["model"])
     hardened, evaluated = Artifact.read(root / "harden" / cell), Artifact.read(root / "evaluate" / cell)
@@ -85,6 +85,7 @@ def result_rows(root: Path, cell: str, commit: str) -> pd.DataFrame:
         "code_prune": pruned_by["code"],
         "code_evaluate": evaluated_by["code"],
         "versions": json.dumps(evaluated_by["versions"], sort_keys=True),
+        "machine": json.dumps(evaluated_by["machine"], sort_keys=True),
         "git_commit": commit,
     }
     return metrics.assign(**row)[[*LEADING, *(c for c in [*metrics.columns, *row] if c not in LEADING)]]

@@ -19,13 +19,15 @@ BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOT
 
 
 def publish_files(root: Path, target: Path) -> None:
-    """Copy tables, figures and results.parquet of the grid in `root`; UserError if its run is not finished.
+    """Put tables, figures and results.parquet of the grid in `root` in the place of `target`'s files.
 
-    The tables' HTML is left: only Snakemake's report shows it.
+    UserError if its run is not finished. The tables' HTML is left: only Snakemake's report shows it.
     """
     if not (root / "results.parquet").is_file():
         raise UserError(f"{root} holds no results.parquet: run `snakemake --cores all` first")
     target.mkdir(parents=True, exist_ok=True)
+    for old in filter(Path.is_file, target.iterdir()):
+        old.unlink()
     for source in (root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()):
         if source.suffix != ".html":
             shutil.copyfile(source, target / source.name)
@@ -44,10 +46,10 @@ def filled(page: str, top: Path) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Copy the default grid and the extended one beside it, then fill the pages."""
-    shutil.rmtree(arguments.target, ignore_errors=True)
+    """Copy the default grid, and the extended one beside it if it was run (else it stays), then fill the pages."""
     publish_files(arguments.root, arguments.target)
-    publish_files(arguments.root / "extended", arguments.target / "extended")
+    if (arguments.root / "extended/results.parquet").is_file():
+        publish_files(arguments.root / "extended", arguments.target / "extended")
     for page in arguments.pages:
         write_text(page, filled(page.read_text(encoding="utf-8"), Path.cwd()))
 

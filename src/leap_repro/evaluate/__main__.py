@@ -21,6 +21,7 @@ from leap_repro.evaluate.perplexity import evaluate_perplexity
 from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.shares import Shares, shares_of
+from leap_repro.portable import use_portable_kernels
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.provenance import provenance
 from leap_repro.store.questions import TASKS, mmlu_subjects
@@ -76,6 +77,7 @@ def dropped_shares(shares: Shares, kept: int) -> dict[str, float]:
 
 def main(arguments: argparse.Namespace) -> None:
     """Load model and cell, check the counts, evaluate, write."""
+    use_portable_kernels(arguments.dtype)
     names = ("model", "cell", "tasks", "text")
     sources = {name: Artifact.read(getattr(arguments, name)) for name in names}
     parameters = {"lengths": arguments.lengths, "batch_size": arguments.batch_size, "dtype": arguments.dtype}

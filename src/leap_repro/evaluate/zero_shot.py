@@ -33,20 +33,23 @@ def evaluate_tasks(
     `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lm_eval.evaluator import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
+
+    from leap_repro.evaluate.requests import BatchEncoded
 
     _compile_templates_once()
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "data"  # `datasets` takes marks in a path for variables, so it is given one without
         plain.symlink_to(data.absolute())
         leaves = write_task_yamls(plain, Path(folder) / "tasks", further)
-        results = simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
-            tasks=list(leaves),
-            num_fewshot=0,
-            task_manager=TaskManager(include_defaults=False, include_path=f"{folder}/tasks"),
+        tasks = TaskManager(include_defaults=False, include_path=f"{folder}/tasks").load(list(leaves))
+        for task in tasks["tasks"].values():
+            task.set_config(key="num_fewshot", value=0)
+        # What `simple_evaluate` does around this is a report on the machine, which takes seconds for every cell.
+        results = evaluate(
+            BatchEncoded(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            task_dict=tasks,
             bootstrap_iters=0,
             log_samples=True,
         )

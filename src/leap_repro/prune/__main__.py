@@ -17,6 +17,7 @@ from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
 from leap_repro.models.load import load_model
 from leap_repro.models.stream import Residency, always_resident, stream_model
+from leap_repro.portable import use_portable_kernels
 from leap_repro.prune.declaration import Declaration, Options
 from leap_repro.prune.job import Job, Selector
 from leap_repro.prune.learned import processes
@@ -75,6 +76,7 @@ def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
 
 def main(arguments: argparse.Namespace) -> None:
     """Prune one cell; under torchrun together with the other processes, of which the first writes."""
+    use_portable_kernels(arguments.dtype)
     processes.join()
     try:
         prune(arguments)

@@ -15,8 +15,9 @@ from typing import Any
 
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.fingerprint import fingerprint, module_digests
+from leap_repro.store.machine import machine
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "lm_eval", "datasets", "numpy", "pyarrow")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "lm_eval", "datasets", "numpy", "scipy", "pyarrow")
 
 
 def versions() -> dict[str, str]:
@@ -31,21 +32,26 @@ def versions() -> dict[str, str]:
 
 
 def provenance(modules: tuple[str, ...], parameters: dict[str, Any], inputs: dict[str, Artifact]) -> dict[str, Any]:
-    """What is written to `provenance.json`: fingerprint and digests of `modules`, parameters, inputs, versions."""
+    """What is written to `provenance.json`: fingerprint, `modules`, parameters, inputs, versions, machine."""
     return {
         "code": fingerprint(*modules),
         "modules": module_digests(*modules),
         "parameters": parameters,
         "inputs": {name: artifact.manifest_sha256 for name, artifact in sorted(inputs.items())},
         "versions": versions(),
+        "machine": machine(),
     }
 
 
 def scratch_folder(scratch: Path | None, origin: dict[str, Any]) -> Path | None:
-    """A folder for this very job (code, versions, inputs and parameters), so that no other's leavings are resumed."""
+    """A folder for this very job (code, versions, inputs and parameters), so that no other's leavings are resumed.
+
+    A job that was stopped may go on on another machine.
+    """
     if scratch is None:
         return None
-    return scratch / hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:24]
+    job = {key: value for key, value in origin.items() if key != "machine"}
+    return scratch / hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str:

@@ -1,0 +1,36 @@
+"""On what a result was computed: processor, its widest vectors, threads, and the GPU if there is one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+WIDEST_FIRST = ("avx512f", "avx2", "avx", "sse4_2")
+
+
+@cache
+def machine() -> dict[str, str | int]:
+    """{"cpu", "instructions", "threads"}, and "gpu" where torch is loaded and has one. No import, some file reads."""
+    text = _cpuinfo()
+    flags = set((re.search(r"^flags\s*:(.*)$", text, re.MULTILINE) or ["", ""])[1].split())
+    name = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    found: dict[str, str | int] = {
+        "cpu": name[1].strip() if name else platform.machine(),
+        "instructions": next((each for each in WIDEST_FIRST if each in flags), platform.machine()),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
