@@ -2,7 +2,7 @@
 
 `python benchmarks/portable_operators.py` runs the miniature's models and methods on this machine and again under QEMU
 (`qemu-x86_64`, Debian's qemu-user), which passes itself off as other processors, with their instructions only, and
-compares what each call of each operator returned. Writes benchmarks/portable_operators.csv and .md. About ten minutes.
+compares what each call of each operator returned. Writes benchmarks/portable_operators.csv and .md. About half an hour.
 """
 
 from __future__ import annotations
@@ -96,9 +96,8 @@ def main() -> None:
         table = pd.DataFrame({"operator": list(calls), "calls": list(calls.values())}).set_index("operator")
         for title, processor in PROCESSORS.items():
             there = traced(["qemu-x86_64", "-cpu", processor], Path(folder) / processor)
-            if [name for name, _ in here] != [name for name, _ in there]:
-                raise SystemExit(f"{title}: not the same operators were called")
-            other = Counter(a[0] for a, b in zip(here, there, strict=True) if a != b)
+            # Counted, not paired: a model may go through a set of its rotary embeddings in any order.
+            other = Counter(name for name, _ in (Counter(here) - Counter(there)).elements())
             table[f"other on {title}"] = [other[name] for name in table.index]
     table = table.sort_index()
     table.to_csv(HERE)

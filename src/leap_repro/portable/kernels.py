@@ -48,13 +48,13 @@ def _bmm(a: Tensor, b: Tensor) -> Tensor:
 
 def _mv(a: Tensor, x: Tensor) -> Tensor:
     if a.dtype not in OURS:
-        return torch.mv(a, x, out=a.new_empty(len(a)))
+        return _mm(a, x.unsqueeze(1)).squeeze(1)
     return _product(a, x)
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
     if x.dtype not in OURS:
-        return torch.dot(x, y, out=x.new_empty(()))
+        return (x * y).sum(dtype=x.dtype)
     return _product(x, y)
 
 
@@ -105,7 +105,8 @@ def _logit(x: Tensor, eps: float | None = None) -> Tensor:
 def _sqrt(x: Tensor) -> Tensor:
     if x.dtype not in OURS:
         return torch.sqrt(x.double()).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
-    return torch.from_numpy(np.asarray(np.sqrt(x.detach().numpy())))
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(np.asarray(np.sqrt(x.detach().numpy())))
 
 
 def _sqrt_(x: Tensor) -> Tensor:
