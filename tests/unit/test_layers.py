@@ -19,6 +19,7 @@ FLOORS = {
     "seeds": GROUND,
     "checked": GROUND,
     "progress": GROUND,
+    "portable": GROUND,
     "sparsity": GROUND,
     "store": GROUND | {"sparsity"},
     "hub": STORE,
@@ -27,11 +28,12 @@ FLOORS = {
     "models": STORE | {"hub"},
     "data": STAGE | {"hub", "miniature"},
     "calibration": STAGE,
-    "prune": STAGE,
+    "prune": STAGE | {"portable"},
     "harden": STAGE,
-    "evaluate": STAGE,
+    "evaluate": STAGE | {"portable"},
     "aggregate": STORE,
     "figures": STORE | {"aggregate"},
+    "verify": STORE | {"aggregate"},
     # what is asked of them
     "study": STORE | {"hub", "models", "prune"},
 }

@@ -1,6 +1,6 @@
 """The same bits on every x86-64 processor with AVX2 and FMA, whoever made it: float32 and float64 on the CPU.
 
-PyTorch's own kernels give the same bits wherever the instruction set is the same, and `ENVIRONMENT` pins it to AVX2.
+PyTorch's own kernels give the same bits wherever the instruction set is the same, and `leap_repro.LIBRARIES` pins it.
 But its matrix products, factorisations, exp, log and sqrt are Intel MKL's, which goes other ways on each generation of
 processors, and on those of other makers disregards `MKL_CBWR=AVX2`; the one setting that holds everywhere takes 2.5
 times as long. `kernels.py` puts others in their place. docs/numerics.md has what was measured.
@@ -8,18 +8,9 @@ times as long. `kernels.py` puts others in their place. docs/numerics.md has wha
 
 from __future__ import annotations
 
-import os
 import warnings
 
-ENVIRONMENT = {"ATEN_CPU_CAPABILITY": "avx2", "OPENBLAS_CORETYPE": "Haswell", "MKL_CBWR": "AVX2"}
-"""Each library reads its own once, when it is loaded. `MKL_CBWR` is for what may still reach MKL: nothing known."""
-
 _installed: list[object] = []
-
-
-def pin_libraries() -> None:
-    """Set `ENVIRONMENT` for this process and its children, whatever stood there; before torch and numpy are loaded."""
-    os.environ.update(ENVIRONMENT)
 
 
 def use_portable_kernels(dtype: str) -> None:

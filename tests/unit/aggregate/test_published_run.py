@@ -10,7 +10,14 @@ from leap_repro.aggregate.publish import BLOCK, filled
 
 TOP = Path(__file__).resolve().parents[3]
 RUN = TOP / "figures/miniature"
-PAGES = ("README.md", "docs/as-released.md", "docs/memory.md", "docs/numerics.md", "docs/plan.md", "docs/methods/optima.md")
+PAGES = (
+    "README.md",
+    "docs/as-released.md",
+    "docs/memory.md",
+    "docs/numerics.md",
+    "docs/plan.md",
+    "docs/methods/optima.md",
+)
 
 
 @pytest.fixture(scope="module")
