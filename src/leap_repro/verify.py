@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from leap_repro.aggregate.collect import read_models
+from leap_repro.aggregate.collect import RESULTS, read_models
 from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
 
@@ -85,7 +85,7 @@ def read_run(root: Path) -> pd.DataFrame:
     models = sorted(path.parent.name for path in root.glob("aggregate/*/manifest.json"))
     if not models:
         raise UserError(f"{root} has no finished model: run `snakemake --cores all` first")
-    return read_models(root, models, "results.parquet")
+    return read_models(root, models, RESULTS)
 
 
 def main(arguments: argparse.Namespace) -> int:

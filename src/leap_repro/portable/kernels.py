@@ -80,9 +80,14 @@ def _baddbmm(base: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: floa
     return _added(base, _bmm(a, b), beta, alpha)
 
 
+def _real(x: Tensor) -> torch.dtype:
+    """The type of a function of x: its own, or the default one if x holds whole numbers."""
+    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+
+
 def _exp(x: Tensor) -> Tensor:
     """By way of 2^x in float64, so that float32 is rounded once."""
-    return torch.exp2(x.double() * PER_E).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+    return torch.exp2(x.double() * PER_E).to(_real(x))
 
 
 def _exp_(x: Tensor) -> Tensor:
@@ -104,7 +109,7 @@ def _logit(x: Tensor, eps: float | None = None) -> Tensor:
 
 def _sqrt(x: Tensor) -> Tensor:
     if x.dtype not in OURS:
-        return torch.sqrt(x.double()).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        return torch.sqrt(x.double()).to(_real(x))
     with np.errstate(invalid="ignore"):
         return torch.from_numpy(np.asarray(np.sqrt(x.detach().numpy())))
 

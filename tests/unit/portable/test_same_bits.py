@@ -11,23 +11,23 @@ import sys
 import pandas as pd
 import pytest
 
+from leap_repro import LIBRARIES
+
 # What other machines' settings, and libraries that find fewer instructions, would do to the bits without the pinning.
 ENVIRONMENTS = [
     {},
     {"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Nehalem", "MKL_CBWR": "COMPATIBLE"},
     {"ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 ]
-UNSET = {"ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE", "MKL_CBWR"}
 SCRIPT = """
-import leap_repro, hashlib, sys, torch
+import leap_repro, hashlib, torch
 from fractions import Fraction
 from leap_repro.portable import use_portable_kernels
-if "portable" in sys.argv: use_portable_kernels("float32")
+use_portable_kernels("float32")
 from transformers import LlamaConfig, LlamaForCausalLM
 from leap_repro.models.load import ready
 from leap_repro.prune.__main__ import load_method
 from leap_repro.prune.job import Job
-torch.manual_seed(0)
 shape = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3,
              num_key_value_heads=3)
 digest = hashlib.sha256()
@@ -43,16 +43,17 @@ print(digest.hexdigest())
 """
 
 
-def digest(environment, *arguments):
-    clean = {key: value for key, value in os.environ.items() if key not in UNSET}
-    command = [sys.executable, "-c", SCRIPT, *arguments]
-    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
+def digest(environment):
+    clean = {key: value for key, value in os.environ.items() if key not in LIBRARIES}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=clean | environment, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
 @pytest.mark.slow
 def test_no_setting_of_the_environment_changes_a_bit():
-    assert len({digest(environment, "portable") for environment in ENVIRONMENTS}) == 1
+    assert len({digest(environment) for environment in ENVIRONMENTS}) == 1
 
 
 @pytest.fixture
@@ -66,12 +67,7 @@ def operators(project, monkeypatch):
 
 @pytest.mark.slow
 def test_every_operator_that_a_method_calls_was_found_the_same_on_emulated_processors(operators, project, tmp_path):
-    subprocess.run(
-        [sys.executable, str(project / "benchmarks/portable_operators.py"), "--trace", str(tmp_path / "calls")],
-        check=True,
-        capture_output=True,
-    )
-    called = {line.split()[0] for line in (tmp_path / "calls").read_text().splitlines()}
+    called = {name for name, _ in operators.traced([], tmp_path / "calls")}
     checked = pd.read_csv(project / "benchmarks/portable_operators.csv", index_col="operator")
-    assert {name for name in called if not name.startswith(operators.UNSET)} <= set(checked.index)
+    assert called <= set(checked.index)
     assert checked.filter(like="other on").to_numpy().sum() == 0
