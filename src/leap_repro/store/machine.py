@@ -21,7 +21,7 @@ def machine() -> dict[str, str | int]:
     found: dict[str, str | int] = {
         "cpu": name[1].strip() if name else platform.machine(),
         "instructions": next((each for each in WIDEST_FIRST if each in flags), platform.machine()),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        "threads": int((os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)).split(",")[0]),  # "4,2": nested
     }
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
