@@ -80,7 +80,7 @@ def test_functions_and_their_forms_in_place(name, dtype):
     assert getattr(inplace, f"{name}_")() is inplace
     assert torch.equal(found, inplace)
     relative = (found.double().numpy() - expected) / expected
-    assert np.abs(relative).max() < 4e-7 if dtype == torch.float32 else 2e-14
+    assert np.abs(relative).max() < (4e-7 if dtype == torch.float32 else 2e-14)
 
 
 def test_square_roots_are_correctly_rounded():
