@@ -29,11 +29,10 @@ def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.Argum
     A disk that is full, and a file that may not be used, are told in one sentence too.
     """
     arguments = parser.parse_args()
-    gc.set_threshold(COLLECT_AFTER)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     for library in ("httpx", "httpx2"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    with report_errors():
+    with report_errors(), few_collections():
         try:
             main(arguments)
         except UserError:
@@ -43,6 +42,17 @@ def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.Argum
             if trouble is None:
                 raise
             raise UserError(f"{trouble}; mend that and run again") from error
+
+
+@contextmanager
+def few_collections() -> Iterator[None]:
+    """Let Python look for cyclic garbage after COLLECT_AFTER new objects; whoever calls a stage keeps its own rule."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

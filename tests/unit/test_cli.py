@@ -1,11 +1,12 @@
 """What ends a stage is told with the file that it is about, and only what a user can mend is told in a sentence."""
 
 import errno
+import gc
 from pathlib import Path
 
 import pytest
 
-from leap_repro.cli import disk_trouble
+from leap_repro.cli import COLLECT_AFTER, disk_trouble, few_collections
 from leap_repro.errors import reason
 
 OUTPUT = Path("results/tiny/prune/a")
@@ -47,3 +48,11 @@ def test_the_reason_is_the_first_line_or_the_list_that_it_announces():
     assert reason(ValueError("no such file\nTraceback")) == "no such file"
     assert reason(ValueError("none of:\n (1) a file\n (2) a package")) == "none of: (1) a file (2) a package"
     assert reason(KeyError()) == "KeyError"
+
+
+def test_a_stage_collects_less_often_and_leaves_its_callers_rule():
+    before = gc.get_threshold()
+    with pytest.raises(KeyError), few_collections():
+        assert gc.get_threshold()[0] == COLLECT_AFTER > before[0]
+        raise KeyError
+    assert gc.get_threshold() == before
