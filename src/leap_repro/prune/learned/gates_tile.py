@@ -30,18 +30,23 @@ class TileGate(Gate):
 
     def _two_four(self, noise: Noise, relaxation: Relaxation) -> Tensor:
         if isinstance(self.two_four, PatternGate):
-            self.two_four.logits["patterns"] = self.logits["patterns"]
-            return self.two_four.mask(noise, relaxation)
+            return self._patterns().mask(noise, relaxation)
         self.two_four = self.two_four.to(noise.device)
         return self.two_four.float()
+
+    def _patterns(self) -> PatternGate:
+        """The gate of the 2:4 mask with this gate's logits, which the trainer has put elsewhere since."""
+        self.two_four.logits["patterns"] = self.logits["patterns"]
+        return self.two_four
 
     def kept(self) -> Tensor:
         dense = spread(self.logits["tiles"].detach() > 0, self.size, self.shape).sum()
         return (dense + self.shape[0] * self.shape[1]) // 2
 
     def results(self) -> dict[str, Tensor]:
-        frozen = {} if isinstance(self.two_four, PatternGate) else {"keep": self.two_four.cpu().contiguous()}
-        return super().results() | frozen
+        if isinstance(self.two_four, PatternGate):
+            return super().results() | self._patterns().results()
+        return super().results() | {"keep": self.two_four.cpu().contiguous()}
 
 
 def tile_logits(

@@ -22,13 +22,13 @@ from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.learned import checkpoint, processes
 from leap_repro.prune.learned.adamw import AdamW
 from leap_repro.prune.learned.gates import Gate
+from leap_repro.prune.learned.loss import next_token_loss
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks
 from leap_repro.prune.learned.progress import Progress
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
 from leap_repro.seeds import named_seed
 
 log = logging.getLogger(__name__)
-NO_TARGET = -100
 LOG_COLUMNS = (
     "step",
     "loss_lm",
@@ -76,10 +76,8 @@ class MaskTrainer:
         return PrunedCell(tensors, self.rows, facts)
 
     def language_loss(self, tokens_BT: Tensor) -> Tensor:
-        """Mean next-token cross-entropy of the model as it stands; the last position has no target (no copy is cut)."""
-        logits = self.model(tokens_BT, use_cache=False).logits
-        targets = nn.functional.pad(tokens_BT[:, 1:], (0, 1), value=NO_TARGET)
-        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET)
+        """Mean next-token cross-entropy of the model as it stands."""
+        return next_token_loss(self.model(tokens_BT, use_cache=False).logits, tokens_BT)
 
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step, without any state but the logits and the optimiser's moments; returns its log row."""

@@ -51,6 +51,11 @@ def pattern_oracle(theta, gumbel, kappa, tau):
     return torch.stack(columns, dim=-1).flatten(1)
 
 
+def patterns_last(*held):
+    """Tensors as a trained gate holds them, [6, out, in / 4], as [out, in / 4, 6]."""
+    return [tensor.movedim(0, -1) for tensor in held]
+
+
 def tile_oracle(theta, logistic, kappa, tau, shape, size, sparse):
     """T + (1 - T) M24 with the tile of every weight looked up by its place."""
     dense = (1 + torch.tanh((kappa * theta + logistic.double()) / tau / 2)) / 2
@@ -62,7 +67,7 @@ def tile_oracle(theta, logistic, kappa, tau, shape, size, sparse):
 @pytest.mark.parametrize(("kappa", "tau"), [(100.0, 4.0), (500.0, 0.05)])
 def test_a_pattern_mask_is_the_softmaxs_mean_of_the_six_patterns(kappa, tau):
     theta = 0.02 * random(5, 3, 6)
-    gumbel = Noise(0, 1, 2, CPU).gumbel(5, 3, 6)
+    (gumbel,) = patterns_last(Noise(0, 1, 2, CPU).gumbel(6, 5, 3))
     mask = PatternGate(theta.clone()).mask(Noise(0, 1, 2, CPU), Relaxation(1.0, tau, kappa))
     torch.testing.assert_close(mask.double(), pattern_oracle(theta.double(), gumbel, kappa, tau), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(mask.view(5, 3, 4).sum(dim=-1), torch.full((5, 3), 2.0))
@@ -77,6 +82,15 @@ def test_hard_patterns_keep_exactly_two_of_four_and_learn_as_soft_ones():
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert (mask.view(5, 3, 4).sum(dim=-1) == 2).all()
     assert torch.equal(*slopes)
+
+
+def test_hardening_gets_the_logits_group_by_group_however_a_gate_holds_them():
+    theta = random(8, 3, 6)
+    alone, shared = (PatternGate(theta.clone()) for _ in range(2))
+    tiles = TileGate((8, 12), 4, random(2, 3), shared)
+    tiles.logits = {kind: (2 * logits).detach() for kind, logits in tiles.logits.items()}
+    assert torch.equal(alone.results()["patterns"], theta)
+    assert torch.equal(tiles.results()["patterns"], 2 * theta)
 
 
 def test_the_pattern_prior_prefers_the_starts_pattern_and_those_that_share_a_weight_with_it():
@@ -118,7 +132,11 @@ def test_a_tile_mask_is_dense_where_its_tile_is_and_follows_the_2_4_mask_elsewhe
     sparse = PatternGate(patterns.clone()) if learned else two_four(10, 20)
     noise = Noise(0, 1, 2, CPU)
     logistic = noise.logistic(2, 3)
-    oracle = pattern_oracle(patterns.double(), noise.gumbel(10, 5, 6), 300.0, 0.7) if learned else sparse.double()
+    oracle = (
+        pattern_oracle(patterns.double(), noise.gumbel(6, 10, 5).movedim(0, -1), 300.0, 0.7)
+        if learned
+        else sparse.double()
+    )
     mask = TileGate((10, 20), 8, theta.clone(), sparse).mask(Noise(0, 1, 2, CPU), Relaxation(90.0, 0.7, 300.0))
     expected = tile_oracle(theta.double(), logistic, 90.0, 0.7, (10, 20), 8, oracle)
     torch.testing.assert_close(mask.double(), expected, rtol=1e-4, atol=1e-6)
@@ -147,14 +165,14 @@ def oracle_loss(case, trainer, start, model, leaves, tokens, t):
         noise, shape = Noise(1, t, index, CPU), tuple(weight.shape)
         if case == "maskllm":
             theta = next(at)
-            mask = pattern_oracle(theta, noise.gumbel(*theta.shape), pattern_kappa, tau)
+            mask = pattern_oracle(*patterns_last(theta, noise.gumbel(*theta.shape)), pattern_kappa, tau)
         else:
             theta = next(at)
             logistic = noise.logistic(*theta.shape)
             sparse = start[name].double()
             if case == "joint":
                 patterns = next(at)
-                sparse = pattern_oracle(patterns, noise.gumbel(*patterns.shape), pattern_kappa, tau)
+                sparse = pattern_oracle(*patterns_last(patterns, noise.gumbel(*patterns.shape)), pattern_kappa, tau)
             mask = tile_oracle(theta, logistic, kappa, tau, shape, 8, sparse)
         masked[name] = weight * mask
         total, count = total + mask.sum(), count + mask.numel()
