@@ -13,6 +13,7 @@ rule collect_model:
         f"{LOGS}/{{grid}}aggregate/{{model}}.log",
     benchmark:
         f"{ROOT}/benchmarks/{{grid}}aggregate/{{model}}.tsv"
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     resources:
@@ -60,6 +61,7 @@ rule build_model_table:
         f"{LOGS}/{{grid}}aggregate/table-{{model}}.log",
     wildcard_constraints:
         model="|".join(map(re.escape, STUDY.models)),
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     resources:

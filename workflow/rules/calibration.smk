@@ -11,6 +11,7 @@ rule build_tokens:
         f"{LOGS}/calibration/{{model}}/{{role}}/{{seed}}.log",
     benchmark:
         f"{ROOT}/benchmarks/calibration/{{model}}/{{role}}/{{seed}}.tsv"
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     resources:

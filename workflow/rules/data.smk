@@ -9,6 +9,7 @@ rule fetch_data:
         f"{LOGS}/data/{{role}}.log",
     benchmark:
         f"{ROOT}/benchmarks/data/{{role}}.tsv"
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     resources:

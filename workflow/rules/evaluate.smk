@@ -18,6 +18,7 @@ rule evaluate:
         f"{LOGS}/evaluate/{CELL}.log",
     benchmark:
         f"{ROOT}/benchmarks/evaluate/{CELL}.tsv"
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     threads: STUDY.settings.threads

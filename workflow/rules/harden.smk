@@ -10,6 +10,7 @@ rule harden:
         f"{LOGS}/harden/{CELL}.log",
     benchmark:
         f"{ROOT}/benchmarks/harden/{CELL}.tsv"
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     resources:

@@ -9,6 +9,7 @@ rule fetch_model:
         f"{LOGS}/models/{{model}}.log",
     benchmark:
         f"{ROOT}/benchmarks/models/{{model}}.tsv"
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     resources:

@@ -11,6 +11,7 @@ rule prune:
         f"{LOGS}/prune/{CELL}.log",
     benchmark:
         f"{ROOT}/benchmarks/prune/{CELL}.tsv"
+    priority: priority
     conda:
         CPU_ENVIRONMENT
     threads: STUDY.settings.threads

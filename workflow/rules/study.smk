@@ -1,6 +1,7 @@
 # The study that the configuration describes, checked before any job; and what Snakemake calls at a run's start and end.
 import atexit
 import sys
+import time
 from pathlib import Path
 
 from leap_repro.errors import UserError
@@ -9,6 +10,8 @@ from leap_repro.study import jobs
 from leap_repro.study.examination import examine_inputs
 from leap_repro.study.grid import read_study
 from leap_repro.study.inputs import check_inputs
+from leap_repro.study.outlook import Outlook, say, say_every_minute
+from leap_repro.study.plan import jobs_to_run as estimates
 from leap_repro.study.plan import plan_of_run
 from leap_repro.study.preflight import GO_ON, preflight
 from leap_repro.study.resources import requests
@@ -27,6 +30,7 @@ except UserError as error:
 
 tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
 requested = requests(STUDY, Path(f"results/{STUDY.scale}"))
+priority = jobs.priorities(STUDY)
 
 
 def jobs_to_run():
@@ -48,3 +52,8 @@ onstart:
         raise WorkflowError("\n".join(["This run cannot be finished here:", *found, GO_ON]))
     for sentence in found:
         print(f"Warning: {sentence}", file=sys.stderr)
+    slots = max(1, workflow.cores // STUDY.settings.threads) if workflow.local_exec else None
+    outlook = Outlook(STUDY, Path(ROOT), estimates(STUDY, Path(ROOT), jobs_to_run()), slots, time.time())
+    if outlook.jobs:
+        say(outlook.first_words())
+        say_every_minute(outlook)

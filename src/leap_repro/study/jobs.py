@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,25 @@ def prune_arguments(study: Study, method: str, manifests: dict[str, str]) -> str
     if selector:
         arguments.append(f"--selector {shlex.quote(as_json(selector.description))}")
     return " ".join(arguments)
+
+
+def priorities(study: Study) -> Callable[[Mapping[str, str]], int]:
+    """Which of the jobs that could start does so: a function of a job's wildcards, the highest number first.
+
+    What all models need comes first, then model by model in the configuration's order, so that one table is there
+    early. Within a model, trainings and the cells that they start from come first: they take longest, and no core
+    should wait for one alone at the end.
+    """
+    trained = [line for line in study.methods.values() if line.declaration.trains]
+    early = {name for line in trained for name in (line.name, line.warm_start, line.pattern_start)} - {None}
+    places = {model: place for place, model in enumerate(reversed(study.models), start=1)}
+
+    def priority(wildcards: Mapping[str, str]) -> int:
+        if wildcards.get("model") is None:
+            return 2 * (len(places) + 1)
+        return 2 * places.get(wildcards.get("model"), 0) + (wildcards.get("method") in early)
+
+    return priority
 
 
 def scored_folders(study: Study, model: str, extended: bool) -> Iterator[str]:

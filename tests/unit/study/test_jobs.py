@@ -28,6 +28,17 @@ def test_a_methods_sources_are_its_tokens_and_the_cells_that_it_starts_from(stud
     assert sources("patch-tile", "0.45")["pattern-start"] == "harden/m/sparsegpt-2-4/0.5/3"
 
 
+def test_data_come_first_then_model_by_model_and_within_one_the_trainings_and_what_they_start_from(study):
+    priority = jobs.priorities(study)
+    data = priority({"role": "tasks"})
+    assert [priority({"model": model, "method": "admm"}) for model in study.models] == [10, 8, 6, 4, 2]
+    early = [method for method in study.methods if priority({"model": "gemma3-1b-mini", "method": method}) == 9]
+    assert {"leap", "wanda", "maskllm", "sparsegpt-2-4"} <= set(early)
+    assert not {"dense", "magnitude", "admm", "sparsegpt"} & set(early)
+    assert data > max(priority({"model": model, "method": "leap"}) for model in study.models)
+    assert priority({"model": "a model of no study"}) == 0, "the refusal of an unknown model comes from elsewhere"
+
+
 def test_a_reconstruction_is_told_its_selector_whatever_the_shell_makes_of_it(study):
     words = shlex.split(jobs.prune_arguments(study, "wanda+optima", {"tokens": "a/manifest.json"}))
     assert words[:3] == ["--tokens", "a/manifest.json", "--selector"]
