@@ -108,9 +108,9 @@ def priorities(study: Study) -> Callable[[Mapping[str, str]], int]:
 
     What all models need comes first, then model by model in the configuration's order, so that one table is there
     early. Within a model, trainings and the cells that they start from come first: they take longest, and no core
-    should wait for one alone at the end.
+    should wait for one alone at the end. What the default grid trains decides: its table is the one that is waited for.
     """
-    trained = [line for line in study.methods.values() if line.declaration.trains]
+    trained = [line for line in map(study.methods.get, study.settings.methods) if line.declaration.trains]
     early = {name for line in trained for name in (line.name, line.warm_start, line.pattern_start)} - {None}
     places = {model: place for place, model in enumerate(reversed(study.models), start=1)}
 
