@@ -63,7 +63,7 @@ def exercise(name: str, methods: Methods) -> None:
 
     from leap_repro.evaluate.perplexity import window_losses
     from leap_repro.models.load import load_model
-    from leap_repro.prune.__main__ import load_method, load_selector
+    from leap_repro.prune.__main__ import arithmetic, load_method, load_selector
     from leap_repro.prune.job import Job
 
     folder = Path(leap_repro.__file__).parent / "miniature/released" / name
@@ -72,7 +72,8 @@ def exercise(name: str, methods: Methods) -> None:
     for method, options, selected_by in methods:
         declared, checked = load_method(method, options)
         selector = load_selector({"module": selected_by} if selected_by else None)
-        declared.prune_cell(Job(load_model(folder), checked, Fraction(1, 2), 0, tokens, selector=selector))
+        with arithmetic(declared):
+            declared.prune_cell(Job(load_model(folder), checked, Fraction(1, 2), 0, tokens, selector=selector))
 
 
 def traced(command: list[str], output: Path) -> list[tuple[str, str]]:

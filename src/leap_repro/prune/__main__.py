@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from leap_repro.errors import UserError
 from leap_repro.models.load import load_model
 from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.portable import use_portable_kernels
+from leap_repro.portable.denormals import denormals_flushed
 from leap_repro.prune.declaration import Declaration, Options
 from leap_repro.prune.job import Job, Selector
 from leap_repro.prune.learned import processes
@@ -68,6 +70,11 @@ def load_for(method: Declaration, folder: Path, dtype: str) -> tuple[torch.nn.Mo
     return stream_model(folder, dtype)
 
 
+def arithmetic(method: Declaration) -> AbstractContextManager[None]:
+    """How the job computes: a training without denormal numbers."""
+    return denormals_flushed() if method.trains else nullcontext()
+
+
 def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
     """The artifacts that the job reads, by argument."""
     given = {name: getattr(arguments, name) for name in ("model", "tokens", "warm_start", "pattern_start")}
@@ -79,7 +86,8 @@ def main(arguments: argparse.Namespace) -> None:
     use_portable_kernels(arguments.dtype)
     processes.join()
     try:
-        prune(arguments)
+        with arithmetic(declaration(arguments.module)):
+            prune(arguments)
     finally:
         processes.leave()
 

@@ -20,7 +20,7 @@ from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.study.grid import Cell, Study, read_study
 from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need
 
-START_SECONDS = 15.0
+START_SECONDS = 5.0
 """Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
 PROCESS_BYTES = 0.5e9
 """Python, torch and transformers before any model: benchmarks/memory_at_size.csv, shape tiny."""

@@ -28,7 +28,8 @@ BASE_MB = 1500  # Python with torch, transformers and lm-eval, and two of Snakem
 BASE_MINUTES = 20  # start-up, reading and writing of files on a slow shared disk
 TABLE_MINUTES = 5  # the same for a table or a figure, which reads no model and shares its cluster job with many others
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
-CORE_FLOPS = 1e10  # per second and core, sustained
+CORE_FLOPS = 5e10  # per second and core, sustained: products with AVX2 in float32
+GATE_FLOPS = 8000  # per logit and forward pass of a training: its masks, which are made anew, and their gradient
 EVALUATION_TOKENS = 20_000_000  # the six tasks' test sets with every choice, and two perplexities
 VOCABULARY = 160_000  # rows of the embeddings: between Llama's 128,256 and Gemma's 262,144
 CALIBRATION_TOKENS = 8192  # in one forward pass of a layer-wise method
@@ -186,7 +187,8 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
     working = MATRIX_BYTES * width * inner * (1 + per_weight)
     activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
     scores = tokens * vocabulary_of(parameters) * (2 * weight + 8)
-    flops = 8 * parameters * options.steps * options.batch_size * length
+    passes = options.steps * options.batch_size / options.micro_batch_size
+    flops = parameters * passes * (8 * tokens + GATE_FLOPS * per_weight)
     return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)
 
 

@@ -48,9 +48,9 @@ TRAINED = {
     "leap-layer": ("leap", {"budget": "layer"}, "0.6", "6728956ed33c6f27"),
     "leap-hard": ("leap", {"hard": True}, "0.6", "b83e3030b15e8985"),
     "leap-cold": ("leap", {"gradient_checkpointing": True, "gradient_clip": 1.0}, "0.6", "fb7529ced4b86d9b"),
-    "maskllm": ("maskllm", {}, "0.5", "40a6d6eceb428cdc"),
+    "maskllm": ("maskllm", {}, "0.5", "029842321dd3da06"),
     "patch-tile": ("patch", {"tile": 8}, "0.45", "a43e771aadd486df"),
-    "patch-joint": ("patch", {"tile": 8, "learn": "joint"}, "0.45", "d19f70d85647a2f0"),
+    "patch-joint": ("patch", {"tile": 8, "learn": "joint"}, "0.45", "86f2cdd8147597e8"),
 }
 
 
