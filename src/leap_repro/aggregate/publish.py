@@ -7,19 +7,23 @@ replaced by the file NAME, a path from the top of the repository. A test holds t
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from pathlib import Path
+
+import pandas as pd
 
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_text
 
+MACHINE = "machine.md"
 BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
 
 
 def publish_files(root: Path, target: Path) -> None:
-    """Put tables, figures and results.parquet of the grid in `root` in the place of `target`'s files.
+    """Put tables, figures, results.parquet and the machine of the grid in `root` in the place of `target`'s files.
 
     UserError if its run is not finished. The tables' HTML is left: only Snakemake's report shows it.
     """
@@ -31,6 +35,24 @@ def publish_files(root: Path, target: Path) -> None:
     for source in (root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()):
         if source.suffix != ".html":
             shutil.copyfile(source, target / source.name)
+    write_text(target / MACHINE, computed_on(pd.read_parquet(root / "results.parquet")))
+
+
+def computed_on(results: pd.DataFrame) -> str:
+    """A sentence for each machine on which cells were evaluated: processor, threads, GPU, versions, number of cells."""
+    cells = results.drop_duplicates(["model", "method", "sparsity_target", "seed"])
+    sentences = []
+    for (machine, versions), made in cells.groupby(["machine", "versions"], sort=True):
+        found = json.loads(machine)
+        by = ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
+        gpu = f" and {found['gpu']}" if "gpu" in found else ""
+        cells_on, threads = _counted(len(made), "cell"), _counted(found["threads"], "thread")
+        sentences.append(f"{cells_on} on {found['cpu']} ({found['instructions']}){gpu}, {threads} a job; with {by}.")
+    return f"Computed by commit {', '.join(sorted(set(cells['git_commit'])))}: " + " ".join(sentences) + "\n"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def filled(page: str, top: Path) -> str:
