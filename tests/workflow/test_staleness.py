@@ -64,6 +64,11 @@ def test_a_figure_module_reruns_that_figure(checkout):
     assert planned(checkout) == {"plot_figure": 1, "all": 1}
 
 
+def test_the_published_record_reruns_the_table_that_shows_it(checkout):
+    edit(checkout, f"{PACKAGE}/aggregate/data/published_results.csv", "48.48", "48.49")
+    assert planned(checkout) == {"build_study_table": 1, "all": 1}
+
+
 def test_lambda_1_reruns_leap_only_and_is_named(checkout):
     edit(checkout, "config.yaml", "micro_batch_size: 2}", "micro_batch_size: 2, density_weight: 8.0}")
     jobs, text = plan(checkout)

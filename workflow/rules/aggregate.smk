@@ -80,6 +80,7 @@ rule build_model_table:
 rule build_study_table:
     input:
         collected(),
+        lambda w: jobs.table_data(w.table),
     output:
         tables("{table}"),
         table_page("{table}", "study_table"),

@@ -25,6 +25,14 @@ SPREAD = ("global", "tiles")
 TABLES_OF_A_STUDY = ("main", "time", "published")
 
 
+PUBLISHED_RECORD = Path(__file__).resolve().parents[1] / "aggregate/data/published_results.csv"
+
+
+def table_data(table: str) -> list[str]:
+    """What a study's table reads besides results: the published record, whose changes no fingerprint of code sees."""
+    return [str(PUBLISHED_RECORD)] if table == "published" else []
+
+
 def as_json(value: Any) -> str:
     """One string for a params entry: Snakemake compares params as a set of values, a string keeps names and order."""
     return json.dumps(value, sort_keys=True)
@@ -78,6 +86,14 @@ def shard_arguments(study: Study, role: str) -> str:
     """How a token shard is cut."""
     shard = getattr(study.settings, role)
     return f"--recipe {RECIPES[role]} --sequences {shard.sequences} --length {shard.length}"
+
+
+def scoring_arguments(study: Study) -> str:
+    """How a cell is scored: window lengths, batch, and what is left out of windows and questions, if anything."""
+    asked = study.settings.evaluation
+    arguments = [f"--lengths {' '.join(map(str, asked.perplexity_lengths))}", f"--batch-size {asked.batch_size}"]
+    parts = {"windows": asked.perplexity_windows, "questions": asked.questions}
+    return " ".join(arguments + [f"--{name} {most}" for name, most in parts.items() if most is not None])
 
 
 def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: str) -> dict[str, str]:
