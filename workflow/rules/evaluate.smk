@@ -26,12 +26,11 @@ rule evaluate:
         **requested("evaluate"),
     params:
         **tracked("evaluate.__main__"),
-        lengths=" ".join(str(length) for length in STUDY.settings.evaluation.perplexity_lengths),
-        batch=STUDY.settings.evaluation.batch_size,
+        scoring=jobs.scoring_arguments(STUDY),
         dtype=STUDY.settings.dtype,
     message:
         "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
         "python -m leap_repro.evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
-        " --text {input.text} --lengths {params.lengths} --batch-size {params.batch} --dtype {params.dtype}"
+        " --text {input.text} {params.scoring} --dtype {params.dtype}"
         " --output $(dirname {output.manifest}) 2> {log}"

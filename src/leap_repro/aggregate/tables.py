@@ -94,11 +94,21 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
 
 def scored(results: pd.DataFrame) -> str:
     """Which text a perplexity is over: window length, BOS and scored tokens of each length, as they were evaluated; and
-    which part of MMLU was asked, if not all."""
+    which part of the questions was asked, if not all."""
     protocols = results.loc[results["task"] == "perplexity", "protocol"]
-    mmlu = dict.fromkeys(results.loc[(results["task"] == "mmlu") & (results["protocol"] != WHOLE), "protocol"].dropna())
-    parts = "".join(f" MMLU: {protocol.removeprefix(f'{WHOLE}, ')}." for protocol in mmlu)
-    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + parts
+    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + parts_asked(results)
+
+
+def parts_asked(results: pd.DataFrame) -> str:
+    """A sentence on the tasks of which not all questions were asked; nothing where all were."""
+    partly = results[results["protocol"].str.startswith(f"{WHOLE}, ", na=False)]
+    said: dict[str, str] = {}
+    for task, title in titled_tasks(results).items():
+        of_task = dict.fromkeys(partly.loc[partly["task"] == task, "protocol"])
+        if of_task:
+            said[title] = "; ".join(protocol.removeprefix(f"{WHOLE}, ") for protocol in of_task)
+    sample = " (a sample, the same in every cell)" if any("questions" in part for part in said.values()) else ""
+    return f" Asked{sample}: " + "; ".join(f"{title} {part}" for title, part in said.items()) + "." if said else ""
 
 
 NOTES = (
@@ -135,7 +145,8 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
     add_differences(shown, numbers, pairs, methods)
     length = longest.split("@")[1]
     caption = f"Average accuracy over six zero-shot tasks (%) / perplexity at {length} tokens, hardened masks"
-    return Table(caption, shown, numbers, bold, notes_of(MAIN_NOTES, "mean", shown) + shares(results))
+    notes = notes_of(MAIN_NOTES, "mean", shown) + shares(results) + parts_asked(results)
+    return Table(caption, shown, numbers, bold, notes)
 
 
 MAIN_NOTES = (

@@ -18,7 +18,7 @@ import torch
 from leap_repro.cli import run_stage
 from leap_repro.evaluate.cell import apply_cell
 from leap_repro.evaluate.perplexity import evaluate_perplexity
-from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
+from leap_repro.evaluate.zero_shot import Answers, evaluate_tasks
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.shares import Shares, shares_of
 from leap_repro.portable import use_portable_kernels
@@ -30,14 +30,14 @@ from leap_repro.store.texts import read_texts
 log = logging.getLogger(__name__)
 
 
-def accuracy_rows(accuracies: dict[str, float], outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """One row per task (percent) and one for the plain mean of the six; standard errors are binomial over questions."""
+def accuracy_rows(answers: Answers) -> list[dict[str, Any]]:
+    """One row per task (percent) and one for the plain mean of the six; standard errors are binomial over the questions
+    that were asked."""
     rows = []
-    for task, accuracy in accuracies.items():
-        count = sum(outcome["task"] == task for outcome in outcomes)
+    for task, accuracy in answers.accuracies.items():
+        count = sum(outcome["task"] == task for outcome in answers.outcomes)
         stderr = math.sqrt(accuracy * (1 - accuracy) / max(count - 1, 1))
-        protocol = f"zero-shot{_part_of_mmlu(outcomes)}" if task == "mmlu" else "zero-shot"
-        rows.append(_row(task, "acc", 100 * accuracy, 100 * stderr, count, protocol))
+        rows.append(_row(task, "acc", 100 * accuracy, 100 * stderr, count, _protocol(task, count, answers)))
     six = [row for row in rows if row["task"] in TASKS]
     mean = sum(row["value"] for row in six) / len(six)
     stderr = math.sqrt(sum(row["stderr"] ** 2 for row in six)) / len(six)
@@ -45,18 +45,23 @@ def accuracy_rows(accuracies: dict[str, float], outcomes: list[Outcome]) -> list
     return rows
 
 
-def _part_of_mmlu(outcomes: list[Outcome]) -> str:
-    """How many subjects were asked, if not all: the mean over a few is not what others call MMLU."""
-    asked, all_subjects = {o["leaf"] for o in outcomes if o["task"] == "mmlu"}, mmlu_subjects()
-    return "" if len(asked) == len(all_subjects) else f", {len(asked)} of {len(all_subjects)} subjects"
+def _protocol(task: str, asked: int, answers: Answers) -> str:
+    """How a task was asked, with what was left out: a mean over a part is not what others report."""
+    held = answers.held[task]
+    if asked < held:
+        return f"zero-shot, {asked} of {held} questions"
+    subjects, all_subjects = {o["leaf"] for o in answers.outcomes if o["task"] == task}, mmlu_subjects()
+    part = task == "mmlu" and len(subjects) < len(all_subjects)
+    return f"zero-shot, {len(subjects)} of {len(all_subjects)} subjects" if part else "zero-shot"
 
 
 def perplexity_rows(model: Any, tokenizer: Any, texts: list[str], arguments: argparse.Namespace) -> list[dict]:
     """One row per window length; n counts windows."""
     rows = []
     for length in arguments.lengths:
-        result = evaluate_perplexity(model, tokenizer, texts, length, arguments.batch_size)
-        protocol = f"length {length}, BOS {result.bos}, {result.tokens} tokens"
+        result = evaluate_perplexity(model, tokenizer, texts, length, arguments.batch_size, arguments.windows)
+        part = f", first {result.windows} of {result.held} windows" if result.windows < result.held else ""
+        protocol = f"length {length}, BOS {result.bos}, {result.tokens} tokens{part}"
         rows.append(_row("perplexity", f"perplexity@{length}", result.value, result.stderr, result.windows, protocol))
     return rows
 
@@ -80,7 +85,8 @@ def main(arguments: argparse.Namespace) -> None:
     use_portable_kernels(arguments.dtype)
     names = ("model", "cell", "tasks", "text")
     sources = {name: Artifact.read(getattr(arguments, name)) for name in names}
-    parameters = {"lengths": arguments.lengths, "batch_size": arguments.batch_size, "dtype": arguments.dtype}
+    names_of_parameters = ("lengths", "windows", "questions", "batch_size", "dtype")
+    parameters = {name: getattr(arguments, name) for name in names_of_parameters}
     origin = provenance(("leap_repro.evaluate.__main__",), parameters, sources)
     folder = sources["model"].verified_payload()
     model, tokenizer = load_model(folder, arguments.dtype), load_tokenizer(folder)
@@ -90,11 +96,11 @@ def main(arguments: argparse.Namespace) -> None:
     with torch.inference_mode():
         rows = perplexity_rows(model, tokenizer, texts, arguments)
         tasks, further = sources["tasks"].verified_payload(), sources["tasks"].facts.get("definitions", {})
-        accuracies, outcomes = evaluate_tasks(model, tokenizer, tasks, arguments.batch_size, further)
-    rows = accuracy_rows(accuracies, outcomes) + rows
+        answers = evaluate_tasks(model, tokenizer, tasks, arguments.batch_size, further, arguments.questions)
+    rows = accuracy_rows(answers) + rows
     with writing(arguments.output, origin) as (payload, facts):
         pq.write_table(pa.Table.from_pylist(rows), payload / "metrics.parquet")
-        pq.write_table(pa.Table.from_pylist(outcomes), payload / "outcomes.parquet")
+        pq.write_table(pa.Table.from_pylist(answers.outcomes), payload / "outcomes.parquet")
         facts |= {"cell": sources["cell"].facts["cell"], "kept": kept} | dropped_shares(shares_of(model), kept)
 
 
@@ -106,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", required=True, type=Path, help="folder of the fetched task sets")
     parser.add_argument("--text", required=True, type=Path, help="folder of the fetched perplexity text")
     parser.add_argument("--lengths", required=True, type=int, nargs="+", help="perplexity window lengths in tokens")
+    parser.add_argument("--windows", type=int, help="score the first so many windows of each length; default: all")
+    parser.add_argument("--questions", type=int, help="ask no more of each task, a seeded sample; default: all")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--output", required=True, type=Path)

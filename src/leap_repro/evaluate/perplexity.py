@@ -31,11 +31,13 @@ SEPARATOR = "\n\n"
 
 @dataclass(frozen=True)
 class Perplexity:
-    """`value`, the standard error of it over windows (delta method), windows and scored tokens, and the BOS policy."""
+    """`value`, the standard error of it over windows (delta method), windows scored and `held` by the text, scored
+    tokens, and the BOS policy."""
 
     value: float
     stderr: float
     windows: int
+    held: int
     tokens: int
     bos: str
 
@@ -92,9 +94,14 @@ def check_causal(model: nn.Module, window_N: Tensor) -> None:
 
 
 def evaluate_perplexity(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], length: int, batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[str],
+    length: int,
+    batch_size: int,
+    at_most: int | None = None,
 ) -> Perplexity:
-    """Perplexity of `model` on `documents` at windows of `length` tokens.
+    """Perplexity of `model` on `documents` at windows of `length` tokens, of all or of the first `at_most`.
 
     Raises UserError if the text is shorter than two windows, `length` exceeds the model's positions, a token's scores
     depend on later tokens, or scores are not finite.
@@ -104,7 +111,8 @@ def evaluate_perplexity(
         raise UserError(f"perplexity length {length} exceeds the model's {limit} positions")
     needs_bos = model.config.model_type.startswith(NEEDS_BOS_IN_EVERY_WINDOW)
     ids = tokenizer(SEPARATOR.join(documents), add_special_tokens=not needs_bos, verbose=False)["input_ids"]
-    windows_NT = windows_of(ids, length, tokenizer.bos_token_id if needs_bos else None)
+    held_NT = windows_of(ids, length, tokenizer.bos_token_id if needs_bos else None)
+    windows_NT = held_NT[:at_most]
     if len(windows_NT) < 2:
         raise UserError(f"the perplexity text has {len(ids)} tokens: fewer than two windows of {length}")
     check_causal(model, windows_NT[0])
@@ -118,6 +126,7 @@ def evaluate_perplexity(
         value=value,
         stderr=value * float(losses.std() / len(losses) ** 0.5),
         windows=len(losses),
+        held=len(held_NT),
         tokens=windows_NT.numel() - len(windows_NT),
         bos="every window" if needs_bos else "once" if ids[:1] == [tokenizer.bos_token_id] else "none",
     )

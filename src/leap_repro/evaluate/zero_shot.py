@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from leap_repro.errors import UserError
 from leap_repro.evaluate.tasks import write_task_yamls
+from leap_repro.seeds import named_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,10 +31,25 @@ class Outcome(TypedDict):
     correct: int
 
 
+@dataclass(frozen=True)
+class Answers:
+    """{task: accuracy as lm-eval aggregates it (MMLU by question count)}, an outcome per question that was asked, and
+    {task: questions that its sets hold}."""
+
+    accuracies: dict[str, float]
+    outcomes: list[Outcome]
+    held: dict[str, int]
+
+
 def evaluate_tasks(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Path, batch_size: int, further: dict[str, str]
-) -> tuple[dict[str, float], list[Outcome]]:
-    """{task: accuracy as lm-eval aggregates it (MMLU by question count)} and one outcome per question.
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Path,
+    batch_size: int,
+    further: dict[str, str],
+    questions: int | None = None,
+) -> Answers:
+    """Ask the task sets under `data`, or of each task no more than `questions`, the same ones of every model.
 
     `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy.
     """
@@ -44,12 +65,19 @@ def evaluate_tasks(
         plain.symlink_to(data.absolute())
         leaves = write_task_yamls(plain, Path(folder) / "tasks", further)
         tasks = TaskManager(include_defaults=False, include_path=f"{folder}/tasks").load(list(leaves))
+        held = {leaf: len(task.eval_docs) for leaf, task in tasks["tasks"].items()}
+        asked = {
+            leaf: indices
+            for task, members in leaves.items()
+            for leaf, indices in sample(task, {leaf: held[leaf] for leaf in members}, questions).items()
+        }
         for task in tasks["tasks"].values():
             task.set_config(key="num_fewshot", value=0)
         # What `simple_evaluate` does around this is a report on the machine, which takes seconds for every cell.
         results = evaluate(
             BatchEncoded(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
-            task_dict=tasks,
+            task_dict=tasks | {"tasks": {leaf: task for leaf, task in tasks["tasks"].items() if leaf in asked}},
+            samples=None if questions is None else asked,
             bootstrap_iters=0,
             log_samples=True,
         )
@@ -58,8 +86,29 @@ def evaluate_tasks(
             raise UserError(
                 f"task {task}: its definition reports no metric `acc`, only {sorted(results['results'][task])}"
             )
-    accuracies = {task: results["results"][task]["acc,none"] for task in leaves}
-    return accuracies, _outcomes(results["samples"], leaves)
+    return Answers(
+        {task: results["results"][task]["acc,none"] for task in leaves},
+        _outcomes(results["samples"], leaves),
+        {task: sum(held[leaf] for leaf in members) for task, members in leaves.items()},
+    )
+
+
+def sample(task: str, held: Mapping[str, int], questions: int | None) -> dict[str, list[int]]:
+    """{leaf: indices of the questions that are asked, ascending} of a task whose leaves hold `held` questions.
+
+    All of them if `questions` is None or more; else so many, drawn without replacement from all leaves together (so
+    MMLU's mean over questions is unbiased), by a seed of the task's name alone. Leaves without one are not in.
+    """
+    ends = list(accumulate(held.values()))
+    chosen = range(ends[-1])
+    if questions is not None and questions < ends[-1]:
+        chosen = sorted(random.Random(named_seed(f"questions of {task}")).sample(chosen, questions))
+    found: dict[str, list[int]] = {}
+    for index in chosen:
+        place = bisect_right(ends, index)
+        leaf = list(held)[place]
+        found.setdefault(leaf, []).append(index - ends[place] + held[leaf])
+    return found
 
 
 def _compile_templates_once() -> None:
@@ -81,5 +130,5 @@ def _outcomes(samples: dict[str, list[dict]], leaves: dict[str, list[str]]) -> l
         )
         for task, members in leaves.items()
         for leaf in members
-        for sample in sorted(samples[leaf], key=lambda sample: sample["doc_id"])
+        for sample in sorted(samples.get(leaf, []), key=lambda sample: sample["doc_id"])
     ]

@@ -50,6 +50,12 @@ class Evaluation(Closed):
     """How cells are scored."""
 
     perplexity_lengths: Annotated[list[Length], distinct("lengths in tokens")]
+    perplexity_windows: Annotated[int, Field(ge=2), told("it must be an integer of at least 2")] | None = Field(
+        None, description="score the first so many windows of each length; without it all"
+    )
+    questions: Positive | None = Field(
+        None, description="ask no more questions of each task, the same seeded sample in every cell; without it all"
+    )
     batch_size: Positive
 
 

@@ -133,3 +133,11 @@ def test_scores_that_are_not_finite_are_refused(texts, vocabulary):
     model.model.norm.weight.data[0] = float("nan")
     with pytest.raises(UserError, match=r"not finite in torch\.float32"):
         evaluate_perplexity(model, family_tokenizer(vocabulary, bos=True), texts, 32, 8)
+
+
+def test_the_first_windows_alone_are_those_of_the_whole(texts, vocabulary):
+    tokenizer = family_tokenizer(vocabulary, bos=True)
+    ids = tokenizer("\n\n".join(texts))["input_ids"]
+    found = evaluate_perplexity(tiny(), tokenizer, texts, 16, batch_size=7, at_most=3)
+    assert found.value == pytest.approx(by_hand(tiny(), [ids[:16], ids[16:32], ids[32:48]]), rel=1e-5)
+    assert (found.windows, found.held, found.tokens) == (3, len(ids) // 16, 45)

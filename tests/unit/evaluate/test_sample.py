@@ -1,0 +1,94 @@
+"""A sample of the questions: the same for every model, drawn evenly, scored as the whole is."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import leap_repro
+from leap_repro.aggregate.tables import parts_asked
+from leap_repro.data.tasks import place_tasks
+from leap_repro.evaluate.__main__ import accuracy_rows
+from leap_repro.evaluate.zero_shot import evaluate_tasks, sample
+from leap_repro.models.load import load_model, load_tokenizer
+
+RELEASED = Path(leap_repro.__file__).parent / "miniature/released"
+SETS = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 30), min_size=1, max_size=5)
+
+
+@given(SETS, st.integers(1, 100))
+def test_so_many_of_all_leaves_together_each_once(held, questions):
+    asked = sample("mmlu", held, questions)
+    assert sum(map(len, asked.values())) == min(questions, sum(held.values()))
+    for leaf, indices in asked.items():
+        assert indices == sorted(set(indices))
+        assert indices[0] >= 0
+        assert indices[-1] < held[leaf]
+
+
+@given(SETS, st.none() | st.integers(500))
+def test_without_a_limit_or_under_it_all_are_asked(held, questions):
+    assert sample("piqa", held, questions) == {leaf: list(range(count)) for leaf, count in held.items()}
+
+
+def test_every_question_of_a_leaf_or_another_is_as_likely():
+    """Over the names of 2,000 tasks: 3 of 10 questions, so each 600 times, give or take four standard deviations."""
+    counts = Counter()
+    for number in range(2000):
+        asked = sample(f"task {number}", {"a": 7, "b": 3}, 3)
+        counts.update((leaf, index) for leaf, indices in asked.items() for index in indices)
+    assert len(counts) == 10
+    assert all(abs(count - 600) < 4 * 20.5 for count in counts.values())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    place_tasks({"source": "bundled"}, folder)
+    return folder
+
+
+def answers_of(name, data, questions):
+    folder = RELEASED / name
+    return evaluate_tasks(load_model(folder), load_tokenizer(folder), data, 64, {}, questions)
+
+
+@pytest.fixture(scope="module")
+def part(data):
+    return answers_of("llama3.2-1b-mini", data, 5)
+
+
+def test_what_is_asked_is_answered_as_in_the_whole(part, data):
+    whole = answers_of("llama3.2-1b-mini", data, None)
+    by_question = {(o["leaf"], o["index"]): o for o in whole.outcomes}
+    assert [by_question[o["leaf"], o["index"]] for o in part.outcomes] == part.outcomes
+    assert Counter(o["task"] for o in part.outcomes) == dict.fromkeys(part.accuracies, 5)
+    assert part.held == whole.held == dict(Counter(o["task"] for o in whole.outcomes))
+
+
+def test_another_model_is_asked_the_same(part, data):
+    other = answers_of("qwen2.5-0.5b-mini", data, 5)
+    questions = [[{**outcome, "correct": None} for outcome in answers.outcomes] for answers in (part, other)]
+    assert questions[0] == questions[1]
+
+
+def test_accuracy_and_its_error_are_those_of_the_sample_and_the_protocol_says_so(part):
+    rows = {row["task"]: row for row in accuracy_rows(part)}
+    for task, accuracy in part.accuracies.items():
+        right = [o["correct"] for o in part.outcomes if o["task"] == task]
+        assert accuracy == pytest.approx(sum(right) / 5)
+        share = sum(right) / 5
+        assert rows[task]["stderr"] == pytest.approx(100 * (share * (1 - share) / 4) ** 0.5)
+        assert rows[task]["protocol"] == f"zero-shot, 5 of {part.held[task]} questions"
+        assert rows[task]["n"] == 5
+
+
+def test_a_table_says_what_was_asked_of_each_task():
+    protocols = {"mmlu": "zero-shot, 500 of 14042 questions", "piqa": "zero-shot", "average": "mean of the six tasks"}
+    results = pd.DataFrame({"task": protocols.keys(), "metric": "acc", "protocol": protocols.values()})
+    said = parts_asked(results)
+    assert said == " Asked (a sample, the same in every cell): MMLU 500 of 14042 questions."
+    assert parts_asked(results[1:]) == ""
