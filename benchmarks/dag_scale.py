@@ -60,17 +60,17 @@ def scratch_copy(folder: Path, models: int) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(synthetic(models)), encoding="utf-8")
 
 
-def dry_run(models: int, profile: Path | None = None) -> dict[str, float]:
+def dry_run(models: int, profile: Path | None = None, quiet: bool = False) -> dict[str, float]:
     """Cells, jobs, seconds on the clock and of CPU, and peak memory in MB of one `snakemake -n`.
 
-    With `profile`, it runs under cProfile, which writes its figures there.
+    With `profile`, it runs under cProfile, which writes its figures there. `quiet` prints the plan only, no jobs.
     """
     profiler = ["-m", "cProfile", "-o", str(profile)] if profile else []
     with tempfile.TemporaryDirectory() as folder:
         scratch_copy(Path(folder), models)
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, *profiler, "-m", "snakemake", "-n", "--nocolor", "--cores", "1"],
+            [sys.executable, *profiler, "-m", "snakemake", "-n", "--nocolor", "--cores", "1", *["--quiet"] * quiet],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -79,7 +79,7 @@ def dry_run(models: int, profile: Path | None = None) -> dict[str, float]:
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
-    total = re.search(r"^total +(\d+)", output, re.MULTILINE)
+    total = re.search(r"^total +(\d+)", output, re.MULTILINE) or re.search(r"^all +(\d+)", output, re.MULTILINE)
     if status or not total:
         raise RuntimeError(output[-2000:])
     return {
@@ -118,11 +118,15 @@ HEADER = """# Planning a large grid
 
 Made by `python benchmarks/dag_scale.py`: dry runs (`snakemake -n`) of a synthetic study of ten methods, five sparsities
 and three seeds, nothing done yet. Python {python}, {cores} cores with other work beside it: the CPU seconds count.
+`snakemake -n --quiet` prints the plan alone, not a paragraph for each job.
 
-| models | cells | jobs | seconds | CPU seconds | CPU ms per job | peak memory (MB) |
-|---:|---:|---:|---:|---:|---:|---:|
+| models | cells | jobs | seconds | CPU seconds | of them with `--quiet` | CPU ms per job | peak memory (MB) |
+|---:|---:|---:|---:|---:|---:|---:|---:|
 """
-ROW = "| {models} | {cells} | {jobs} | {seconds:.0f} | {cpu_seconds:.0f} | {ms_per_job:.2f} | {peak_mb:.0f} |\n"
+ROW = (
+    "| {models} | {cells} | {jobs} | {seconds:.0f} | {cpu_seconds:.0f} | {quiet_seconds:.0f} | {ms_per_job:.2f} "
+    "| {peak_mb:.0f} |\n"
+)
 OWN = """
 ## This project's own functions
 
@@ -162,7 +166,7 @@ def main() -> None:
     rows, own = [], []
     with tempfile.TemporaryDirectory() as folder:
         for models in sorted(arguments.models):
-            rows.append(dry_run(models))
+            rows.append(dry_run(models) | {"quiet_seconds": dry_run(models, quiet=True)["cpu_seconds"]})
             print(rows[-1], flush=True)
             profile = Path(folder) / f"{models}.prof"
             dry_run(models, profile)

@@ -30,7 +30,15 @@ TABLE_MINUTES = 5  # the same for a table or a figure, which reads no model and 
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 CORE_FLOPS = 5e10  # per second and core, sustained: products with AVX2 in float32
 GATE_FLOPS = 8000  # per logit and forward pass of a training: its masks, which are made anew, and their gradient
-EVALUATION_TOKENS = 20_000_000  # the six tasks' test sets with every choice, and two perplexities
+QUESTIONS = {  # of the six test sets; tokens that are read for each with its choices, by a tokenizer of 49,152 tokens
+    "mmlu": (14_042, 126),
+    "piqa": (1_838, 71),
+    "arc_easy": (2_376, 105),
+    "arc_challenge": (1_172, 134),
+    "winogrande": (1_267, 43),
+    "openbookqa": (500, 44),
+}
+TEXT_TOKENS = 310_000  # of WikiText-2's test, by the same tokenizer; fewer by a larger one
 VOCABULARY = 160_000  # rows of the embeddings: between Llama's 128,256 and Gemma's 262,144
 CALIBRATION_TOKENS = 8192  # in one forward pass of a layer-wise method
 SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores, a sort with its 64-bit positions
@@ -134,13 +142,22 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     if stage == "harden":
         return Need(parameters * (2 * weight + 8))
     if stage == "evaluate":
-        bundled = study.settings.data.tasks.source == "bundled"
-        tokens = MINIATURE_EVALUATION_TOKENS if bundled else EVALUATION_TOKENS
+        tokens = evaluation_tokens(study)
         memory = parameters * 2 * weight + scores_bytes(study, parameters, weight)
         return Need(parameters * (2 * weight + 1) + EVALUATOR_BYTES, memory, 2 * parameters * tokens)
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)
+
+
+def evaluation_tokens(study: Study) -> int:
+    """How many tokens a cell's evaluation reads: of the questions that are asked and of the windows of each length."""
+    asked = study.settings.evaluation
+    if study.settings.data.tasks.source == "bundled":
+        return MINIATURE_EVALUATION_TOKENS
+    questions = sum(min(held, asked.questions or held) * tokens for held, tokens in QUESTIONS.values())
+    windows = asked.perplexity_windows or TEXT_TOKENS
+    return questions + sum(min(TEXT_TOKENS, windows * length) for length in asked.perplexity_lengths)
 
 
 def scores_bytes(study: Study, parameters: int, weight: int) -> float:

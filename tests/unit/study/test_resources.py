@@ -12,7 +12,17 @@ from safetensors.torch import save_file
 
 from leap_repro.models.examine import describe
 from leap_repro.study.grid import read_study
-from leap_repro.study.resources import UNKNOWN_PARAMETERS, Block, block_of, need, parameters_of, request, width_of
+from leap_repro.study.resources import (
+    QUESTIONS,
+    UNKNOWN_PARAMETERS,
+    Block,
+    block_of,
+    evaluation_tokens,
+    need,
+    parameters_of,
+    request,
+    width_of,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere/manifest.json")
@@ -164,3 +174,16 @@ def test_layer_wise_estimates_cover_what_was_measured_and_not_much_more(row):
 def test_the_memory_of_a_layer_wise_method_hardly_grows_with_the_number_of_blocks():
     one, ten = (need("prune", study("paper"), size, "sparsegpt").gpu_bytes for size in (8e8, 8e9))
     assert ten < 6 * one
+
+
+def test_an_evaluation_is_planned_by_what_it_asks():
+    """The tokens that lm-eval 0.4.13's requests of the real sets hold, one-token choices of a question read once."""
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    asked = config["scales"]["paper"]["evaluation"]
+    whole = evaluation_tokens(read_study(config | {"scale": "paper"}))
+    counted = 1_765_055 + 129_198 + 249_161 + 156_157 + 54_426 + 21_983
+    assert whole == pytest.approx(counted + 2 * 304_978, rel=0.01)
+    assert whole >= counted + 2 * 304_978
+    asked |= {"questions": 200, "perplexity_windows": 10, "perplexity_lengths": [2048]}
+    part = evaluation_tokens(read_study(config | {"scale": "paper"}))
+    assert part == 200 * sum(tokens for _, tokens in QUESTIONS.values()) + 20_480
