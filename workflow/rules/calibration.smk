@@ -1,8 +1,8 @@
 rule build_tokens:
     input:
         model=manifest("models/{model}"),
-        text=manifest("data/{role}"),
-        payloads=[payload("models/{model}"), payload("data/{role}")],
+        text=lambda w: manifest(f"data/{jobs.SHARDS[w.role][0]}"),
+        payloads=lambda w: [payload(f"models/{w.model}"), payload(f"data/{jobs.SHARDS[w.role][0]}")],
     output:
         manifest=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/manifest.json",
         provenance=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/provenance.json",

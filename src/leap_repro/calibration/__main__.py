@@ -56,7 +56,8 @@ def write_packed(
 ) -> None:
     """The packed stream, made in `scratch`, where a killed pass resumes, and moved when it is whole."""
     sizes = (arguments.sequences, arguments.length)
-    for path in pack(tokenizer, text_files(text), *sizes, arguments.seed, scratch or payload):
+    grouped = arguments.recipe == "grouped"
+    for path in pack(tokenizer, text_files(text), *sizes, arguments.seed, scratch or payload, grouped):
         shutil.move(path, payload / path.name)
     (payload / CURSOR).unlink(missing_ok=True)
     if scratch:
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.calibration", description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model (its tokenizer is used)")
     parser.add_argument("--text", required=True, type=Path, help="folder of the fetched text")
-    parser.add_argument("--recipe", required=True, choices=("packed", "windows"))
+    parser.add_argument("--recipe", required=True, choices=("packed", "grouped", "windows"))
     parser.add_argument("--sequences", required=True, type=int)
     parser.add_argument("--length", required=True, type=int, help="tokens per sequence")
     parser.add_argument("--seed", type=int, default=0)

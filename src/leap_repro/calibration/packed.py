@@ -1,9 +1,10 @@
 """The packed stream of the learned methods: two billion tokens in one pass, in bounded memory, resumable.
 
 Documents are taken row group by row group in seeded order, the documents of a group in seeded order, each closed by
-EOS; the stream is cut into rows of `length` ids and rows are gathered into shards. What is in memory at any time is one
-row group, one batch of ids and one shard. After every finished shard a cursor is left beside it; a killed pass goes on
-from there and ends with the same bits.
+EOS; the stream is cut into rows of `length` ids and rows are gathered into shards. Or, as LEAP's public code has it,
+grouped: documents in file order without EOS, 1,000 at a time, each thousand cut by itself and its rest dropped. What is
+in memory at any time is one row group, one batch of ids and one shard. After every finished shard a cursor is left
+beside it; a killed pass goes on from there and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 IDS_PER_SHARD = 2**25
 BATCH = 256
+GROUP = 1000
 CURSOR = "cursor.json"
 
 
@@ -63,6 +66,45 @@ def seeded_documents(
             yield position, start, [texts[row] or "" for row in rows[start : start + BATCH]]
 
 
+def file_order(files: Sequence[Path]) -> Iterator[list[str]]:
+    """All documents in the order of the files, GROUP at a time; the last may be fewer."""
+    held: list[str] = []
+    for file in files:
+        source = pq.ParquetFile(file)
+        for index in range(source.num_row_groups):
+            held += [text or "" for text in source.read_row_group(index, columns=["text"]).column("text").to_pylist()]
+            while len(held) >= GROUP:
+                yield held[:GROUP]
+                held = held[GROUP:]
+    if held:
+        yield held
+
+
+Piece = tuple[NDArray[np.int32], int, int]
+"""Ids that go on the stream, and the row group and the document that come after them."""
+
+
+def closed_documents(
+    tokenizer: PreTrainedTokenizerBase, files: Sequence[Path], seed: int, group: int, document: int
+) -> Iterator[Piece]:
+    """Every document that is not blank with EOS behind it, in seeded order, from a cursor on."""
+    for position, start, texts in seeded_documents(files, seed, group, document):
+        ids = iter(tokenizer([text for text in texts if text.strip()] or [" "], verbose=False)["input_ids"])
+        for offset, text in enumerate(texts):
+            if text.strip():
+                yield closed(next(ids), tokenizer.eos_token_id), position, start + offset + 1
+
+
+def grouped_documents(
+    tokenizer: PreTrainedTokenizerBase, files: Sequence[Path], length: int, group: int
+) -> Iterator[Piece]:
+    """Each thousand documents as whole rows of `length` ids, from thousand `group` on."""
+    for position, texts in enumerate(file_order(files)):
+        if position >= group:
+            ids = [one for each in tokenizer(texts, verbose=False)["input_ids"] for one in each]
+            yield np.array(ids[: len(ids) // length * length], dtype=np.int32), position + 1, 0
+
+
 class Packer:
     """One pass over `files` that leaves shards in `folder`."""
 
@@ -83,18 +125,13 @@ class Packer:
         """Where one shard lies."""
         return self.folder / shard_name(index, self.count)
 
-    def run(self, tokenizer: PreTrainedTokenizerBase, files: Sequence[Path], seed: int) -> None:
-        """Fill all shards; UserError if the text is too short."""
+    def run(self, pieces: Iterator[Piece]) -> None:
+        """Fill all shards with `pieces`, which go on at the cursor; UserError if the text is too short."""
         self._add(np.array(self.cursor.left, dtype=np.int32), self.cursor.group, self.cursor.document)
         total = self.sequences * self.length
         with tqdm(total=total, initial=self.tokens, desc="tokens", unit="", unit_scale=True, mininterval=2.0) as bar:
-            for group, start, texts in seeded_documents(files, seed, self.cursor.group, self.cursor.document):
-                if self.cursor.shards == self.count:
-                    return
-                ids = iter(tokenizer([text for text in texts if text.strip()] or [" "], verbose=False)["input_ids"])
-                for offset, text in enumerate(texts):
-                    if text.strip():
-                        self._add(closed(next(ids), tokenizer.eos_token_id), group, start + offset + 1)
+            while self.cursor.shards < self.count and (piece := next(pieces, None)) is not None:
+                self._add(*piece)
                 bar.update(self.tokens - bar.n)
         if self.cursor.shards < self.count:
             raise UserError(
@@ -137,7 +174,13 @@ def closed(ids: list[int], eos: int | None) -> np.ndarray:
 
 
 def pack(
-    tokenizer: PreTrainedTokenizerBase, files: Sequence[Path], sequences: int, length: int, seed: int, folder: Path
+    tokenizer: PreTrainedTokenizerBase,
+    files: Sequence[Path],
+    sequences: int,
+    length: int,
+    seed: int,
+    folder: Path,
+    grouped: bool = False,
 ) -> list[Path]:
     """Pack the parquet files' documents into `sequences` x `length` ids; the shards' paths, all in `folder`.
 
@@ -145,5 +188,9 @@ def pack(
     """
     folder.mkdir(parents=True, exist_ok=True)
     packer = Packer(sequences, length, folder)
-    packer.run(tokenizer, files, seed)
+    at = packer.cursor
+    if grouped:
+        packer.run(grouped_documents(tokenizer, files, length, at.group))
+    else:
+        packer.run(closed_documents(tokenizer, files, seed, at.group, at.document))
     return [packer.path(index) for index in range(packer.count)]

@@ -19,7 +19,7 @@ from leap_repro.sparsity.patterns import UNSTRUCTURED
 if TYPE_CHECKING:
     from leap_repro.prune.job import Job, PrunedCell
 
-Tokens = Literal["calibration", "mask_training"] | None
+Tokens = Literal["calibration", "mask_training", "mask_training_grouped"] | None
 Hardening = Literal["exact", "threshold"]
 ANY_SPARSITY = (Fraction(0), Fraction(1))
 
@@ -69,6 +69,10 @@ class Declaration(ABC):
     @abstractmethod
     def tokens(self) -> Tokens:
         """The token shard that it reads."""
+
+    def tokens_of(self, options: Options) -> Tokens:
+        """The token shard that it reads with these options."""
+        return self.tokens
 
     @property
     def trains(self) -> bool:

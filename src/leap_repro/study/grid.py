@@ -15,6 +15,12 @@ from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.sparsity.patterns import TWO_FOUR
 from leap_repro.study.config import Config, Line, Scale
 
+SHARDS = {
+    "calibration": ("calibration", "windows"),
+    "mask_training": ("mask_training", "packed"),
+    "mask_training_grouped": ("mask_training", "grouped"),
+}
+"""Token shards by role: the name of their text and sizes, and how they are cut: a sample of windows, or all packed."""
 TABLES = {"main", "published", "time", "variants"}
 """Names of tables, beside which each model has a table of its name."""
 
@@ -59,7 +65,7 @@ class Method:
 
     @property
     def tokens(self) -> Tokens:
-        return self.declaration.tokens
+        return self.declaration.tokens_of(self.options)
 
 
 @dataclass(frozen=True, order=True)

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
-from leap_repro.study.grid import Study
+from leap_repro.study.grid import SHARDS, Study
 from leap_repro.study.inputs import task_files
 
 ONLY_SHOWN = ("stands_for", "parameters", "gated")
 """What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
-RECIPES = {"calibration": "windows", "mask_training": "packed"}
-"""How token shards are cut: a sample of windows, or the whole text packed."""
 DENSE = "dense"
 SPREAD = ("global", "tiles")
 """The budget scopes under which blocks may keep different shares."""
@@ -84,8 +82,9 @@ def data_files(study: Study, role: str) -> list[str]:
 
 def shard_arguments(study: Study, role: str) -> str:
     """How a token shard is cut."""
-    shard = getattr(study.settings, role)
-    return f"--recipe {RECIPES[role]} --sequences {shard.sequences} --length {shard.length}"
+    name, recipe = SHARDS[role]
+    shard = getattr(study.settings, name)
+    return f"--recipe {recipe} --sequences {shard.sequences} --length {shard.length}"
 
 
 def scoring_arguments(study: Study) -> str:

@@ -17,7 +17,7 @@ import yaml
 
 from leap_repro.cli import run_stage
 from leap_repro.sparsity.budget import parse_sparsity
-from leap_repro.study.grid import Cell, Study, read_study
+from leap_repro.study.grid import SHARDS, Cell, Study, read_study
 from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need
 
 START_SECONDS = 5.0
@@ -120,7 +120,7 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
     if stage == "data":
         return HUB_BYTES.get(place, 0.0) if study.data[place]["source"] == "hub" else 0.0
     if stage == "calibration":
-        shard = getattr(study.settings, place.split("/")[1])
+        shard = getattr(study.settings, SHARDS[place.split("/")[1]][0])
         return 4.0 * shard.sequences * shard.length
     if stage == "evaluate" or cell is None:
         return OUTCOMES_BYTES

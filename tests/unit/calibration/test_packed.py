@@ -10,6 +10,7 @@ import torch
 
 from leap_repro.calibration import packed
 from leap_repro.calibration.packed import CURSOR, pack
+from leap_repro.errors import UserError
 from leap_repro.miniature.text import pages
 from leap_repro.store.tokens import TokenRows
 
@@ -151,3 +152,43 @@ def test_memory_does_not_grow_with_the_text(tmp_path, small_shards):
 
     peak(20)
     assert peak(200) < 1.5 * peak(50)
+
+
+def thousands(texts, tokenizer, size):
+    """What the public code does: `size` documents joined without EOS, whole rows of LENGTH, the rest dropped."""
+    rows = []
+    for start in range(0, len(texts), size):
+        ids = [one for text in texts[start : start + size] for one in tokenizer(text)["input_ids"]]
+        rows += [ids[at : at + LENGTH] for at in range(0, len(ids) - LENGTH + 1, LENGTH)]
+    return rows
+
+
+@pytest.mark.parametrize("size", [5, 11])
+def test_grouped_documents_are_in_file_order_and_each_groups_rest_is_dropped(
+    files, texts, tokenizer, tmp_path, small_shards, monkeypatch, size
+):
+    monkeypatch.setattr(packed, "GROUP", size)
+    rows = thousands(texts, tokenizer, size)
+    found = pack(tokenizer, files, len(rows), LENGTH, 0, tmp_path / "all", grouped=True)
+    assert read(found).tolist() == rows
+    with pytest.raises(UserError, match=f"the text has {len(rows) * LENGTH} tokens"):
+        pack(tokenizer, files, len(rows) + 1, LENGTH, 0, tmp_path / "more", grouped=True)
+
+
+@pytest.mark.parametrize("kill_at", [2, 4, 6])
+def test_a_killed_grouped_pass_goes_on_to_the_same_bits(
+    files, texts, tokenizer, tmp_path, small_shards, monkeypatch, kill_at
+):
+    monkeypatch.setattr(packed, "GROUP", 5)
+    rows = thousands(texts, tokenizer, 5)
+    calls = iter(range(1, 100))
+
+    def dying(*arguments, **options):
+        if next(calls) == kill_at:
+            raise Killed
+        return tokenizer(*arguments, **options)
+
+    with pytest.raises(Killed):
+        pack(dying, files, len(rows), LENGTH, 0, tmp_path, grouped=True)
+    assert (tmp_path / CURSOR).is_file() or kill_at == 2
+    assert read(pack(tokenizer, files, len(rows), LENGTH, 0, tmp_path, grouped=True)).tolist() == rows

@@ -26,13 +26,15 @@ Schedule = Literal["linear", "constant", "cosine", "exponential"]
 
 
 class Relaxation(NamedTuple):
-    """How soft the gates of one step are: logit scale kappa (and that of 2:4 patterns), temperature tau, and whether
-    the forward pass uses the rounded sample while the gradient flows through the soft one."""
+    """How soft the gates of one step are: logit scale kappa (and that of 2:4 patterns), temperature tau, whether the
+    forward pass uses the rounded sample while the gradient flows through the soft one, and the type in which Bernoulli
+    gates are computed (None: the noise's)."""
 
     kappa: float
     tau: float
     pattern_kappa: float
     hard: bool = False
+    dtype: str | None = None
 
 
 def scheduled(schedule: Schedule, start: float, end: float, progress: float) -> float:
@@ -54,7 +56,15 @@ class TrainingOptions(Options):
     micro_batch_size: Positive = Field(
         8, description="sequences per forward pass in each process: only rounding, memory and time depend on it"
     )
-    learning_rate: Rate = Field(1e-3, description="at its peak; a half cosine to zero follows")
+    noise: Literal["step", "forward"] = Field(
+        "step", description="drawn once a step, for all its micro-batches; forward: anew for each of them, as released"
+    )
+    timing: Literal["exact", "as_released"] = Field(
+        "exact",
+        description="schedules end at the last step and the warm-up starts above 0; as_released: one step later, at 0",
+    )
+    learning_rate: Rate = Field(1e-3, description="at its peak; a half cosine follows")
+    rate_end: Share = Field(0.0, description="of the peak, where the half cosine ends")
     warmup_steps: Count = Field(5, description="linear, up to the peak")
     beta1: Share = Field(0.9, description="of AdamW")
     beta2: Share = Field(0.95, description="of AdamW")
@@ -66,6 +76,11 @@ class TrainingOptions(Options):
     kappa_start: Rate = Field(25.0, description="scale of the logits at the first step")
     kappa_end: Rate = Field(350.0, description="and at the last")
     kappa_schedule: Schedule = Field("linear", description="the way between them")
+    packing: Literal["stream", "grouped"] = Field(
+        "stream",
+        description="documents in seeded order, each closed by EOS; grouped: as released, in file order, without EOS, "
+        "the rest of every 1,000 dropped",
+    )
     hard: bool = Field(
         False, description="the forward pass uses rounded samples, the gradient the soft ones (straight-through)"
     )
@@ -101,15 +116,15 @@ class TrainingOptions(Options):
         return Relaxation(kappa, tau, pattern_kappa=kappa, hard=self.hard)
 
     def progress(self, step: int) -> float:
-        """0 at step 0, 1 at the last step."""
-        return step / max(self.steps - 1, 1)
+        """0 at step 0, 1 at the last step, or as released at the one that would come after it."""
+        return step / max(self.steps - (self.timing == "exact"), 1)
 
     def rate(self, step: int) -> float:
-        """The learning rate: linear warm-up to the peak, then a half cosine to zero."""
+        """The learning rate: linear warm-up to the peak, then a half cosine to `rate_end` of it."""
         if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
+            return self.learning_rate * (step + (self.timing == "exact")) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learning_rate * (self.rate_end + (1 - self.rate_end) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     @property
     def checkpoint_steps(self) -> int:
@@ -130,6 +145,10 @@ class Learned(Declaration):
     def tokens(self) -> Tokens:
         """The stream that masks are trained on."""
         return "mask_training"
+
+    def tokens_of(self, options: Options) -> Tokens:
+        """The stream, packed as these options say."""
+        return "mask_training" if options.packing == "stream" else "mask_training_grouped"
 
     def run(self, job: Job) -> PrunedCell:
         """Train to the end."""

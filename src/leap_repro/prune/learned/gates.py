@@ -3,8 +3,8 @@
 A gate makes the relaxed mask of one matrix out of its logits. LEAP has one logit per weight (here), MaskLLM one per
 2:4 pattern and group (`gates_pattern.py`), PATCH one per tile (`gates_tile.py`); the trainer knows none of them.
 
-Noise is drawn per (seed, step, matrix): every micro-batch, every process and the backward pass see the same gates
-without keeping them, and a resumed run draws what an undisturbed one would.
+Noise is drawn per (seed, step, matrix), or per micro-batch too: whoever needs the gates makes the same ones without
+keeping them, be it another process or the backward pass, and a resumed run draws what an undisturbed one would.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ EDGE = 1e-7
 
 
 class Noise:
-    """The random numbers of one matrix in one step, drawn in order from one seeded generator."""
+    """The random numbers of one matrix in one draw, taken in order from one generator, which `numbers` seed: the cell's
+    seed, step and matrix, and the micro-batch if each has its own."""
 
-    def __init__(self, seed: int, step: int, matrix: int, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *numbers: int) -> None:
         self.device = device
-        self.generator = torch.Generator(device=device).manual_seed(named_seed("noise", seed, step, matrix))
+        self.generator = torch.Generator(device=device).manual_seed(named_seed("noise", *numbers))
 
     def logistic(self, *shape: int) -> Tensor:
         """Logistic(0, 1), the difference of two Gumbel(0, 1) variables; float32."""
@@ -61,14 +62,16 @@ class Gate(ABC):
 
 
 class BernoulliGate(Gate):
-    """m = sigmoid((kappa theta + noise) / tau), one theta per weight: the Gumbel-sigmoid of LEAP."""
+    """m = sigmoid((kappa theta + noise) / tau), one theta per weight: the Gumbel-sigmoid of LEAP. The noise is the
+    difference of two Gumbel variables, or only one of them, which favours keeping, as a secondary source writes it."""
 
-    def __init__(self, theta: Tensor) -> None:
-        self.logits = {"logits": theta.requires_grad_(True)}
+    def __init__(self, theta: Tensor, gumbels: int = 2) -> None:
+        self.logits, self.gumbels = {"logits": theta.requires_grad_(True)}, gumbels
 
     def mask(self, noise: Noise, relaxation: Relaxation) -> Tensor:
         theta = self.logits["logits"]
-        return relaxed_gates(theta, noise.logistic(*theta.shape), relaxation)
+        draw = noise.logistic if self.gumbels == 2 else noise.gumbel
+        return relaxed_gates(theta, draw(*theta.shape), relaxation)
 
     def kept(self) -> Tensor:
         return (self.logits["logits"].detach() > 0).sum()
@@ -79,8 +82,9 @@ def relaxed_gates(theta: Tensor, noise: Tensor, relaxation: Relaxation) -> Tenso
 
     The noise is used up: the gates are made in its place, which halves the time and the memory of a mask.
     """
-    soft = noise.add_(theta.float(), alpha=relaxation.kappa).div_(relaxation.tau).sigmoid_()
-    return straight_through(soft, (soft > 0.5).float()) if relaxation.hard else soft
+    dtype = getattr(torch, relaxation.dtype) if relaxation.dtype else noise.dtype
+    soft = noise.to(dtype).add_(theta.to(dtype), alpha=relaxation.kappa).div_(relaxation.tau).sigmoid_()
+    return straight_through(soft, (soft > 0.5).to(dtype)) if relaxation.hard else soft
 
 
 def straight_through(soft: Tensor, hard: Tensor) -> Tensor:

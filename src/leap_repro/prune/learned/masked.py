@@ -3,7 +3,7 @@
 A masked linear layer makes W * M in the forward pass, forgets it, and makes it again in the backward pass, its mask
 from the same noise (`gates.py`) or, for small models, kept within the step. There the gradient at W * M is summed over
 micro-batches; in the step's last one it is carried to the logits, together with the slopes of the regulariser in this
-matrix's mask sum and squared norm (`regularise.py`).
+matrix's mask sum and size (`regularise.py`).
 
 Shapes: x is [..., in], gradients of outputs [..., out], weights and masks [out, in].
 """
@@ -36,9 +36,12 @@ class Step:
     number: int
     relaxation: Relaxation
     remake: bool = True  # masks are made anew for each use; otherwise they are kept until the step ends
-    measuring: bool = True  # the first forward pass: note each mask's sum and squared norm
-    last: bool = False  # the last micro-batch: carry gradients to the logits
-    slopes: tuple[Tensor, Tensor] | None = None  # d(regulariser)/d(sums), d/d(squares), float64 [matrices]
+    measuring: bool = True  # the first forward pass: note each mask's sum and size
+    last: bool = False  # the last micro-batch, or each with its own masks: carry gradients to the logits
+    anew: bool = False  # every micro-batch draws its own masks, `micro` being its number in the step
+    micro: int = 0
+    slopes: tuple[Tensor, Tensor] | None = None  # d(regulariser)/d(sums), d/d(sizes), float64 [matrices]
+    absolute: bool = False  # sizes are absolute sums, not squared norms
 
 
 @dataclass
@@ -49,7 +52,7 @@ class MaskedLinear:
     gate: Gate
     index: int
     sum: Tensor | None = None
-    square: Tensor | None = None
+    size: Tensor | None = None
     gradient: Tensor | None = field(default=None, repr=False)
     kept: Tensor | None = field(default=None, repr=False)
 
@@ -57,10 +60,12 @@ class MaskedLinear:
         return self.linear.weight.detach().float()
 
     def mask(self, step: Step, graph: bool) -> Tensor:
-        """This step's relaxed mask, the same whenever it is asked for; with a graph if asked for, or if it is kept."""
+        """The relaxed mask of this step or micro-batch, the same whenever asked for; with a graph if asked for, or
+        if it is kept."""
         if self.kept is not None:
             return self.kept
-        noise = Noise(step.seed, step.number, self.index, self.linear.weight.device)
+        numbers = (step.seed, step.number, self.index, *((step.micro,) if step.anew else ()))
+        noise = Noise(self.linear.weight.device, *numbers)
         with torch.set_grad_enabled(graph or not step.remake):
             mask = self.gate.mask(noise, step.relaxation)
         self.kept = None if step.remake else mask
@@ -73,14 +78,14 @@ class MaskedLinear:
         if step.measuring and self.sum is not None:
             raise UserError(f"{self.linear.name} is used twice in a pass: a mask is learned for one use of its weight")
         if step.measuring:
-            self.sum, self.square = mask.sum(), masked.square().sum()
+            self.sum, self.size = mask.sum(dtype=torch.float32), size_of(masked, step.absolute)
         return nn.functional.linear(x, masked.to(self.linear.weight.dtype), self.linear.module.bias)
 
     def backward(self, x: Tensor, gradient: Tensor, step: Step, needs_input: bool) -> Tensor | None:
         """Note the gradient at the masked weight and return the one at the input, if it is needed."""
         mask = self.mask(step, graph=step.last)
         gradient_TO = gradient.reshape(-1, gradient.shape[-1])
-        self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float())
+        self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float(), step)
         at_input = None
         if needs_input:
             masked = (self.weight() * mask.detach()).to(gradient.dtype)
@@ -89,19 +94,28 @@ class MaskedLinear:
             self._to_logits(mask, step)
         return at_input
 
-    def _accumulate(self, gradient: Tensor) -> None:
-        """Add up micro-batches one by one in their order, whichever process ran them: the same sum to the bit."""
-        for part in in_rank_order(gradient):
+    def _accumulate(self, gradient: Tensor, step: Step) -> None:
+        """Add up micro-batches one by one in their order, whichever process ran them: the same sum to the bit. With
+        masks of their own they have nothing to add up before the logits."""
+        for part in [gradient] if step.anew else in_rank_order(gradient):
             self.gradient = part if self.gradient is None else self.gradient.add_(part)
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
         weight = self.weight()
-        at_sum, at_square = (float(slope[self.index]) for slope in step.slopes)
-        at_mask = self.gradient.addcmul_(weight, mask.detach(), value=2 * at_square).mul_(weight).add_(at_sum)
+        at_sum, at_size = (float(slope[self.index]) for slope in step.slopes)
+        if step.absolute:
+            at_mask = self.gradient.mul_(weight).add_(weight.abs(), alpha=at_size).add_(at_sum)
+        else:
+            at_mask = self.gradient.addcmul_(weight, mask.detach().float(), value=2 * at_size).mul_(weight).add_(at_sum)
         self.gradient = self.kept = None
         logits = list(self.gate.logits.values())
-        for leaf, gradient in zip(logits, torch.autograd.grad(mask, logits, at_mask), strict=True):
-            leaf.grad = gradient
+        for leaf, gradient in zip(logits, torch.autograd.grad(mask, logits, at_mask.to(mask.dtype)), strict=True):
+            leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
+
+
+def size_of(weight: Tensor, absolute: bool) -> Tensor:
+    """||W||_F^2, or ||W||_1; a scalar."""
+    return weight.abs().sum() if absolute else weight.square().sum()
 
 
 def matrix_product(a: Tensor, b: Tensor) -> Tensor:
@@ -111,7 +125,7 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
 
 class _Apply(torch.autograd.Function):
     """`MaskedLinear` as a node of the autograd graph. The anchor is a logit tensor: it makes the output need a
-    gradient, but its own is set by `MaskedLinear.backward`, once per step."""
+    gradient, but its own is set by `MaskedLinear.backward`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: MaskedLinear, step: Step) -> Tensor:

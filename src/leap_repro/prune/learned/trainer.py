@@ -23,7 +23,7 @@ from leap_repro.prune.learned import checkpoint, processes
 from leap_repro.prune.learned.adamw import AdamW
 from leap_repro.prune.learned.gates import Gate
 from leap_repro.prune.learned.loss import next_token_loss
-from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks
+from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
 from leap_repro.prune.learned.progress import Progress
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
 from leap_repro.seeds import named_seed
@@ -59,7 +59,8 @@ class MaskTrainer:
         for gate in gates:
             gate.logits = {k: v.detach().to(self.device, dtype).requires_grad_(True) for k, v in gate.logits.items()}
         self.numels = torch.tensor([linear.weight.numel() for linear in linears], dtype=torch.float64)
-        self.dense_squares = torch.stack([layer.weight().square().sum() for layer in self.layers]).double().cpu()
+        sizes = [size_of(layer.weight(), regulariser.absolute) for layer in self.layers]
+        self.dense_sizes = torch.stack(sizes).double().cpu()
         parameters = [leaf for gate in gates for leaf in gate.logits.values()]
         betas = (self.options.beta1, self.options.beta2)
         self.optimizer = AdamW(parameters, betas, self.options.weight_decay, DTYPES[self.options.state_dtype])
@@ -82,7 +83,9 @@ class MaskTrainer:
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step, without any state but the logits and the optimiser's moments; returns its log row."""
         options = self.options
-        step = Step(self.seed, number, options.relaxation(number), remake=options.gradient_checkpointing)
+        anew = options.noise == "forward"
+        remake, absolute = options.gradient_checkpointing, self.regulariser.absolute
+        step = Step(self.seed, number, options.relaxation(number), remake=remake, anew=anew, absolute=absolute)
         loss_lm, density, terms = self._gradients(step)
         if options.gradient_clip:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, options.gradient_clip)
@@ -107,18 +110,30 @@ class MaskTrainer:
     def _gradients(self, step: Step) -> tuple[float, float, list[float]]:
         """Set every logit's gradient; returns L_LM over the batch, the relaxed density and the regulariser's terms."""
         rounds = self._micro_batches(step.number)
-        for layer in self.layers:
-            layer.sum = layer.square = None
-        losses, density, terms = [], 0.0, []
+        share = 1 / (len(rounds) * processes.count())
+        for leaf in self.optimizer.parameters:
+            leaf.grad = None
+        losses, measured = [], []
         with masked(self.layers, step), recomputed_blocks(self.model, self.options.gradient_checkpointing):
             for index, micro in enumerate(rounds):
-                loss = self.language_loss(self.tokens_NT[micro].to(self.device)) / (len(rounds) * processes.count())
-                if index == 0:
-                    density, terms = self._regularise(step)
-                step.last = index + 1 == len(rounds)
+                step.micro, step.measuring = processes.rank() + index * processes.count(), step.anew or index == 0
+                loss = self.language_loss(self.tokens_NT[micro].to(self.device)) * share
+                if step.measuring:
+                    measured.append(self._regularise(step, share if step.anew else 1.0))
+                step.last = step.anew or index + 1 == len(rounds)
                 loss.backward()
                 losses += [part.item() for part in processes.in_rank_order(loss.detach())]
+        density, *terms = self._of_all_masks(torch.tensor(measured, dtype=torch.float64).sum(dim=0), step)
         return sum(losses), density, terms
+
+    def _of_all_masks(self, measured: Tensor, step: Step) -> list[float]:
+        """What was measured, and the logits' gradients, summed over the processes where each had masks of its own."""
+        if not step.anew:
+            return measured.tolist()
+        if processes.count() > 1:
+            for leaf in self.optimizer.parameters:
+                leaf.grad = sum(processes.in_rank_order(leaf.grad))
+        return sum(processes.in_rank_order(measured)).tolist()
 
     def _micro_batches(self, number: int) -> list[Tensor]:
         """This process's share of the step's micro-batches: every count-th."""
@@ -128,23 +143,26 @@ class MaskTrainer:
             raise UserError(f"{len(micro)} micro-batches per step cannot be shared by {count} processes")
         return list(micro[processes.rank() :: count])
 
-    def _regularise(self, step: Step) -> tuple[float, list[float]]:
-        """The density and the regulariser's terms from the first forward pass; their slopes go into `step`.
+    def _regularise(self, step: Step, share: float) -> list[float]:
+        """`share` of the density and of the regulariser's terms from a forward pass; the slopes go into `step`.
 
         Raises UserError for a matrix that the pass did not use: nothing would train its mask.
         """
         unused = [layer.linear.name for layer in self.layers if layer.sum is None]
         if unused:
             raise UserError(f"{unused[0]} is not used by a pass over the training tokens: its mask cannot be learned")
-        sums, squares = (
+        sums, sizes = (
             torch.stack([getattr(layer, name) for layer in self.layers]).double().cpu().requires_grad_(True)
-            for name in ("sum", "square")
+            for name in ("sum", "size")
         )
-        statistics = MaskStatistics(sums, squares, self.numels, self.dense_squares)
+        for layer in self.layers:
+            layer.sum = layer.size = None
+        statistics = MaskStatistics(sums, sizes, self.numels, self.dense_sizes)
         terms = self.regulariser(statistics, 1 - step.number / self.options.steps)
-        step.slopes = torch.autograd.grad(sum(terms), (sums, squares), allow_unused=True, materialize_grads=True)
+        total = share * sum(terms)
+        step.slopes = torch.autograd.grad(total, (sums, sizes), allow_unused=True, materialize_grads=True)
         step.measuring = False
-        return statistics.density.item(), [term.item() for term in terms]
+        return [share * number.item() for number in (statistics.density, *terms)]
 
     def run(self, checkpoints: Path | None) -> list[dict[str, float]]:
         """Train to the end, resuming from `checkpoints` if it holds a state; returns one log row per step."""

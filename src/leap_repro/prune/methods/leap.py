@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from leap_repro.checked import Weight
-from leap_repro.prune.learned.declaration import Learned, TrainingOptions
+from leap_repro.checked import Precision, Weight
+from leap_repro.prune.learned.declaration import Learned, Relaxation, TrainingOptions
 from leap_repro.sparsity.patterns import UNSTRUCTURED
 
 if TYPE_CHECKING:
@@ -26,9 +26,20 @@ class Options(TrainingOptions):
 
     density_weight: Weight = Field(7.0, description="λ₁, of the distance to the density that is asked for")
     norm_weight: Weight = Field(10.0, description="λ₂, of the share of the weights' norms that is kept")
+    gates_dtype: Precision = Field("float32", description="that gates are computed in; the public code's is bfloat16")
+    gumbels: Literal[2, 1] = Field(
+        2, description="Gumbel variables in a gate's noise: the difference of two, as released, or one"
+    )
+    norm: Literal["frobenius", "l1"] = Field(
+        "frobenius", description="the share of the Frobenius norms that is kept, as released; l1: absolute sums"
+    )
     budget: Literal["global", "layer"] = Field(
         "global", description="or every matrix has the density for itself, in the loss and when hardened"
     )
+
+    def relaxation(self, step: int) -> Relaxation:
+        """How soft the gates of step `step` are, and in which type they are made."""
+        return super().relaxation(step)._replace(dtype=self.gates_dtype)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -47,9 +58,17 @@ def trainer(job: Job) -> MaskTrainer:
     gates: list[Gate] = []
     for index, linear in enumerate(prunable_linears(job.model)):
         start = job.warm_start[linear.name] if job.warm_start is not None else None
-        gates.append(BernoulliGate(bernoulli_logits(tuple(linear.weight.shape), start, job.seed, index)))
-    target, per_matrix = float(1 - job.sparsity), options.budget == "layer"
-    return MaskTrainer(job, gates, BudgetAndNorms(target, options.density_weight, options.norm_weight, per_matrix))
+        gates.append(
+            BernoulliGate(bernoulli_logits(tuple(linear.weight.shape), start, job.seed, index), options.gumbels)
+        )
+    regulariser = BudgetAndNorms(
+        float(1 - job.sparsity),
+        options.density_weight,
+        options.norm_weight,
+        per_matrix=options.budget == "layer",
+        absolute=options.norm == "l1",
+    )
+    return MaskTrainer(job, gates, regulariser)
 
 
 METHOD = Learned(trainer, options=Options, hardenings=("exact", "threshold"))

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def logistic_noise(count, seed, step, matrix=0):
-    return Noise(seed, step, matrix, CPU).logistic(count)
+    return Noise(CPU, seed, step, matrix).logistic(count)
 
 
 @pytest.mark.parametrize(("seed", "step"), [(0, 0), (0, 1999), (1, 0), (12, 345)])
@@ -55,9 +55,9 @@ def test_each_matrix_draws_its_own_noise_and_its_own_logits():
 
 
 def test_gumbel_noise_is_gumbel_and_finite():
-    noise = Noise(0, 1, 2, CPU).gumbel(20_000)
+    noise = Noise(CPU, 0, 1, 2).gumbel(20_000)
     assert stats.kstest(noise.double().numpy(), stats.gumbel_r.cdf).pvalue > 0.005
-    extremes = torch.stack([torch.stack(Noise(0, step, 0, CPU).gumbel(1 << 22).aminmax()) for step in range(8)])
+    extremes = torch.stack([torch.stack(Noise(CPU, 0, step, 0).gumbel(1 << 22).aminmax()) for step in range(8)])
     assert torch.isfinite(extremes).all()
     assert extremes[:, 1].max() > 13
 

@@ -68,6 +68,16 @@ def test_two_processes_train_the_bits_of_one(trained, sources, tmp_path):
     assert_same(logits(tmp_path / "two"), expected)
 
 
+def test_two_processes_with_noise_for_each_pass_train_as_one_but_for_rounding(sources, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, start in {"one": [sys.executable], "two": launcher}.items():
+        command = [*start, *arguments(sources, "leap", tmp_path / name, noise="forward", steps=3)]
+        subprocess.run(command, check=True, env=ENVIRONMENT, timeout=300)
+    ours, theirs = logits(tmp_path / "one"), logits(tmp_path / "two")
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-5)
+
+
 LEAVES_NOTHING = """
 from pathlib import Path
 from leap_repro.prune.learned import processes

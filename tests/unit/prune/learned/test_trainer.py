@@ -88,7 +88,7 @@ def test_a_steps_loss_and_gradient_are_those_of_the_papers_formula(
 ):
     ours = trainer(density, shift=shift, budget=budget)
     theta = [leaf.detach().double().requires_grad_(True) for leaf in thetas(ours)]
-    noise = [Noise(1, t, index, torch.device("cpu")).logistic(*leaf.shape) for index, leaf in enumerate(theta)]
+    noise = [Noise(torch.device("cpu"), 1, t, index).logistic(*leaf.shape) for index, leaf in enumerate(theta)]
     caught = catch_gradients(ours)
     row = ours.step(t)
     model = tiny_llama().double()

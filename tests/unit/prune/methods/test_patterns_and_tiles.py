@@ -67,8 +67,8 @@ def tile_oracle(theta, logistic, kappa, tau, shape, size, sparse):
 @pytest.mark.parametrize(("kappa", "tau"), [(100.0, 4.0), (500.0, 0.05)])
 def test_a_pattern_mask_is_the_softmaxs_mean_of_the_six_patterns(kappa, tau):
     theta = 0.02 * random(5, 3, 6)
-    (gumbel,) = patterns_last(Noise(0, 1, 2, CPU).gumbel(6, 5, 3))
-    mask = PatternGate(theta.clone()).mask(Noise(0, 1, 2, CPU), Relaxation(1.0, tau, kappa))
+    (gumbel,) = patterns_last(Noise(CPU, 0, 1, 2).gumbel(6, 5, 3))
+    mask = PatternGate(theta.clone()).mask(Noise(CPU, 0, 1, 2), Relaxation(1.0, tau, kappa))
     torch.testing.assert_close(mask.double(), pattern_oracle(theta.double(), gumbel, kappa, tau), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(mask.view(5, 3, 4).sum(dim=-1), torch.full((5, 3), 2.0))
 
@@ -77,7 +77,7 @@ def test_hard_patterns_keep_exactly_two_of_four_and_learn_as_soft_ones():
     slopes = []
     for hard in (False, True):
         gate = PatternGate(0.02 * random(5, 3, 6))
-        mask = gate.mask(Noise(0, 1, 2, CPU), Relaxation(1.0, 1.0, 100.0, hard))
+        mask = gate.mask(Noise(CPU, 0, 1, 2), Relaxation(1.0, 1.0, 100.0, hard))
         slopes.append(torch.autograd.grad((mask * random(5, 12, seed=3)).sum(), gate.logits["patterns"])[0])
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert (mask.view(5, 3, 4).sum(dim=-1) == 2).all()
@@ -130,14 +130,14 @@ def test_the_tile_prior_lifts_the_tiles_that_the_start_keeps_densest():
 def test_a_tile_mask_is_dense_where_its_tile_is_and_follows_the_2_4_mask_elsewhere(learned):
     theta, patterns = 0.05 * random(2, 3), 0.02 * random(10, 5, 6)
     sparse = PatternGate(patterns.clone()) if learned else two_four(10, 20)
-    noise = Noise(0, 1, 2, CPU)
+    noise = Noise(CPU, 0, 1, 2)
     logistic = noise.logistic(2, 3)
     oracle = (
         pattern_oracle(patterns.double(), noise.gumbel(6, 10, 5).movedim(0, -1), 300.0, 0.7)
         if learned
         else sparse.double()
     )
-    mask = TileGate((10, 20), 8, theta.clone(), sparse).mask(Noise(0, 1, 2, CPU), Relaxation(90.0, 0.7, 300.0))
+    mask = TileGate((10, 20), 8, theta.clone(), sparse).mask(Noise(CPU, 0, 1, 2), Relaxation(90.0, 0.7, 300.0))
     expected = tile_oracle(theta.double(), logistic, 90.0, 0.7, (10, 20), 8, oracle)
     torch.testing.assert_close(mask.double(), expected, rtol=1e-4, atol=1e-6)
 
@@ -162,7 +162,7 @@ def oracle_loss(case, trainer, start, model, leaves, tokens, t):
     pattern_kappa = 100 + 400 * p
     masked, total, count, norms, dense_norms, squares, at = {}, 0.0, 0, 0.0, 0.0, 0.0, iter(leaves)
     for index, (name, weight) in enumerate(prunable(model).items()):
-        noise, shape = Noise(1, t, index, CPU), tuple(weight.shape)
+        noise, shape = Noise(CPU, 1, t, index), tuple(weight.shape)
         if case == "maskllm":
             theta = next(at)
             mask = pattern_oracle(*patterns_last(theta, noise.gumbel(*theta.shape)), pattern_kappa, tau)
@@ -222,7 +222,7 @@ class Quiet(Noise):
     """No noise at all."""
 
     def __init__(self):
-        super().__init__(0, 0, 0, CPU)
+        super().__init__(CPU, 0, 0, 0)
 
     def _uniform(self, shape):
         return torch.full(shape, 0.5)
