@@ -28,12 +28,12 @@ def learned_methods() -> list[str]:
     return [name for name, line in methods.items() if line["module"] in ("leap", "maskllm")]
 
 
-def write_checkout(folder: Path, **changes: Any) -> Path:
+def write_checkout(folder: Path, scale: str = "paper", **changes: Any) -> Path:
     """A scratch checkout with the project's config and the overlay `tiny.yaml`; `changes`: more keys of the scale."""
     checkout_of(folder, REPOSITORY / "config.yaml")
-    overlay = NUMBERS | expectations() | {"options": dict.fromkeys(learned_methods(), LEARNED)} | changes
+    overlay = NUMBERS | expectations(scale) | {"options": dict.fromkeys(learned_methods(), LEARNED)} | changes
     # The stand-ins are tiny and run on any CPU; the config's own sizes would be refused there.
-    config = {"scale": "paper", "preflight": "warn", "scales": {"paper": overlay}}
+    config = {"scale": scale, "preflight": "warn", "scales": {scale: overlay}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return folder
 

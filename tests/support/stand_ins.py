@@ -29,18 +29,24 @@ QUESTIONS = 8
 SLIMPAJAMA = "data/train-{index:05d}-of-00048-{tail}.parquet"
 
 
+def hub_scale(name: str) -> dict[str, Any]:
+    """`scales.paper` or `scales.open` of the project's own config."""
+    return yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))["scales"][name]
+
+
 def paper_scale() -> dict[str, Any]:
     """`scales.paper` of the project's own config."""
-    return yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))["scales"]["paper"]
+    return hub_scale("paper")
 
 
 def serve_paper(hub: Hub, folder: Path) -> None:
-    """Add every repository that `scales.paper` names, at the commits that it names."""
+    """Add every repository that `scales.paper` and `scales.open` name, at the commits that they name."""
     scale = paper_scale()
-    for name, spec in scale["models"].items():
+    for name, spec in (scale["models"] | hub_scale("open")["models"]).items():
         gated = TOKEN if spec["id"].startswith(GATED) else None
         model = folder / "models" / name
-        write_model(f"{name}-mini", model, shards=2 if name == "llama3.1-8b" else 1)
+        bundled = name if name in scale["models"] else "llama3.2-1b"  # of the open ones too, which have no miniature
+        write_model(f"{bundled}-mini", model, shards=2 if name == "llama3.1-8b" else 1)
         hub.add("model", spec["id"], Repository(model, spec["revision"], gated, {"main": spec["revision"]}))
     for id, revision in {(spec["id"], spec["revision"]) for spec in data_sources(scale)}:
         target = folder / "datasets" / id
@@ -148,14 +154,14 @@ WRITERS = {
 }
 
 
-def expectations() -> dict[str, Any]:
-    """`expect` of the stand-ins for an overlay over `scales.paper`: its own sizes are those of the real ones."""
+def expectations(scale: str = "paper") -> dict[str, Any]:
+    """`expect` of the stand-ins for an overlay over that scale: its own sizes are those of the real ones."""
     subjects = [splits for name, splits in task_sets().items() if name.startswith("mmlu_")]
     rows = {split: sum(len(splits[split][:QUESTIONS]) for splits in subjects) for split in ("test", "dev")}
     sets = {"mmlu": rows, "piqa": {"validation": QUESTIONS}, "winogrande": {"validation": QUESTIONS}}
     sets |= {name: {"test": QUESTIONS} for name in ("arc_easy", "arc_challenge", "openbookqa")}
     return {
-        "models": {name: {"expect": None} for name in paper_scale()["models"]},
+        "models": {name: {"expect": None} for name in hub_scale(scale)["models"]},
         "data": {
             "perplexity": {"expect": {"documents": len(wikitext_rows())}},
             "tasks": {"sets": {name: {"expect": expect} for name, expect in sets.items()}},

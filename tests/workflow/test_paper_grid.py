@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from loopback_hub import running_hub
 from paper_grid import client_variables, pin, run, write_checkout
-from stand_ins import TOKEN, paper_scale, serve_paper, wikitext_rows
+from stand_ins import TOKEN, hub_scale, paper_scale, serve_paper, wikitext_rows
 
 MODEL = "qwen2.5-0.5b"
 SCALE = paper_scale()
@@ -90,6 +90,17 @@ def test_a_fetched_model_goes_through_to_its_table(fetched):
     table = pd.read_csv(fetched[0] / f"results/paper/tables/{MODEL}.csv")
     assert set(table["method"]) == {"dense", "magnitude", "leap"}
     assert table["average"].between(0, 100).all()
+
+
+def test_the_open_models_come_without_a_token_and_one_goes_through(hub, variables, tmp_path):
+    folder = write_checkout(tmp_path / "checkout", "open", methods=["dense", "wanda"], sparsities=[0.5])
+    models = hub_scale("open")["models"]
+    wanted = [f"results/open/models/{name}/manifest.json" for name in models]
+    run(folder, variables | {"HF_TOKEN": "", "HF_HOME": str(tmp_path)}, *wanted, "results/open/tables/olmo2-1b.csv")
+    for name, spec in models.items():
+        found = json.loads((folder / f"results/open/models/{name}/manifest.json").read_text())["facts"]
+        assert found["revision"] == spec["revision"]
+    assert set(pd.read_csv(folder / "results/open/tables/olmo2-1b.csv")["method"]) == {"dense", "wanda"}
 
 
 def assert_secret(folder, output):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit
@@ -60,7 +61,7 @@ def window_losses(model: nn.Module, windows_NT: Tensor, batch_size: int) -> Tens
     vocabulary = model.get_input_embeddings().num_embeddings
     at_once = max(1, min(batch_size, SCORES // (windows_NT.shape[1] * vocabulary)))
     losses = []
-    for batch in windows_NT.split(at_once):
+    for batch in tqdm(windows_NT.split(at_once), desc=f"windows of {windows_NT.shape[1]} tokens", mininterval=2.0):
         batch = batch.to(device)
         logits = model(batch, use_cache=False).logits
         found = [_losses(scores[:-1], window[1:]) for scores, window in zip(logits, batch, strict=True)]

@@ -54,6 +54,7 @@ def evaluate_tasks(
     `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # one for each split of each of 57 subjects
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
