@@ -1,6 +1,7 @@
-"""Time every one-shot method on one layer: `snakemake --cores 1 benchmark_methods`.
+"""Time every one-shot method on layers of three shapes: `snakemake --cores 1 benchmark_methods`.
 
-What is timed is the rule itself, given the layer's input statistics, which every method shares.
+What is timed is the rule itself, by the kernels that a job has, given the layer's input statistics, which every method
+shares.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ import torch
 from measure import clock, make_layer, place, write_rows
 
 from leap_repro.cli import json_argument, run_stage
+from leap_repro.portable import use_portable_kernels
 from leap_repro.prune.__main__ import load_method, load_selector
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+
+SHAPES = ((256, 256), (512, 1536), (1024, 4096))
 
 
 def prune(layer: Layer, description: dict[str, Any]) -> PrunedLayer:
@@ -34,22 +39,28 @@ def prune(layer: Layer, description: dict[str, Any]) -> PrunedLayer:
 def main(arguments: argparse.Namespace) -> None:
     """Time each method on the CPU and, where there is one, on the GPU."""
     rows = []
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        layer = make_layer(arguments.rows, arguments.columns, Fraction(arguments.sparsity), device)
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    for device, (height, width) in product(devices, arguments.shapes):
+        layer = make_layer(height, width, Fraction(arguments.sparsity), device)
         for name, description in arguments.methods.items():
             times = clock(partial(prune, layer, description), arguments.repeats, device)
-            sizes = {"rows": arguments.rows, "columns": arguments.columns, "sparsity": arguments.sparsity}
+            sizes = {"rows": height, "columns": width, "sparsity": arguments.sparsity}
             rows.append({"method": name, **sizes, **times, **place(device)})
             print(rows[-1], flush=True)
             write_rows(arguments.output, rows)
+
+
+def shape(text: str) -> tuple[int, int]:
+    """(rows, columns) of "ROWSxCOLUMNS"; ValueError for anything else."""
+    rows, columns = map(int, text.split("x"))
+    return rows, columns
 
 
 def parser() -> argparse.ArgumentParser:
     """The benchmark's arguments."""
     parser = argparse.ArgumentParser(prog="python benchmarks/one_shot.py", description=__doc__)
     parser.add_argument("--methods", required=True, type=json_argument, help="{name: {module, options, selector}}")
-    parser.add_argument("--rows", type=int, default=1024)
-    parser.add_argument("--columns", type=int, default=4096)
+    parser.add_argument("--shapes", type=shape, nargs="+", default=SHAPES, help="ROWSxCOLUMNS of the layers")
     parser.add_argument("--sparsity", default="0.5")
     parser.add_argument("--repeats", type=int, default=3, help="at most; fewer of a slow method")
     parser.add_argument("--output", required=True, type=Path)
@@ -57,4 +68,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    use_portable_kernels("float32")
     run_stage(main, parser())

@@ -8,6 +8,6 @@ rule benchmark_methods:
         script=f"{workflow.basedir}/benchmarks/one_shot.py",
         methods=jobs.as_json(jobs.one_shot_methods(STUDY)),
     message:
-        "Timing every one-shot method on one layer of 1024 x 4096"
+        "Timing every one-shot method on layers of up to 1024 x 4096"
     shell:
         "python {params.script:q} --methods {params.methods:q} --output benchmarks/one_shot.csv > {log} 2>&1"

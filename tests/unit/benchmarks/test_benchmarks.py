@@ -31,7 +31,7 @@ def run(name, *arguments):
 
 
 def test_every_method_is_timed_and_the_table_says_where(tmp_path):
-    sizes = ("--rows", 6, "--columns", 16, "--repeats", 2)
+    sizes = ("--shapes", "6x16", "--repeats", 2)
     run("one_shot", "--methods", json.dumps(METHODS), *sizes, "--output", tmp_path / "speed.csv")
     table = pd.read_csv(tmp_path / "speed.csv")
     cpu = table[table["device"] == "cpu"]
