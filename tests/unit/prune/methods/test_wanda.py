@@ -61,3 +61,17 @@ def test_rows_do_not_compete_with_one_another(random_layer, make_layer):
 def test_a_job_without_tokens_is_refused(tiny_llama):
     with pytest.raises(UserError, match="--tokens"):
         wanda.METHOD.prune_cell(Job(tiny_llama(), wanda.Options(), Fraction("0.5"), seed=0))
+
+
+@pytest.mark.parametrize("dead", [(), (0, 5)])
+def test_shifted_norms_are_those_of_the_scripts_behind_the_tables(dead, random_layer):
+    """Their formula, in float64: zeros count as 1 when the smallest mean square is looked for, which is added to all."""
+    layer, weight, inputs = random_layer(6, 11, "0.5", seed=1, dead=dead)
+    squares = (inputs.astype(np.float64) ** 2).mean(axis=0) / 100  # well below 1, as the zeros' stand-in must be
+    smallest = np.where(squares == 0, 1, squares).min()
+    scores = np.abs(weight) * np.sqrt(squares + smallest)
+    keep = wanda.prune_layer(layer, wanda.Options(shift_norms=True, rounding="as_released")).keep.numpy()
+    for row, kept in zip(scores, keep, strict=True):
+        assert set(np.flatnonzero(~kept)) == set(np.argsort(row, kind="stable")[:5])
+    plain = wanda.prune_layer(layer, wanda.Options(rounding="as_released")).keep.numpy()
+    assert (keep != plain).any()
