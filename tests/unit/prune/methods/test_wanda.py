@@ -65,7 +65,7 @@ def test_a_job_without_tokens_is_refused(tiny_llama):
 
 @pytest.mark.parametrize("dead", [(), (0, 5)])
 def test_shifted_norms_are_those_of_the_scripts_behind_the_tables(dead, random_layer):
-    """Their formula, in float64: zeros count as 1 when the smallest mean square is looked for, which is added to all."""
+    """Their formula, in float64: the smallest mean square, zeros counting as 1, is added to all."""
     layer, weight, inputs = random_layer(6, 11, "0.5", seed=1, dead=dead)
     squares = (inputs.astype(np.float64) ** 2).mean(axis=0) / 100  # well below 1, as the zeros' stand-in must be
     smallest = np.where(squares == 0, 1, squares).min()
@@ -73,5 +73,9 @@ def test_shifted_norms_are_those_of_the_scripts_behind_the_tables(dead, random_l
     keep = wanda.prune_layer(layer, wanda.Options(shift_norms=True, rounding="as_released")).keep.numpy()
     for row, kept in zip(scores, keep, strict=True):
         assert set(np.flatnonzero(~kept)) == set(np.argsort(row, kind="stable")[:5])
-    plain = wanda.prune_layer(layer, wanda.Options(rounding="as_released")).keep.numpy()
-    assert (keep != plain).any()
+
+
+def test_a_shift_lets_a_large_weight_at_a_quiet_input_stay(make_layer):
+    layer = make_layer(np.array([[3.2, 2.0]]), np.ones((10, 2)) * [1.0, 2.0], "0.5")
+    kept = [wanda.prune_layer(layer, wanda.Options(shift_norms=shift)).keep.tolist() for shift in (False, True)]
+    assert kept == [[[False, True]], [[True, False]]]
