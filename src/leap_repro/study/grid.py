@@ -232,9 +232,8 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
     if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
         yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
     two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
-    two_four = [other for other in two_four if not methods[other].declaration.trains]
     if "pattern_start" in method.declaration.starts and method.pattern_start not in two_four:
-        yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a one-shot 2:4 method: {two_four}"
+        yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a 2:4 method: {two_four}"
     for key, start in (("warm_start", methods.get(method.warm_start or "")), ("selector", method.selector)):
         if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
             yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"

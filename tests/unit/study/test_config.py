@@ -113,7 +113,7 @@ BAD = [
     ("methods.maskllm.sparsities", [0.5, 0.6], "methods.maskllm.sparsities"),
     ("methods.patch-tile.sparsities", [0.55], "2:4 tiles drop at most 0.5"),
     ("methods.patch-tile.pattern_start", MISSING, "methods.patch-tile.pattern_start"),
-    ("methods.patch-tile.pattern_start", "sparsegpt", "'sparsegpt'; it must be a one-shot 2:4 method"),
+    ("methods.patch-tile.pattern_start", "sparsegpt", "'sparsegpt'; it must be a 2:4 method"),
     ("methods.leap.pattern_start", "sparsegpt-2-4", "methods.leap.pattern_start"),
     ("methods.patch-tile.options.tile", 6, "it must be a multiple of 4"),
     # reconstructions and the methods whose masks they complete

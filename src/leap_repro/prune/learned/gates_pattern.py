@@ -48,11 +48,12 @@ def pattern_mask(theta: Tensor, gumbel: Tensor, kappa: float, tau: float, hard: 
 
 
 def pattern_logits(
-    name: str, shape: tuple[int, int], start: Tensor | None, seed: int, matrix: int, std: float
+    name: str, shape: tuple[int, int], start: Tensor | None, seed: int, matrix: int, std: float, draw: bool = True
 ) -> Tensor:
     """theta = N(0, std^2) + 3 std(theta) (<pattern, M0> - 1), M0 the start's mask of the group; float32 [out, in/4, 6].
 
-    `start` is a bool mask [out, in] or None for no prior. UserError unless groups of four fill the rows.
+    `start` is a bool mask [out, in] or None for no prior; without `draw` a start's prior stands alone. UserError unless
+    groups of four fill the rows.
     """
     if shape[1] % GROUP:
         raise UserError(f"{name} has {shape[1]} inputs, which {GROUP} does not divide: it has no 2:4 mask")
@@ -60,7 +61,7 @@ def pattern_logits(
     if start is None:
         return theta
     overlap = start.view(shape[0], -1, GROUP).float() @ _patterns(torch.device("cpu")).T
-    return theta + prior(theta, std) * (overlap - 1)
+    return (theta if draw else 0) + prior(theta, std) * (overlap - 1)
 
 
 def _patterns(device: torch.device) -> Tensor:

@@ -50,23 +50,35 @@ class TileGate(Gate):
 
 
 def tile_logits(
-    shapes: list[tuple[int, int]], size: int, starts: list[Tensor] | None, density: float, seed: int
+    shapes: list[tuple[int, int]],
+    size: int,
+    starts: list[Tensor] | None,
+    density: float,
+    seed: int,
+    per_matrix: bool = False,
 ) -> list[Tensor]:
     """The tile logits of all matrices: N(0, 0.014^2), plus 3 std for the tiles that a one-shot mask keeps densest.
 
     Those are the round(2 N (d - 1/2)) of the N tiles of all matrices with the highest share of kept weights in
-    `starts` (bool masks [out, in]; ties: the earlier tile); the others get minus 3 std. None: no prior.
+    `starts` (bool masks [out, in]; ties: the earlier tile); the others get minus 3 std. None: no prior. `per_matrix`:
+    each matrix ranks its own N tiles, with the deviation of its own draw.
     """
     grids = [tile_grid(shape, size) for shape in shapes]
     counts = [down * across for down, across in grids]
     theta = normal_logits((sum(counts),), seed, matrix=-1)
     if starts is not None:
-        shares = torch.cat([_kept_shares(start, size) for start in starts])
-        dense = torch.sort(shares, descending=True, stable=True).indices[: round(2 * len(theta) * (density - 0.5))]
-        signs = torch.full_like(theta, -1.0)
-        signs[dense] = 1.0
-        theta = theta + prior(theta) * signs
+        shares = [_kept_shares(start, size) for start in starts]
+        groups = zip(theta.split(counts), shares, strict=True) if per_matrix else [(theta, torch.cat(shares))]
+        theta = torch.cat([_with_prior(group, own, density) for group, own in groups])
     return [part.view(grid).clone() for part, grid in zip(theta.split(counts), grids, strict=True)]
+
+
+def _with_prior(theta: Tensor, shares: Tensor, density: float) -> Tensor:
+    """Flat tile logits, raised where `shares` is among the largest that are to be dense, lowered elsewhere."""
+    dense = torch.sort(shares, descending=True, stable=True).indices[: round(2 * len(theta) * (density - 0.5))]
+    signs = torch.full_like(theta, -1.0)
+    signs[dense] = 1.0
+    return theta + prior(theta) * signs
 
 
 def _kept_shares(keep: Tensor, size: int) -> Tensor:

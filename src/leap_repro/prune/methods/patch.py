@@ -33,11 +33,17 @@ class Options(TrainingOptions):
     tile: Annotated[int, Field(ge=4, multiple_of=4), told("it must be a multiple of 4")] = Field(
         128, description="side of a tile; tiles at the edges are cut off"
     )
-    learning_rate: Rate = Field(1e-4, description="at its peak; a half cosine to zero follows")
+    learning_rate: Rate = Field(1e-4, description="at its peak; a half cosine follows")
     kappa_start: Rate = Field(100.0, description="scale of the tiles' logits at the first step")
     kappa_end: Rate = Field(500.0, description="and at the last")
     pattern_kappa_start: Rate = Field(100.0, description="scale of the logits of Joint's 2:4 masks at the first step")
     pattern_kappa_end: Rate = Field(500.0, description="and at the last")
+    prior: Literal["model", "matrix"] = Field(
+        "model", description="the tiles of all matrices are ranked together for the warm start; matrix: each by itself"
+    )
+    start_draw: bool = Field(
+        True, description="Joint's 2:4 logits are a normal draw and the start's prior; false: the prior alone"
+    )
     density_weight: Weight = Field(3.0, description="λ₁, of the distance to the density that is asked for")
     norm_weight: Weight = Field(0.1, description="λ₂, of the share of the weights' norms that is kept")
 
@@ -83,7 +89,7 @@ def trainer(job: Job) -> MaskTrainer:
     linears = prunable_linears(job.model)
     shapes = [tuple(linear.weight.shape) for linear in linears]
     starts = [job.warm_start[linear.name] for linear in linears] if job.warm_start is not None else None
-    tiles = tile_logits(shapes, options.tile, starts, density, job.seed)
+    tiles = tile_logits(shapes, options.tile, starts, density, job.seed, options.prior == "matrix")
     gates: list[Gate] = []
     for index, (linear, shape, theta) in enumerate(zip(linears, shapes, tiles, strict=True)):
         two_four = _two_four(job, linear.name, shape, index)
@@ -98,7 +104,7 @@ def _two_four(job: Job, name: str, shape: tuple[int, int], index: int) -> Tensor
     start = job.pattern_start
     if job.options.learn == "joint":
         mask = start[name] if start is not None else None
-        return PatternGate(pattern_logits(name, shape, mask, job.seed, index, LOGIT_STD))
+        return PatternGate(pattern_logits(name, shape, mask, job.seed, index, LOGIT_STD, job.options.start_draw))
     if start is None:
         raise UserError("patch with learn: tile freezes a 2:4 mask: it needs --pattern-start")
     return start[name]

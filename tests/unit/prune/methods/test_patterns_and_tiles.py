@@ -218,6 +218,27 @@ def test_the_logged_hard_density_is_that_of_the_mask_that_the_logits_mean(case, 
     assert row["density_hard"] == pytest.approx(kept / numel, rel=1e-6)
 
 
+def test_a_prior_within_each_matrix_is_that_of_each_alone():
+    shapes, starts = [(8, 8), (4, 12)], [torch.rand(8, 8) > 0.5, torch.rand(4, 12) > 0.4]
+    plain, lifted = (tile_logits(shapes, 4, given, 0.75, seed=3, per_matrix=True) for given in (None, starts))
+    for before, after, start in zip(plain, lifted, starts, strict=True):
+        kept = [float(tile.float().mean()) for row in start.split(4) for tile in row.split(4, dim=1)]
+        dense = sorted(range(len(kept)), key=lambda index: -kept[index])[: round(len(kept) * 0.5)]
+        push = torch.full((len(kept),), -1.0).index_fill(0, torch.tensor(dense), 1.0) * 3 * before.std()
+        torch.testing.assert_close(after.flatten(), before.flatten() + push)
+
+
+def test_a_start_without_a_draw_is_the_prior_alone():
+    start = torch.tensor([[True, True, False, False, False, True, False, True]])
+    theta = pattern_logits("a", (1, 8), start, seed=1, matrix=2, std=0.01, draw=False)
+    size = 3 * pattern_logits("a", (1, 8), None, seed=1, matrix=2, std=0.01).std()
+    overlap = (
+        start.view(1, 2, 4).float()
+        @ torch.tensor([[k in pair for k in range(4)] for pair in combinations(range(4), 2)]).float().T
+    )
+    torch.testing.assert_close(theta, size * (overlap - 1))
+
+
 class Quiet(Noise):
     """No noise at all."""
 
