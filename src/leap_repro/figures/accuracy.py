@@ -21,21 +21,26 @@ MEAN = "mean of the models"
 
 
 def averages(results: pd.DataFrame) -> pd.DataFrame:
-    """The six-task average per model, method and sparsity (mean over seeds), and the models' mean as one more model."""
+    """The six-task average per model, method and sparsity (mean over seeds), and the models' mean as one more model,
+    if there are several."""
     means = over_seeds(results[results["task"] == "average"])
+    columns = ["model", "method", "sparsity_target", "value"]
+    if means["model"].nunique() == 1:
+        return means[columns].reset_index(drop=True)
     mean = means.groupby(["method", "sparsity_target"], sort=False)["value"].mean().reset_index().assign(model=MEAN)
-    return pd.concat([means, mean], ignore_index=True)[["model", "method", "sparsity_target", "value"]]
+    return pd.concat([means, mean], ignore_index=True)[columns]
 
 
 def plot(data: pd.DataFrame, methods: dict[str, dict]) -> Figure:
-    """One panel per model and one for their mean; every curve starts at the dense model.
+    """One panel per model and one for the mean of several; every curve starts at the dense model.
 
     Variants are left to their table, so that the curves stay few enough to tell apart.
     """
     models = list(dict.fromkeys(data["model"]))
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.25 * rows + 0.4), squeeze=False)
+    size = (2.5 * max(columns, 1.4), 2.25 * rows + (0.4 if columns > 1 else 0.8))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     unpruned = {name for name in methods if is_dense(name, methods)}
     names = [n for n in dict.fromkeys(data["method"]) if n not in unpruned and not methods[n].get("variant_of")]
     for axis, model in zip(axes.flat, models, strict=False):

@@ -34,7 +34,8 @@ def block_densities(density: pd.DataFrame, method: str) -> pd.DataFrame:
 def plot(data: pd.DataFrame, method: str) -> Figure:
     """One panel per model; one curve per budget; dashed grey lines at the budgets."""
     models = list(dict.fromkeys(data["model"]))
-    figure, axes = plt.subplots(1, len(models), figsize=(2.05 * len(models) + 0.5, 2.6), sharey=True, squeeze=False)
+    size = (2.05 * len(models) + 0.5, 2.6) if len(models) > 2 else (2.4 * len(models) + 1.4, 3.0)
+    figure, axes = plt.subplots(1, len(models), figsize=size, sharey=True, squeeze=False)
     for axis, model in zip(axes[0], models, strict=True):
         panel = data[data["model"] == model]
         for series, (sparsity, curve) in zip(SERIES, panel.groupby("sparsity_target"), strict=False):
@@ -43,11 +44,11 @@ def plot(data: pd.DataFrame, method: str) -> Figure:
             axis.axhline(curve["budget"].iloc[0], **BUDGET_LINE)
         axis.set_title(model, fontsize=8.5)
         axis.set_xlabel("Decoder block")
-        axis.set_xticks(sorted(panel["block"].unique())[:: max(1, panel["block"].nunique() // 8)])
+        axis.set_xticks(sorted(panel["block"].unique())[:: max(1, panel["block"].nunique() // 6)])
     axes[0][0].set_ylabel("Density of the hard mask (%)")
     axes[0][0].plot([], [], label="global budget", **BUDGET_LINE)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles) if len(models) > 2 else 1)
     figure.set_layout_engine("constrained")
     return figure
 

@@ -50,7 +50,8 @@ def figure_methods(study: Study, figure: str, extended: bool) -> dict[str, dict[
     """`method_facts` of the methods that a figure shows; none if it has nothing to show in this grid.
 
     "accuracy" shows every method that prunes. "density" shows one, the first whose masks decide themselves where in the
-    model weights stay (a budget for all matrices together), or else the first whose masks are learned.
+    model weights stay (a budget for all matrices together), or else the first whose masks are learned; a variant only
+    where there is no other.
     """
     found = method_facts(study, extended)
     if figure == "accuracy":
@@ -58,7 +59,8 @@ def figure_methods(study: Study, figure: str, extended: bool) -> dict[str, dict[
         return found if pruning else {}
     spread = [name for name in found if study.methods[name].options.facts["budget_scope"] in SPREAD]
     learned = [name for name in found if study.methods[name].declaration.trains]
-    return {name: found[name] for name in (spread + learned)[:1]}
+    shown = sorted(spread + learned, key=lambda name: found[name]["variant_of"] is not None)
+    return {name: found[name] for name in shown[:1]}
 
 
 def model_source(study: Study, model: str) -> dict[str, Any]:

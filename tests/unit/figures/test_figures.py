@@ -104,3 +104,20 @@ def test_the_legend_of_many_methods_fits_the_figure():
     box = figure.legends[0].get_window_extent()
     assert figure.bbox.x0 <= box.x0
     assert box.x1 <= figure.bbox.x1
+
+
+def test_one_model_is_not_shown_twice():
+    data = averages()
+    one = data[data["model"] == "a"].assign(seed=0, task="average", metric="acc", sparsity_actual=0.0)
+    assert set(accuracy.averages(one)["model"]) == {"a"}
+
+
+@pytest.mark.parametrize("models", [["a"], ["a", "b"]])
+def test_the_legend_of_few_panels_fits_the_figure(models):
+    use_style()
+    data = density.block_densities(BLOCKS[BLOCKS["model"].isin(models)], "leap")
+    figure = density.plot(data, "LEAP (with a rather long name)")
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1

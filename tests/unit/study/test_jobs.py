@@ -127,3 +127,10 @@ def test_a_figure_goes_by_module_not_by_name(config):
     for other in config["scales"].values():
         other["options"] = {k: v for k, v in other.get("options", {}).items() if k in config["methods"]}
     assert jobs.figure_methods(read_study(config), "density", extended=False)["mine"]["label"] == "Mine"
+
+
+def test_the_density_figure_shows_a_method_before_its_variants(config):
+    lines = {"leap-half": {"module": "leap", "variant_of": "leap", "warm_start": "wanda"}}
+    config = config | {"methods": config["methods"] | lines}
+    config["scales"]["miniature"]["methods"] = ["dense", "wanda", "leap-half", "leap"]
+    assert list(jobs.figure_methods(read_study(config), "density", extended=False)) == ["leap"]
