@@ -80,7 +80,6 @@ rule build_model_table:
 rule build_study_table:
     input:
         collected(),
-        lambda w: jobs.table_data(w.table),
     output:
         tables("{table}"),
         table_page("{table}", "study_table"),
@@ -94,6 +93,7 @@ rule build_study_table:
         **requested("aggregate"),
     params:
         **tracked("aggregate.tables"),
+        record=lambda w: jobs.record_digest(w.table),
         root=grid_root,
         models=" ".join(STUDY.models),
         methods=method_facts,
