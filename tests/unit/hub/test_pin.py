@@ -24,7 +24,7 @@ def config(tmp_path):
 
     def write(**models):
         config = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
-        del config["scales"]["paper"]
+        del config["scales"]["paper"], config["scales"]["open"]
         config["scales"]["miniature"]["models"] |= {"tiny": SPEC} | models
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config))
