@@ -96,19 +96,26 @@ def scored(results: pd.DataFrame) -> str:
     """Which text a perplexity is over: window length, BOS and scored tokens of each length, as they were evaluated; and
     which part of the questions was asked, if not all."""
     protocols = results.loc[results["task"] == "perplexity", "protocol"]
-    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + parts_asked(results)
+    subjects = "".join(f" {title}: {part}." for title, part in _parts(results, "subjects").items())
+    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + subjects + sampled(results)
 
 
-def parts_asked(results: pd.DataFrame) -> str:
-    """A sentence on the tasks of which not all questions were asked; nothing where all were."""
-    partly = results[results["protocol"].str.startswith(f"{WHOLE}, ", na=False)]
-    said: dict[str, str] = {}
+def sampled(results: pd.DataFrame) -> str:
+    """A sentence on the tasks of which a sample of the questions was asked; nothing where all were."""
+    found = "; ".join(f"{title} {part}" for title, part in _parts(results, "questions").items())
+    return f" Asked (a sample, the same in every cell): {found}." if found else ""
+
+
+def _parts(results: pd.DataFrame, what: str) -> dict[str, str]:
+    """{title: "N of M <what>"} of the tasks whose protocol says so."""
+    said = results["protocol"].fillna("")
+    partly = results[said.str.startswith(f"{WHOLE}, ") & said.str.endswith(what)]
+    found = {}
     for task, title in titled_tasks(results).items():
         of_task = dict.fromkeys(partly.loc[partly["task"] == task, "protocol"])
         if of_task:
-            said[title] = "; ".join(protocol.removeprefix(f"{WHOLE}, ") for protocol in of_task)
-    sample = " (a sample, the same in every cell)" if any("questions" in part for part in said.values()) else ""
-    return f" Asked{sample}: " + "; ".join(f"{title} {part}" for title, part in said.items()) + "." if said else ""
+            found[title] = "; ".join(protocol.removeprefix(f"{WHOLE}, ") for protocol in of_task)
+    return found
 
 
 NOTES = (
@@ -145,7 +152,7 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
     add_differences(shown, numbers, pairs, methods)
     length = longest.split("@")[1]
     caption = f"Average accuracy over six zero-shot tasks (%) / perplexity at {length} tokens, hardened masks"
-    notes = notes_of(MAIN_NOTES, "mean", shown) + shares(results) + parts_asked(results)
+    notes = notes_of(MAIN_NOTES, "mean", shown) + shares(results) + sampled(results)
     return Table(caption, shown, numbers, bold, notes)
 
 

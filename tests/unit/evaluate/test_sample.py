@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import leap_repro
-from leap_repro.aggregate.tables import parts_asked
+from leap_repro.aggregate.tables import sampled
 from leap_repro.data.tasks import place_tasks
 from leap_repro.evaluate.__main__ import accuracy_rows
 from leap_repro.evaluate.zero_shot import evaluate_tasks, sample
@@ -97,6 +97,6 @@ def test_accuracy_and_its_error_are_those_of_the_sample_and_the_protocol_says_so
 def test_a_table_says_what_was_asked_of_each_task():
     protocols = {"mmlu": "zero-shot, 500 of 14042 questions", "piqa": "zero-shot", "average": "mean of the six tasks"}
     results = pd.DataFrame({"task": protocols.keys(), "metric": "acc", "protocol": protocols.values()})
-    said = parts_asked(results)
+    said = sampled(results)
     assert said == " Asked (a sample, the same in every cell): MMLU 500 of 14042 questions."
-    assert parts_asked(results[1:]) == ""
+    assert sampled(results[1:]) == ""
