@@ -50,8 +50,10 @@ def _protocol(task: str, asked: int, answers: Answers) -> str:
     held = answers.held[task]
     if asked < held:
         return f"zero-shot, {asked} of {held} questions"
+    if task != "mmlu":
+        return "zero-shot"
     subjects, all_subjects = {o["leaf"] for o in answers.outcomes if o["task"] == task}, mmlu_subjects()
-    part = task == "mmlu" and len(subjects) < len(all_subjects)
+    part = len(subjects) < len(all_subjects)
     return f"zero-shot, {len(subjects)} of {len(all_subjects)} subjects" if part else "zero-shot"
 
 
@@ -85,8 +87,8 @@ def main(arguments: argparse.Namespace) -> None:
     use_portable_kernels(arguments.dtype)
     names = ("model", "cell", "tasks", "text")
     sources = {name: Artifact.read(getattr(arguments, name)) for name in names}
-    names_of_parameters = ("lengths", "windows", "questions", "batch_size", "dtype")
-    parameters = {name: getattr(arguments, name) for name in names_of_parameters}
+    scoring = ("lengths", "windows", "questions", "batch_size", "dtype")
+    parameters = {name: getattr(arguments, name) for name in scoring}
     origin = provenance(("leap_repro.evaluate.__main__",), parameters, sources)
     folder = sources["model"].verified_payload()
     model, tokenizer = load_model(folder, arguments.dtype), load_tokenizer(folder)

@@ -100,15 +100,14 @@ def sample(task: str, held: Mapping[str, int], questions: int | None) -> dict[st
     All of them if `questions` is None or more; else so many, drawn without replacement from all leaves together (so
     MMLU's mean over questions is unbiased), by a seed of the task's name alone. Leaves without one are not in.
     """
-    ends = list(accumulate(held.values()))
+    leaves, ends = list(held), list(accumulate(held.values()))
     chosen = range(ends[-1])
     if questions is not None and questions < ends[-1]:
         chosen = sorted(random.Random(named_seed(f"questions of {task}")).sample(chosen, questions))
     found: dict[str, list[int]] = {}
     for index in chosen:
         place = bisect_right(ends, index)
-        leaf = list(held)[place]
-        found.setdefault(leaf, []).append(index - ends[place] + held[leaf])
+        found.setdefault(leaves[place], []).append(index - ends[place] + held[leaves[place]])
     return found
 
 

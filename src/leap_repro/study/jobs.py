@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
+from leap_repro.store.artifacts import sha256_of
 from leap_repro.study.grid import SHARDS, Study
 from leap_repro.study.inputs import task_files
 
@@ -29,7 +29,7 @@ PUBLISHED_RECORD = Path(__file__).resolve().parents[1] / "aggregate/data/publish
 
 def record_digest(table: str) -> str:
     """The sha256 of the published record for the table that reads it: a change that no fingerprint of code sees."""
-    return sha256(PUBLISHED_RECORD.read_bytes()).hexdigest() if table == "published" else ""
+    return sha256_of(PUBLISHED_RECORD) if table == "published" else ""
 
 
 def as_json(value: Any) -> str:

@@ -7,24 +7,15 @@ import yaml
 
 from leap_repro.aggregate.publish import filled
 from leap_repro.study.grid import read_study
+from leap_repro.study.pin import read_config
 
 TOP = Path(__file__).resolve().parents[3]
 EXAMPLE = TOP / "examples/smollm2"
 CONFIG = yaml.safe_load((TOP / "config.yaml").read_text(encoding="utf-8"))
 
 
-def laid_over(below, above):
-    """As Snakemake lays a configuration over another: mapping by mapping."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return below | {key: laid_over(below.get(key), value) for key, value in above.items()}
-
-
 def example(data):
-    config = CONFIG
-    for name in ("config.yaml", data):
-        config = laid_over(config, yaml.safe_load((EXAMPLE / name).read_text(encoding="utf-8")))
-    return config
+    return read_config([TOP / "config.yaml", EXAMPLE / "config.yaml", EXAMPLE / data])
 
 
 @pytest.mark.parametrize("data", ["hub.yaml", "local.yaml"])
