@@ -43,8 +43,9 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def load_model(folder: Path, dtype: str = "float32") -> PreTrainedModel:
-    """The causal language model in `folder`; UserError if transformers cannot read it as one."""
+def load_model(folder: Path, dtype: str = "float32", device: torch.device | None = None) -> PreTrainedModel:
+    """The causal language model in `folder` on `device`, else the best one; UserError if transformers cannot read it as
+    one."""
     from transformers import AutoModelForCausalLM
 
     with reading(folder):
@@ -55,7 +56,7 @@ def load_model(folder: Path, dtype: str = "float32") -> PreTrainedModel:
             use_safetensors=True,
             trust_remote_code=False,
         )
-    return ready(model).to(best_device())
+    return ready(model).to(device or best_device())
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 from torch import Tensor
@@ -26,7 +27,9 @@ PER_E = 1 / math.log(2)
 def _array(tensor: Tensor) -> NDArray:
     """The tensor's own memory; a copy if BLAS could not read its last two dimensions as they lie."""
     tensor = tensor.detach()
-    return (tensor if tensor.dim() < 2 or 1 in tensor.stride()[-2:] else tensor.contiguous()).numpy()
+    tensor = tensor if tensor.dim() < 2 or 1 in tensor.stride()[-2:] else tensor.contiguous()
+    # Memory that numpy() has seen can never be freed in place, as FSDP frees gathered weights; DLPack takes longer.
+    return np.from_dlpack(tensor) if dist.is_initialized() else tensor.numpy()
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -64,9 +64,10 @@ def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tens
 
 
 def load_for(method: Declaration, folder: Path, dtype: str) -> tuple[torch.nn.Module, Residency]:
-    """The whole model for a method that needs it, else one whose blocks stay on disk until their turn."""
+    """The whole model for a method that needs it, in the host's memory if processes are to share it out, else one whose
+    blocks stay on disk until their turn."""
     if method.trains:
-        return load_model(folder, dtype), always_resident
+        return load_model(folder, dtype, torch.device("cpu") if processes.count() > 1 else None), always_resident
     return stream_model(folder, dtype)
 
 

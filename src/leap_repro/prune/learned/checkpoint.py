@@ -1,73 +1,118 @@
 """The state of a killed training on disk: whole and verified, or not used.
 
-A checkpoint carries the sha256 of its own tensors. One that is cut off or damaged is discarded with a log line and the
-one before it is taken, if there is one: a resumed run never starts from a state that no run has been in. Ours, because
-torch.save is pickle, and torch.distributed.checkpoint keeps no digest of what it wrote.
+A checkpoint is a folder of safetensors files that torch.distributed.checkpoint writes and reads: every process its own
+shards, so that another number of processes can go on from it. Beside them lie their sha256s. One that is cut off or
+damaged is discarded with a log line and the one before it is taken, if there is one: a resumed run never starts from a
+state that no run has been in.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
+import re
+import shutil
+import warnings
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from leap_repro.errors import UserError, reason
+from leap_repro.prune.learned import processes
+from leap_repro.store.artifacts import sha256_of
 
 log = logging.getLogger(__name__)
 KEPT = 2
 """How many of the newest checkpoints stay: the last one, and the one to fall back on."""
+ALONE = "torch.distributed is disabled, unavailable or uninitialized"  # which is how most trainings are run
+DIGESTS = "sha256.json"
+STEM, TEMPORARY = "state-", ".state.tmp"
 
 
 def save(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
-    """Write the state after `done` steps; the rename makes it whole or absent. UserError if the disk refuses it."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = folder / ".state.tmp"
+    """Write the state after `done` steps; the rename makes it whole or absent. UserError if the disk refuses it.
+
+    All processes call it, each with its shards (DTensors); of plain tensors, which are the same in all, one writes.
+    """
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint import save as save_shards
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    temporary = folder / TEMPORARY
+    warnings.filterwarnings("ignore", ALONE)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(state, temporary, metadata={"sha256": _digest(state)})
-        temporary.replace(folder / f"state-{done:08d}.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot hold the checkpoint after step {done}: {reason(error)}") from error
-    finally:
-        if folder.is_dir():
-            temporary.unlink(missing_ok=True)
-    for path in _states(folder)[KEPT:]:
-        path.unlink(missing_ok=True)
+        processes.first(lambda: _empty(temporary))
+        writer = HuggingFaceStorageWriter(
+            str(temporary), fqn_to_index_mapping=_files(tensors), save_distributed=processes.count() > 1
+        )
+        state = {name: tensor.detach() for name, tensor in tensors.items()}
+        save_shards(state, storage_writer=writer, no_dist=processes.count() == 1)
+        processes.agree(f"{temporary}", len(list(temporary.glob("*.safetensors"))))
+        processes.first(lambda: _publish(temporary, folder / f"{STEM}{done:08d}"))
+    except (OSError, SafetensorError, CheckpointException) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"{folder} cannot hold the checkpoint after step {done}: {_cause(error)}") from error
 
 
-def newest(folder: Path) -> dict[str, Tensor] | None:
-    """The tensors of the newest whole checkpoint in `folder`, or None; damaged ones are deleted."""
+def newest(folder: Path) -> int | None:
+    """After how many steps the newest whole checkpoint in `folder` was written, or None; damaged ones are deleted."""
     for path in _states(folder):
         try:
-            return _verified(path)
-        except (OSError, SafetensorError, ValueError) as error:
+            _verify(path)
+            return int(path.name.removeprefix(STEM))
+        except (OSError, ValueError) as error:
             log.warning("discarded the checkpoint %s: %s", path, reason(error))
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
     return None
 
 
+def load(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
+    """Fill `tensors`, whole or this process's shards of them, with the state after `done` steps."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint import load as load_shards
+
+    warnings.filterwarnings("ignore", ALONE)
+    load_shards(
+        {name: tensor.detach() for name, tensor in tensors.items()},
+        storage_reader=HuggingFaceStorageReader(str(folder / f"{STEM}{done:08d}")),
+        no_dist=processes.count() == 1,
+    )
+
+
+def _files(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """A file for each matrix, as what a file holds is held in memory once more while it is written."""
+    owners = {name: name.split(".")[0] for name in tensors}
+    numbers = {owner: index for index, owner in enumerate(sorted(set(owners.values())), start=1)}
+    return {name: numbers[owner] for name, owner in owners.items()}
+
+
+def _empty(temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    digests = {file.name: sha256_of(file) for file in sorted(temporary.iterdir())}
+    (temporary / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+    shutil.rmtree(path, ignore_errors=True)
+    temporary.replace(path)
+    for old in _states(path.parent)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def _states(folder: Path) -> list[Path]:
-    return sorted(folder.glob("state-*.safetensors"), reverse=True)
+    return sorted((path for path in folder.glob(f"{STEM}*") if re.fullmatch(r"state-\d{8}", path.name)), reverse=True)
 
 
-def _verified(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-        written = (file.metadata() or {}).get("sha256")
-    if _digest(tensors) != written:
-        raise ValueError("its tensors differ from the sha256 written with them")
-    return tensors
+def _verify(path: Path) -> None:
+    digests = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
+    for name, written in digests.items():
+        if sha256_of(path / name) != written:
+            raise ValueError(f"{name} differs from the sha256 written with it")
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """The sha256 over names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _cause(error: BaseException) -> str:
+    """What a process said, which torch wraps in a list of all that failed."""
+    failures = list(getattr(error, "failures", {}).values())
+    return reason(failures[0][0] if failures else error)

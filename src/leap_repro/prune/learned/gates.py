@@ -10,11 +10,13 @@ keeping them, be it another process or the backward pass, and a resumed run draw
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import MutableMapping
 
 import torch
 from torch import Tensor
 
 from leap_repro.prune.learned.declaration import Relaxation
+from leap_repro.prune.learned.processes import whole
 from leap_repro.seeds import named_seed
 
 LOGIT_STD = 0.014
@@ -44,9 +46,10 @@ class Noise:
 
 
 class Gate(ABC):
-    """One matrix's gate. `logits` maps the kind under which the prune stage writes them to a leaf tensor."""
+    """One matrix's gate. `logits` maps the kind under which the prune stage writes them to a leaf tensor, of which a
+    process may hold a shard only, except within a pass."""
 
-    logits: dict[str, Tensor]
+    logits: MutableMapping[str, Tensor]
 
     @abstractmethod
     def mask(self, noise: Noise, relaxation: Relaxation) -> Tensor:
@@ -58,7 +61,7 @@ class Gate(ABC):
 
     def results(self) -> dict[str, Tensor]:
         """What hardening needs of the trained gate, by kind, on the CPU."""
-        return {kind: logits.detach().cpu().contiguous() for kind, logits in self.logits.items()}
+        return {kind: whole(logits.detach()).cpu().contiguous() for kind, logits in self.logits.items()}
 
 
 class BernoulliGate(Gate):
@@ -74,7 +77,7 @@ class BernoulliGate(Gate):
         return relaxed_gates(theta, draw(*theta.shape), relaxation)
 
     def kept(self) -> Tensor:
-        return (self.logits["logits"].detach() > 0).sum()
+        return whole((self.logits["logits"].detach() > 0).sum())
 
 
 def relaxed_gates(theta: Tensor, noise: Tensor, relaxation: Relaxation) -> Tensor:

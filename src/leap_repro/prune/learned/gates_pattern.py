@@ -11,6 +11,7 @@ from torch import Tensor
 from leap_repro.errors import UserError
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise, normal_logits, prior, straight_through
+from leap_repro.prune.learned.processes import whole
 from leap_repro.sparsity.patterns import TWO_OF_FOUR
 
 GROUP, PATTERNS = 4, len(TWO_OF_FOUR)
@@ -35,7 +36,7 @@ class PatternGate(Gate):
         return torch.tensor(theta.numel() // PATTERNS * GROUP // 2, device=theta.device)
 
     def results(self) -> dict[str, Tensor]:
-        return {"patterns": self.logits["patterns"].detach().cpu().movedim(0, -1).contiguous()}
+        return {"patterns": whole(self.logits["patterns"].detach()).cpu().movedim(0, -1).contiguous()}
 
 
 def pattern_mask(theta: Tensor, gumbel: Tensor, kappa: float, tau: float, hard: bool) -> Tensor:

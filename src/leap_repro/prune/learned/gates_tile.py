@@ -11,6 +11,7 @@ from torch import Tensor
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise, normal_logits, prior, relaxed_gates
 from leap_repro.prune.learned.gates_pattern import PatternGate
+from leap_repro.prune.learned.processes import whole
 from leap_repro.sparsity.tiles import spread, tile_grid, tile_sums
 
 
@@ -40,7 +41,7 @@ class TileGate(Gate):
         return self.two_four
 
     def kept(self) -> Tensor:
-        dense = spread(self.logits["tiles"].detach() > 0, self.size, self.shape).sum()
+        dense = spread(whole(self.logits["tiles"].detach()) > 0, self.size, self.shape).sum()
         return (dense + self.shape[0] * self.shape[1]) // 2
 
     def results(self) -> dict[str, Tensor]:

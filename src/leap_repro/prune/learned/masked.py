@@ -25,7 +25,6 @@ from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
-from leap_repro.prune.learned.processes import in_rank_order
 
 
 @dataclass
@@ -95,10 +94,8 @@ class MaskedLinear:
         return at_input
 
     def _accumulate(self, gradient: Tensor, step: Step) -> None:
-        """Add up micro-batches one by one in their order, whichever process ran them: the same sum to the bit. With
-        masks of their own they have nothing to add up before the logits."""
-        for part in [gradient] if step.anew else in_rank_order(gradient):
-            self.gradient = part if self.gradient is None else self.gradient.add_(part)
+        """Add up this process's micro-batches; those with masks of their own have no more than one."""
+        self.gradient = gradient if self.gradient is None else self.gradient.add_(gradient)
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
         weight = self.weight()
@@ -143,8 +140,7 @@ class _Apply(torch.autograd.Function):
 def masked(layers: list[MaskedLinear], step: Step) -> Iterator[None]:
     """Within it, the model's prunable layers compute with their masks of `step`."""
     for layer in layers:
-        anchor = next(iter(layer.gate.logits.values()))
-        layer.linear.module.forward = lambda x, a=anchor, m=layer: _Apply.apply(x, a, m, step)
+        layer.linear.module.forward = lambda x, m=layer: _Apply.apply(x, next(iter(m.gate.logits.values())), m, step)
     try:
         with unfused(layer.linear.module for layer in layers):
             yield

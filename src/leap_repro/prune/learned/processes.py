@@ -1,16 +1,19 @@
 """Several processes that train one mask together, started by torchrun; alone, everything here is a no-op.
 
-Each process runs every count-th micro-batch. Sums go over micro-batches in their own order, not over processes, so any
-number of processes gives the bits that one process gives.
+Each process runs every count-th micro-batch of a step and holds its share of everything that lasts: frozen weights,
+logits and moments are sharded block by block by torch's FSDP2, which gathers a block where a pass needs it and averages
+the logits' gradients over the processes once a step. The sums' order differs from one process's, and with it the last
+bits: docs/scaling.md says by how much.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 
@@ -47,13 +50,55 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def in_rank_order(tensor: Tensor) -> list[Tensor]:
-    """Every process's tensor of this shape, by rank; must be called by all of them in the same order."""
+def mean(tensor: Tensor) -> Tensor:
+    """The mean of every process's tensor of this shape, on its own device; called by all of them in the same order."""
     if count() == 1:
-        return [tensor]
+        return tensor
     gathered = [torch.empty_like(tensor) for _ in range(count())]
     dist.all_gather(gathered, tensor.contiguous())
-    return gathered
+    return sum(gathered) / count()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor in whole, another as it is; called by all processes in the same order."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def shard(module: nn.Module, device: torch.device) -> None:
+    """Spread a module's parameters over the processes, each on `device`; a module inside it that is sharded already
+    keeps its own. Its forward pass gathers them, and its backward pass averages their gradients."""
+    if count() == 1:
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.tensor import Shard
+
+    def placement(parameter: nn.Parameter) -> Shard | None:
+        """A few long rows are cut across: the six patterns of a group are no number to share out."""
+        first, *rest = parameter.shape
+        return Shard(1) if first < count() and rest and rest[0] % count() == 0 else None
+
+    mesh = init_device_mesh(device.type, (count(),))
+    fully_shard(
+        module,
+        mesh=mesh,
+        shard_placement_fn=placement,
+        mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
+    )
+
+
+def synchronise(module: nn.Module, wanted: bool) -> None:
+    """Whether the next backward pass of a sharded module ends with the averaging of gradients."""
+    if count() > 1:
+        module.set_requires_gradient_sync(wanted)
+
+
+def first(work: Callable[[], None]) -> None:
+    """Let the first process do `work`, and the others wait until it is done."""
+    if rank() == 0:
+        work()
+    if count() > 1:
+        dist.barrier()
 
 
 def agree(what: str, number: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from leap_repro.errors import UserError
-from leap_repro.models.load import DTYPES
-from leap_repro.models.prunable import prunable_linears
+from leap_repro.models.load import DTYPES, best_device
+from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.learned import checkpoint, processes
 from leap_repro.prune.learned.adamw import AdamW
@@ -48,23 +50,39 @@ as added, the sum."""
 class MaskTrainer:
     """One training run of one gate per prunable matrix, in module order; nothing outside it changes but checkpoints."""
 
-    def __init__(self, job: Job, gates: list[Gate], regulariser: Regulariser) -> None:
+    def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser) -> None:
+        """`gates` may be made one by one: with several processes, what is made is shared out block by block."""
         self.checkpoints = job.checkpoints
         self.model, self.tokens_NT, self.options, self.seed = job.model, job.required_tokens(), job.options, job.seed
         self.regulariser = regulariser
-        self.device = next(self.model.parameters()).device
-        dtype = DTYPES[self.options.logits_dtype]
+        self.device = best_device()
         linears = prunable_linears(self.model)
-        self.layers = [MaskedLinear(*pair, index) for index, pair in enumerate(zip(linears, gates, strict=True))]
-        for gate in gates:
-            gate.logits = {k: v.detach().to(self.device, dtype).requires_grad_(True) for k, v in gate.logits.items()}
         self.numels = torch.tensor([linear.weight.numel() for linear in linears], dtype=torch.float64)
-        sizes = [size_of(layer.weight(), regulariser.absolute) for layer in self.layers]
-        self.dense_sizes = torch.stack(sizes).double().cpu()
-        parameters = [leaf for gate in gates for leaf in gate.logits.values()]
+        self.layers: list[MaskedLinear] = []
+        self.dense_sizes = torch.tensor(self._place(linears, iter(gates)), dtype=torch.float64)
+        parameters = [leaf for layer in self.layers for leaf in layer.gate.logits.values()]
         betas = (self.options.beta1, self.options.beta2)
         self.optimizer = AdamW(parameters, betas, self.options.weight_decay, DTYPES[self.options.state_dtype])
         self.rows: list[dict[str, float]] = []
+
+    def _place(self, linears: list[PrunableLinear], gates: Iterator[Gate]) -> list[float]:
+        """Give every matrix its gate, whose logits become parameters of the matrix's block, and every process its share
+        of the model; returns the sizes of the dense matrices."""
+        sizes, dtype = [], DTYPES[self.options.logits_dtype]
+        for number, block in enumerate(decoder_blocks(self.model)[1]):
+            held = nn.ModuleList()
+            for linear in (one for one in linears if one.block == number):
+                gate = next(gates)
+                leaves = ((kind, nn.Parameter(v.detach().to(self.device, dtype))) for kind, v in gate.logits.items())
+                gate.logits = nn.ParameterDict(OrderedDict(leaves))
+                held.append(gate.logits)
+                self.layers.append(MaskedLinear(linear, gate, len(self.layers)))
+                sizes.append(size_of(self.layers[-1].weight(), self.regulariser.absolute).item())
+            if processes.count() > 1:
+                block.add_module("gates", held)
+            processes.shard(block, self.device)
+        processes.shard(self.model, self.device)
+        return sizes
 
     def train(self, facts: dict[str, Any]) -> PrunedCell:
         """Train to the end; "<name>.<kind>" per matrix, one log row per step, and `facts` for the manifest."""
@@ -108,9 +126,12 @@ class MaskTrainer:
         return row
 
     def _gradients(self, step: Step) -> tuple[float, float, list[float]]:
-        """Set every logit's gradient; returns L_LM over the batch, the relaxed density and the regulariser's terms."""
+        """Set every logit's gradient; returns L_LM over the batch, the relaxed density and the regulariser's terms.
+
+        Each process has the gradient of its own micro-batches' mean and of the regulariser, and all take the average.
+        """
         rounds = self._micro_batches(step.number)
-        share = 1 / (len(rounds) * processes.count())
+        share = 1 / len(rounds)
         for leaf in self.optimizer.parameters:
             leaf.grad = None
         losses, measured = [], []
@@ -121,19 +142,13 @@ class MaskTrainer:
                 if step.measuring:
                     measured.append(self._regularise(step, share if step.anew else 1.0))
                 step.last = step.anew or index + 1 == len(rounds)
+                processes.synchronise(self.model, index + 1 == len(rounds))
                 loss.backward()
-                losses += [part.item() for part in processes.in_rank_order(loss.detach())]
-        density, *terms = self._of_all_masks(torch.tensor(measured, dtype=torch.float64).sum(dim=0), step)
-        return sum(losses), density, terms
-
-    def _of_all_masks(self, measured: Tensor, step: Step) -> list[float]:
-        """What was measured, and the logits' gradients, summed over the processes where each had masks of its own."""
-        if not step.anew:
-            return measured.tolist()
-        if processes.count() > 1:
-            for leaf in self.optimizer.parameters:
-                leaf.grad = sum(processes.in_rank_order(leaf.grad))
-        return sum(processes.in_rank_order(measured)).tolist()
+                losses.append(loss.item())
+        measured = torch.tensor(measured, dtype=torch.float64).sum(dim=0).tolist()
+        own = torch.tensor([sum(losses), *measured], dtype=torch.float64, device=self.device)
+        loss, density, *terms = processes.mean(own).tolist()
+        return loss, density, terms
 
     def _micro_batches(self, number: int) -> list[Tensor]:
         """This process's share of the step's micro-batches: every count-th."""
@@ -170,38 +185,39 @@ class MaskTrainer:
         progress = Progress(done, self.options.steps)
         for number in range(done, self.options.steps):
             self.rows.append(self.step(number))
-            progress.report(self.rows[-1])
+            if processes.rank() == 0:
+                progress.report(self.rows[-1])
             if checkpoints and (number + 1) % self.options.checkpoint_steps == 0 and number + 1 < self.options.steps:
                 self._save(checkpoints)
         return self.rows
 
-    def _state(self) -> dict[str, Tensor]:
-        """Every tensor that a step reads and changes, by name: logits and moments."""
+    def _state(self, steps: int) -> dict[str, Tensor]:
+        """Every tensor that a step reads and changes, by name: logits, moments, and room for the log of `steps`."""
         logits = {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
         parts = {"logits": list(logits.values()), "first": self.optimizer.first, "second": self.optimizer.second}
-        return {
+        state = {
             f"{name}.{part}": tensor
             for part, found in parts.items()
             for name, tensor in zip(logits, found, strict=True)
         }
+        return state | {"log": torch.zeros(steps, len(LOG_COLUMNS), dtype=torch.float64)}
 
     def _save(self, folder: Path) -> None:
-        """Write logits, moments and the log so far; one process writes for all."""
-        if processes.rank() == 0:
-            rows = torch.tensor([[row[name] for name in LOG_COLUMNS] for row in self.rows], dtype=torch.float64)
-            checkpoint.save(folder, len(self.rows), {**self._state(), "log": rows})
+        """Write logits, moments and the log so far, every process its own shards."""
+        state = self._state(len(self.rows))
+        for kept, row in zip(state["log"], self.rows, strict=True):
+            kept.copy_(torch.tensor([row[name] for name in LOG_COLUMNS], dtype=torch.float64))
+        checkpoint.save(folder, len(self.rows), state)
 
     def _resume(self, folder: Path | None) -> int:
         """Load the newest whole state in `folder`, if any; the number of steps already done."""
-        saved = checkpoint.newest(folder) if folder else None
-        done = len(saved["log"]) if saved else 0
+        done = (checkpoint.newest(folder) or 0) if folder else 0
         processes.agree(f"the checkpoint in {folder}", done)
-        if saved is None:
+        if not done:
             return 0
-        with torch.no_grad():
-            for name, tensor in self._state().items():
-                tensor.copy_(saved[name])
-        rows = (dict(zip(LOG_COLUMNS, row.tolist(), strict=True)) for row in saved["log"])
+        state = self._state(done)
+        checkpoint.load(folder, done, state)
+        rows = (dict(zip(LOG_COLUMNS, row.tolist(), strict=True)) for row in state["log"])
         self.rows = [row | {"step": int(row["step"])} for row in rows]
         log.info("resumed after step %d of %d", done, self.options.steps)
         return done

@@ -49,18 +49,18 @@ class Options(TrainingOptions):
 
 def trainer(job: Job) -> MaskTrainer:
     """A Bernoulli gate per weight, and the budget with the norms as regulariser."""
-    from leap_repro.models.prunable import prunable_linears
-    from leap_repro.prune.learned.gates import BernoulliGate, Gate, bernoulli_logits
+    from leap_repro.models.prunable import PrunableLinear, prunable_linears
+    from leap_repro.prune.learned.gates import BernoulliGate, bernoulli_logits
     from leap_repro.prune.learned.regularise import BudgetAndNorms
     from leap_repro.prune.learned.trainer import MaskTrainer
 
     options: Options = job.options
-    gates: list[Gate] = []
-    for index, linear in enumerate(prunable_linears(job.model)):
+
+    def gate(index: int, linear: PrunableLinear) -> BernoulliGate:
         start = job.warm_start[linear.name] if job.warm_start is not None else None
-        gates.append(
-            BernoulliGate(bernoulli_logits(tuple(linear.weight.shape), start, job.seed, index), options.gumbels)
-        )
+        return BernoulliGate(bernoulli_logits(tuple(linear.weight.shape), start, job.seed, index), options.gumbels)
+
+    gates = (gate(*pair) for pair in enumerate(prunable_linears(job.model)))
     regulariser = BudgetAndNorms(
         float(1 - job.sparsity),
         options.density_weight,

@@ -53,17 +53,17 @@ class Options(TrainingOptions):
 
 def trainer(job: Job) -> MaskTrainer:
     """A categorical gate per group of four weights, and the squared norms as regulariser."""
-    from leap_repro.models.prunable import prunable_linears
-    from leap_repro.prune.learned.gates import Gate
+    from leap_repro.models.prunable import PrunableLinear, prunable_linears
     from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits
     from leap_repro.prune.learned.regularise import SquaredNorms
     from leap_repro.prune.learned.trainer import MaskTrainer
 
-    gates: list[Gate] = []
-    for index, linear in enumerate(prunable_linears(job.model)):
+    def gate(index: int, linear: PrunableLinear) -> PatternGate:
         start = job.warm_start[linear.name] if job.warm_start is not None else None
         shape = tuple(linear.weight.shape)
-        gates.append(PatternGate(pattern_logits(linear.name, shape, start, job.seed, index, job.options.logit_std)))
+        return PatternGate(pattern_logits(linear.name, shape, start, job.seed, index, job.options.logit_std))
+
+    gates = (gate(*pair) for pair in enumerate(prunable_linears(job.model)))
     return MaskTrainer(job, gates, SquaredNorms(job.options.norm_weight))
 
 

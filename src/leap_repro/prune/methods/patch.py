@@ -80,7 +80,6 @@ class Options(TrainingOptions):
 def trainer(job: Job) -> MaskTrainer:
     """A tile gate per matrix over a frozen or learned 2:4 mask, and the budget with the norms as regulariser."""
     from leap_repro.models.prunable import prunable_linears
-    from leap_repro.prune.learned.gates import Gate
     from leap_repro.prune.learned.gates_tile import TileGate, tile_logits
     from leap_repro.prune.learned.regularise import BudgetAndNorms
     from leap_repro.prune.learned.trainer import MaskTrainer
@@ -90,10 +89,10 @@ def trainer(job: Job) -> MaskTrainer:
     shapes = [tuple(linear.weight.shape) for linear in linears]
     starts = [job.warm_start[linear.name] for linear in linears] if job.warm_start is not None else None
     tiles = tile_logits(shapes, options.tile, starts, density, job.seed, options.prior == "matrix")
-    gates: list[Gate] = []
-    for index, (linear, shape, theta) in enumerate(zip(linears, shapes, tiles, strict=True)):
-        two_four = _two_four(job, linear.name, shape, index)
-        gates.append(TileGate(shape, options.tile, theta, two_four))
+    gates = (
+        TileGate(shape, options.tile, theta, _two_four(job, linear.name, shape, index))
+        for index, (linear, shape, theta) in enumerate(zip(linears, shapes, tiles, strict=True))
+    )
     return MaskTrainer(job, gates, BudgetAndNorms(density, options.density_weight, options.norm_weight))
 
 

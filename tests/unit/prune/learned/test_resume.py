@@ -63,7 +63,7 @@ def assert_same(trainer, expected):
 
 
 def states(folder):
-    return sorted(folder.glob("state-*.safetensors"))
+    return sorted(folder.glob("state-*"))
 
 
 def test_a_killed_run_loses_at_most_a_twentieth_and_ends_the_same(build, tmp_path):
@@ -102,7 +102,8 @@ def test_a_damaged_checkpoint_is_discarded_with_a_line(damage, damaged, tiny_lla
     undisturbed.run(None)
     killed(build, 11, tmp_path)
     assert len(states(tmp_path)) == 2
-    for path in states(tmp_path)[-damaged:]:
+    for folder in states(tmp_path)[-damaged:]:
+        path = sorted(folder.glob("*.safetensors"))[-1]
         data = bytearray(path.read_bytes())
         data[len(data) - 100] ^= 1
         path.write_bytes({"flipped": data, "cut off": data[: len(data) // 2], "empty": b""}[damage])
@@ -116,7 +117,8 @@ def test_a_damaged_checkpoint_is_discarded_with_a_line(damage, damaged, tiny_lla
 
 
 def test_a_checkpoint_that_was_being_written_is_not_taken_for_one(tmp_path):
-    (tmp_path / ".state.tmp").write_bytes(b"half")
+    (tmp_path / ".state.tmp").mkdir()
+    (tmp_path / ".state.tmp" / "half.safetensors").write_bytes(b"half")
     assert checkpoint.newest(tmp_path) is None
 
 
@@ -124,11 +126,14 @@ def test_a_checkpoint_gives_back_every_bit_and_only_two_are_kept(tmp_path):
     tensors = {"a": torch.randn(3, 5).bfloat16(), "b": torch.randn(4).double(), "c": torch.tensor([[1.0, -0.0]])}
     for done in range(5):
         checkpoint.save(tmp_path, done, tensors | {"done": torch.tensor([done])})
-    found = checkpoint.newest(tmp_path)
+    assert checkpoint.newest(tmp_path) == 4
+    found = {name: torch.full_like(tensor, 9) for name, tensor in tensors.items()} | {"done": torch.tensor([0])}
+    checkpoint.load(tmp_path, 4, found)
     assert int(found.pop("done")) == 4
     assert all(
         torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
     )
+    assert found["c"].signbit().any()
     assert len(list(tmp_path.iterdir())) == 2
 
 
