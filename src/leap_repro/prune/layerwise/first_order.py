@@ -2,8 +2,8 @@
 
     min over x of x'Cx / 2   subject to   low <= x <= high   and   1'x >= -1e5,
 
-for many rows at once, all with the same C. The sum's constraint stands there because MPAX wants one. It would bind at
-changes of a thousand times the largest weights, so its multiplier stays zero, and with it the whole dual: what is left
+for many rows at once, all with the same C. The sum's constraint is there because MPAX wants one. It would bind where a
+row's changes sum to -1e5, which no model's do, so its multiplier stays zero, and with it the whole dual: what is left
 of the primal-dual method are averaged, projected gradient steps with momentum and restarts, and a primal weight of 1.
 The constraint still takes part in the preconditioning, the step's length and what residuals are relative to.
 
@@ -121,8 +121,8 @@ def _scale(matrix: Tensor) -> Scaled:
     over C and the sum's row of ones."""
     ones = matrix.new_ones(len(matrix))
     row, scale, bound = ones, ones, matrix.new_tensor(SUM_BOUND)
-    for round_ in range(RUIZ_ROUNDS + 1):
-        ruiz = round_ < RUIZ_ROUNDS
+    for turn in range(RUIZ_ROUNDS + 1):
+        ruiz = turn < RUIZ_ROUNDS
         sizes = torch.maximum(row, matrix.abs().amax(dim=0)) if ruiz else row + matrix.abs().sum(dim=0)
         columns, own = sizes.sqrt(), (row.amax() if ruiz else row.sum()).sqrt()
         matrix = matrix / columns.unsqueeze(1) / columns
