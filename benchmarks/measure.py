@@ -40,6 +40,14 @@ def make_layer(rows: int, columns: int, sparsity: Fraction, device: str = "cpu")
     return Layer(f"layer of {rows} x {columns}", weight, collected, sparsity)
 
 
+def resize(layer: Layer, inputs: float, weights: float) -> Layer:
+    """The layer with inputs of the root mean square `inputs`, and its normal weights times `weights`; in place."""
+    gram = layer.statistics.gram
+    gram *= inputs**2 * layer.statistics.tokens * len(gram) / gram.diagonal().sum()
+    layer.weight.mul_(weights)
+    return layer
+
+
 def clock(function: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[str, Any]:
     """Medians over up to `repeats` runs, fewer once they have used ENOUGH_SECONDS: seconds by the wall, and seconds of
     CPU time, which other jobs on the machine stretch less."""

@@ -127,7 +127,8 @@ BAD = [
     ("methods.admm.selector", "wanda", "methods.admm.selector"),
     ("methods.wanda.sparsities", [0.5], "does not run at every sparsity of wanda+optima"),
     ("methods.wanda+optima.options.damping", -0.1, "-0.1"),
-    ("methods.wanda+optima.options.tolerance", 1, "tolerance"),
+    ("methods.wanda+optima.options.solver", "cg", "allowed are 'exact' or 'as_released'"),
+    ("methods.wanda+optima.options.tolerance", 0, "a number above 0"),
     ("methods.wanda+optima.options.only_if_better", 1, "only_if_better"),
     # sources
     ("scales.miniature.models.tiny", {"source": "ftp", "id": "x"}, "ftp"),

@@ -6,7 +6,6 @@ b, x and the mask are [rows, n]; K is where a row's mask is true. Works in the d
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from leap_repro.errors import UserError
 
-log = logging.getLogger(__name__)
 CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
 """Matrix entries gathered at a time: on a CPU the systems should fit its cache (measured), on a GPU fill it."""
 
@@ -56,29 +54,3 @@ def _solve_systems(systems: Tensor, right: Tensor, name: str) -> Tensor:
     if bool(info.any()):
         raise UserError(f"a row's share of the Hessian of {name} is not positive definite: raise its damping")
     return torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
-
-
-def solve_to_tolerance(matrix: Tensor, right: Tensor, keep: Tensor, tolerance: float) -> Tensor:
-    """x [rows, n] by conjugate gradients with a diagonal preconditioner, all rows at once, one product with H a step.
-
-    A row stops when its residual is `tolerance` of its right side; after n steps the rest is left as it is, with a
-    warning. Needs no factor, so H may be singular.
-    """
-    inverse_diagonal = 1 / matrix.diagonal()
-    x = torch.zeros_like(right)
-    residual = right * keep
-    goal = tolerance * residual.norm(dim=1, keepdim=True)
-    direction, slope = torch.zeros_like(right), torch.ones_like(goal)
-    for _ in range(len(matrix)):
-        active = residual.norm(dim=1, keepdim=True) > goal
-        if not bool(active.any()):
-            return x
-        scaled = residual * inverse_diagonal
-        steepness = (residual * scaled).sum(dim=1, keepdim=True)
-        direction = scaled + direction * (steepness / slope)
-        product = (direction @ matrix) * keep
-        curvature = (direction * product).sum(dim=1, keepdim=True)
-        step = torch.where(active & (curvature > 0), steepness / curvature, 0.0)
-        x, residual, slope = x + step * direction, residual - step * product, steepness
-    log.warning("conjugate gradients stopped after %d steps above the tolerance %g", len(matrix), tolerance)
-    return x

@@ -11,11 +11,11 @@ Shapes: W, values and masks are [out, in]; H = (2/n) X'X is [in, in].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from leap_repro.checked import Share, Weight
+from leap_repro.checked import Rate, Weight, contradiction
 from leap_repro.prune import declaration
 from leap_repro.prune.layerwise.declaration import Reconstruction
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
@@ -23,19 +23,34 @@ from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 if TYPE_CHECKING:
     from torch import Tensor
 
+ABSOLUTE = 0.01
+CONVERGED = 0.95
+"""The public code leaves a matrix as it was unless this share of its rows meets the tolerance."""
+
 
 class Options(declaration.Options):
-    """As released: damping 0, tolerance 1e-2, only_if_better."""
+    """As released: solver as_released, only_if_better."""
 
     damping: Weight = Field(
         0.0,
         description="share of the Hessian's mean diagonal that is added to its diagonal; 0 is the paper's objective "
         "(what float32 cannot factor gets more)",
     )
-    tolerance: Share = Field(0.0, description="0: exact; above 0 conjugate gradients stop at this relative residual")
+    solver: Literal["exact", "as_released"] = Field(
+        "exact",
+        description="exact, or the public code's first-order solver: its changes are rounded to bfloat16, and a matrix "
+        "keeps the selector's values unless 95 % of its rows meet the tolerance",
+    )
+    tolerance: Rate = Field(ABSOLUTE, description="of the as-released solver, absolute; its job script has 1e-3")
     only_if_better: bool = Field(
         False, description="a matrix keeps the selector's values unless its output error falls"
     )
+
+    @model_validator(mode="after")
+    def _only_one_solver_stops_early(self) -> Options:
+        if self.solver == "exact" and self.tolerance != ABSOLUTE:
+            raise contradiction("tolerance", self.tolerance, "leave it out, because solver is exact")
+        return self
 
 
 def reconstruct(layer: Layer, selected: PrunedLayer, options: Options) -> PrunedLayer:
@@ -43,38 +58,42 @@ def reconstruct(layer: Layer, selected: PrunedLayer, options: Options) -> Pruned
     from leap_repro.prune.layerwise.statistics import relative_error
 
     keep, gram = selected.keep, layer.statistics.gram
-    values, dampings, residual = optimal_values(layer, keep, options)
+    solve = optimal_values if options.solver == "exact" else released_values
+    values, row = solve(layer, keep, options)
     selectors = (layer.weight if selected.values is None else selected.values) * keep
     before = relative_error(layer.weight, selectors, gram)
-    updated = not options.only_if_better or relative_error(layer.weight, values, gram) < before
-    row = {
-        "dampings": dampings,
-        "kkt_residual": residual,
-        "selector_relative_error": before,
-        "updated": updated,
-    } | {f"selector_{column}": value for column, value in selected.log.items()}
+    better = not options.only_if_better or relative_error(layer.weight, values, gram) < before
+    updated = better and row.get("converged_rows", 1.0) >= CONVERGED
+    row |= {"selector_relative_error": before, "updated": updated}
+    row |= {f"selector_{column}": value for column, value in selected.log.items()}
     return PrunedLayer(keep, values if updated else selectors, row)
 
 
-def optimal_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, tuple[float, ...], float]:
-    """The reconstructed weights, the dampings tried and the KKT residual. Works in the weight's dtype."""
+def optimal_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, dict[str, Any]]:
+    """The best weights, in the weight's dtype; for the log the dampings tried and the KKT residual."""
     from leap_repro.prune.layerwise.cholesky import factor_damped, fill_dead_inputs
-    from leap_repro.prune.layerwise.masked_solve import solve_exactly, solve_to_tolerance
+    from leap_repro.prune.layerwise.masked_solve import solve_exactly
 
     weight = layer.weight.clone()
     hessian = fill_dead_inputs(layer.statistics.hessian.to(weight.dtype), weight)
-    if options.tolerance:
-        dampings: tuple[float, ...] = (options.damping,)
-        hessian.diagonal().add_(options.damping * hessian.diagonal().mean())
-    else:
-        dampings = factor_damped(hessian, layer.name, options.damping).dampings
-    right = (weight * ~keep) @ hessian
-    if options.tolerance:
-        change = solve_to_tolerance(hessian, right, keep, options.tolerance)
-    else:
-        change = solve_exactly(hessian, right, keep, layer.name)
-    values = weight * keep + change
-    return values, dampings, kkt_residual(hessian, weight, values, keep)
+    dampings = factor_damped(hessian, layer.name, options.damping).dampings
+    values = weight * keep + solve_exactly(hessian, (weight * ~keep) @ hessian, keep, layer.name)
+    return values, {"dampings": dampings, "kkt_residual": kkt_residual(hessian, weight, values, keep)}
+
+
+def released_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, dict[str, Any]]:
+    """What the public code makes of the weights: its solver's changes, added in bfloat16. Its objective is d'Hd / 4, so
+    that half the Hessian is what its tolerance speaks of. For the log also the most steps of a row, and the share of
+    rows that met the tolerance."""
+    from leap_repro.prune.layerwise.first_order import solve_as_released
+
+    weight, hessian = layer.weight, layer.statistics.hessian.to(layer.weight.dtype)
+    hessian.diagonal().add_(options.damping * hessian.diagonal().mean())
+    found = solve_as_released(hessian / 2, weight, keep, options.tolerance)
+    values = ((weight.bfloat16() + found.change.bfloat16()) * keep).to(weight.dtype)
+    residual = kkt_residual(hessian, weight, values, keep)
+    row = {"dampings": (options.damping,), "kkt_residual": residual, "iterations": found.iterations}
+    return values, row | {"converged_rows": found.converged}
 
 
 def kkt_residual(hessian: Tensor, weight: Tensor, values: Tensor, keep: Tensor) -> float:
