@@ -25,7 +25,9 @@ from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
-from leap_repro.prune.learned.processes import in_rank_order
+from leap_repro.prune.learned.processes import count, in_rank_order
+from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.seeds import named_seed
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Step:
     micro: int = 0
     slopes: tuple[Tensor, Tensor] | None = None  # d(regulariser)/d(sums), d/d(sizes), float64 [matrices]
     absolute: bool = False  # sizes are absolute sums, not squared norms
+    sums: torch.dtype = torch.float32  # of gradients at masked weights over micro-batches
 
 
 @dataclass
@@ -96,9 +99,18 @@ class MaskedLinear:
 
     def _accumulate(self, gradient: Tensor, step: Step) -> None:
         """Add up micro-batches one by one in their order, whichever process ran them: the same sum to the bit. With
-        masks of their own they have nothing to add up before the logits."""
-        for part in [gradient] if step.anew else in_rank_order(gradient):
-            self.gradient = part if self.gradient is None else self.gradient.add_(part)
+        masks of their own they have nothing to add up before the logits. Between them the sum may lie in bfloat16,
+        rounded by chance, so that many small parts count."""
+        parts = [gradient] if step.anew else in_rank_order(gradient)
+        for number, part in enumerate(parts):
+            total = part if self.gradient is None else self.gradient.float().add_(part)
+            complete = step.last and number + 1 == len(parts)
+            self.gradient = total if complete else by_chance(total, step.sums, self._chance(step, number))
+
+    def _chance(self, step: Step, number: int) -> torch.Generator:
+        """What decides how a sum is rounded, of this matrix, step and micro-batch."""
+        numbers = (step.seed, step.number, self.index, step.micro - step.micro % count() + number)
+        return torch.Generator(self.linear.weight.device).manual_seed(named_seed("sums", *numbers))
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
         weight = self.weight()

@@ -22,7 +22,7 @@ from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.learned import checkpoint, processes
 from leap_repro.prune.learned.adamw import AdamW
 from leap_repro.prune.learned.gates import Gate
-from leap_repro.prune.learned.loss import next_token_loss
+from leap_repro.prune.learned.loss import LanguageLoss
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
 from leap_repro.prune.learned.progress import Progress
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
@@ -63,7 +63,15 @@ class MaskTrainer:
         self.dense_sizes = torch.stack(sizes).double().cpu()
         parameters = [leaf for gate in gates for leaf in gate.logits.values()]
         betas = (self.options.beta1, self.options.beta2)
-        self.optimizer = AdamW(parameters, betas, self.options.weight_decay, DTYPES[self.options.state_dtype])
+        self.optimizer = AdamW(
+            parameters,
+            betas,
+            self.options.weight_decay,
+            getattr(torch, self.options.state_dtype),
+            chance=self.options.logits_rounding == "stochastic",
+            seed=self.seed,
+        )
+        self.language_loss = LanguageLoss(self.model, self.options.micro_batch_size * self.tokens_NT.shape[1])
         self.rows: list[dict[str, float]] = []
 
     def train(self, facts: dict[str, Any]) -> PrunedCell:
@@ -76,16 +84,13 @@ class MaskTrainer:
         }
         return PrunedCell(tensors, self.rows, facts)
 
-    def language_loss(self, tokens_BT: Tensor) -> Tensor:
-        """Mean next-token cross-entropy of the model as it stands."""
-        return next_token_loss(self.model(tokens_BT, use_cache=False).logits, tokens_BT)
-
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step, without any state but the logits and the optimiser's moments; returns its log row."""
         options = self.options
         anew = options.noise == "forward"
         remake, absolute = options.gradient_checkpointing, self.regulariser.absolute
         step = Step(self.seed, number, options.relaxation(number), remake=remake, anew=anew, absolute=absolute)
+        step.sums = getattr(torch, options.gradients_dtype)
         loss_lm, density, terms = self._gradients(step)
         if options.gradient_clip:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, options.gradient_clip)
@@ -178,12 +183,7 @@ class MaskTrainer:
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that a step reads and changes, by name: logits and moments."""
         logits = {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
-        parts = {"logits": list(logits.values()), "first": self.optimizer.first, "second": self.optimizer.second}
-        return {
-            f"{name}.{part}": tensor
-            for part, found in parts.items()
-            for name, tensor in zip(logits, found, strict=True)
-        }
+        return {f"{name}.logits": leaf for name, leaf in logits.items()} | self.optimizer.state([*logits])
 
     def _save(self, folder: Path) -> None:
         """Write logits, moments and the log so far; one process writes for all."""

@@ -1,0 +1,77 @@
+"""How an optimiser's moments lie in memory: as numbers, or as 8-bit codes.
+
+8 bits: along a tensor's last dimension, BLOCK entries share a scale, their largest size; each is the code of a level
+times its scale (arXiv 2110.02861). The levels are evenly spaced in the logarithm and rounded to by chance
+(`rounding.py`). Both are for LEAP's gradients. The gates of a late step are nearly closed: of 256 second moments, half
+are 10 orders of magnitude below the largest, and at most 5 % less after every step, which is not half a level. So a
+second moment never becomes 0 before its first, where a step would be as large as epsilon allows.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from leap_repro.prune.learned.rounding import by_chance, to_codes
+
+BLOCK = 256
+OCTAVES = {True: 24, False: 48}
+"""From the smallest level to 1, by sign: of gradients with a sign, and of their squares."""
+
+
+@cache
+def levels(signed: bool) -> Tensor:
+    """The ascending levels, float32, on the CPU: -1 … 1 with 0 between, or 2^-48 … 1 (0 is that of a scale of 0)."""
+    count = 127 if signed else 256
+    sizes = [2.0 ** (-OCTAVES[signed] * (1 - step / (count - 1))) for step in range(count)]
+    return torch.tensor([-size for size in reversed(sizes)] + [0.0] + sizes if signed else sizes)
+
+
+class Numbers:
+    """A moment per entry in a floating type, rounded to the nearest."""
+
+    def __init__(self, like: Tensor, dtype: torch.dtype) -> None:
+        self.tensors = {"": torch.zeros_like(like, dtype=dtype, requires_grad=False)}
+
+    def read(self, rows: slice) -> Tensor:
+        """The moments of some rows in float32; may be changed by the caller, who then writes them."""
+        return self.tensors[""].view(-1, self.tensors[""].shape[-1])[rows].float()
+
+    def write(self, rows: slice, moments: Tensor, generator: torch.Generator) -> None:
+        """Take them back."""
+        self.tensors[""].view(-1, moments.shape[-1])[rows] = moments
+
+
+class Codes:
+    """A moment per entry in 8 bits."""
+
+    def __init__(self, like: Tensor, signed: bool) -> None:
+        blocks = -(-like.shape[-1] // BLOCK)
+        self.levels = levels(signed).to(like.device)
+        self.tensors = {
+            ".codes": torch.zeros_like(like, dtype=torch.uint8, requires_grad=False),
+            ".scales": torch.zeros(*like.shape[:-1], blocks, device=like.device),
+        }
+
+    def read(self, rows: slice) -> Tensor:
+        codes, scales = (tensor.view(-1, tensor.shape[-1])[rows] for tensor in self.tensors.values())
+        return self.levels[codes.int()].mul_(_spread(scales, codes.shape[-1]))
+
+    def write(self, rows: slice, moments: Tensor, generator: torch.Generator) -> None:
+        codes, scales = (tensor.view(-1, tensor.shape[-1])[rows] for tensor in self.tensors.values())
+        filled = nn.functional.pad(moments.abs(), (0, scales.shape[-1] * BLOCK - moments.shape[-1]))
+        scales.copy_(filled.view(*scales.shape, BLOCK).amax(-1))
+        shares = moments / _spread(scales, moments.shape[-1]).clamp_(min=torch.finfo(torch.float32).tiny)
+        codes.copy_(to_codes(shares, self.levels, generator))
+
+
+def _spread(scales: Tensor, columns: int) -> Tensor:
+    """Each block's scale at its entries: [rows, columns], a copy."""
+    return scales.repeat_interleave(BLOCK, dim=-1)[:, :columns].contiguous()
+
+
+def moments(like: Tensor, signed: bool, dtype: torch.dtype) -> Numbers | Codes:
+    """Zeros for each entry of `like`, in `dtype`; int8 means codes."""
+    return Codes(like, signed) if dtype == torch.int8 else Numbers(like, dtype)
