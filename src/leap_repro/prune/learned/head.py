@@ -26,14 +26,14 @@ class Head:
     """What a model makes of its backbone's last hidden states."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.backbone = model, model.base_model
+        self.model, self.backbone = model, model.get_decoder()
         self.output: type | None = None
 
     @classmethod
     def of(cls, model: nn.Module) -> Head | None:
         """The model's head, or None, with a line in the log, where scores in parts are not those of the whole pass."""
-        head = cls(model)
         try:
+            head = cls(model)
             if head._agrees():
                 return head
             why = "they differ from those of a whole pass"
@@ -66,14 +66,11 @@ class Head:
     @contextmanager
     def _answering(self, answer: Callable[..., Any]) -> Iterator[None]:
         """Within it, `answer` takes the place of the backbone's forward pass."""
-        own = vars(self.backbone).get("forward")
         self.backbone.forward = answer
         try:
             yield
         finally:
             del self.backbone.forward
-            if own is not None:
-                self.backbone.forward = own
 
     @torch.no_grad()
     def _agrees(self) -> bool:
