@@ -2,7 +2,7 @@
 
 Ours, because torch's own keeps the moments in the parameter's precision: here logits can stay in float32 while the
 moments, two of them per logit and the largest part of a training's memory, take half the room in bfloat16, or a quarter
-in 8 bits (`moments.py`). The arithmetic is float32, a few million entries at a time; gradients are freed one by one, the
+in 8 bits (`moments.py`). The arithmetic is float32, a million entries at a time; gradients are freed one by one, the
 moments are all of its state. A test holds it to torch's.
 """
 
@@ -18,8 +18,8 @@ from leap_repro.prune.learned.rounding import by_chance
 from leap_repro.seeds import named_seed
 
 EPSILON = 1e-8
-AT_ONCE = 2**22
-"""Entries updated at a time: 16 MiB of float32."""
+AT_ONCE = 2**20
+"""Entries updated at a time: 4 MiB of float32."""
 
 
 class AdamW:

@@ -58,14 +58,17 @@ class Codes:
 
     def read(self, rows: slice) -> Tensor:
         codes, scales = (tensor.view(-1, tensor.shape[-1])[rows] for tensor in self.tensors.values())
-        return self.levels[codes.int()].mul_(_spread(scales, codes.shape[-1]))
+        found = self.levels.index_select(0, codes.flatten().int()).view(codes.shape)
+        return found.mul_(_spread(scales, codes.shape[-1]))
 
     def write(self, rows: slice, moments: Tensor, generator: torch.Generator) -> None:
         codes, scales = (tensor.view(-1, tensor.shape[-1])[rows] for tensor in self.tensors.values())
-        filled = nn.functional.pad(moments.abs(), (0, scales.shape[-1] * BLOCK - moments.shape[-1]))
-        scales.copy_(filled.view(*scales.shape, BLOCK).amax(-1))
-        shares = moments / _spread(scales, moments.shape[-1]).clamp_(min=torch.finfo(torch.float32).tiny)
-        codes.copy_(to_codes(shares, self.levels, generator))
+        missing = scales.shape[-1] * BLOCK - moments.shape[-1]
+        filled = nn.functional.pad(moments, (0, missing)) if missing else moments
+        scales.copy_(torch.linalg.vector_norm(filled.view(*scales.shape, BLOCK), float("inf"), dim=-1))
+        shares = _spread(scales, moments.shape[-1]).clamp_(min=torch.finfo(torch.float32).tiny)
+        torch.div(moments, shares, out=shares)
+        codes.copy_(to_codes(shares.flatten(), self.levels, generator).view(codes.shape))
 
 
 def _spread(scales: Tensor, columns: int) -> Tensor:

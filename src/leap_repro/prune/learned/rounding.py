@@ -27,10 +27,12 @@ def by_chance(value: Tensor, dtype: torch.dtype, generator: torch.Generator) -> 
 
 def to_codes(value: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
     """Which of at most 256 ascending `levels` stands for each of `value`, uint8: one of its two neighbours by chance,
-    so that the mean is the value; the first or last level where there are not two."""
-    value = value.clamp(levels[0].item(), levels[-1].item())
-    above = torch.bucketize(value, levels, out_int32=True).clamp_(min=1)
-    below = levels[above - 1]
-    share = (value - below).div_(levels[above] - below)
+    so that the mean is the value; the first or last level where there are not two. `value`, flat, is used up."""
+    value.clamp_(levels[0].item(), levels[-1].item())
+    code = torch.bucketize(value, levels, out_int32=True).clamp_(min=1)
+    high = levels.index_select(0, code)
+    low = levels.index_select(0, code.sub_(1))
+    share = value.sub_(low).div_(high.sub_(low))
+    del high, low
     draw = torch.rand(value.shape, generator=generator, device=value.device)
-    return above.sub_((draw >= share).int()).to(torch.uint8)
+    return code.add_(draw < share).to(torch.uint8)

@@ -68,6 +68,16 @@ def test_two_processes_train_the_bits_of_one(trained, sources, tmp_path):
     assert_same(logits(tmp_path / "two"), expected)
 
 
+def test_two_processes_round_by_chance_as_one(sources, tmp_path):
+    """Sums of gradients, logits and moments alike."""
+    few = {"logits_dtype": "bfloat16", "logits_rounding": "stochastic", "state_dtype": "int8"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, start in {"one": [sys.executable], "two": launcher}.items():
+        command = [*start, *arguments(sources, "leap", tmp_path / name, gradients_dtype="bfloat16", steps=3, **few)]
+        subprocess.run(command, check=True, env=ENVIRONMENT, timeout=300)
+    assert_same(logits(tmp_path / "one"), logits(tmp_path / "two"))
+
+
 def test_two_processes_with_noise_for_each_pass_train_as_one_but_for_rounding(sources, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, start in {"one": [sys.executable], "two": launcher}.items():
