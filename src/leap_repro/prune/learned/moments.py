@@ -2,10 +2,10 @@
 
 8 bits: along a tensor's last dimension, BLOCK entries share a scale, their largest size; each is the code of a level
 times its scale (arXiv 2110.02861). Two things are for LEAP's gradients. Late in a training most gates hardly move any
-more: half of all second moments are ten orders of magnitude below their block's largest. The usual levels round those
-to 0 while the first moments are not, and a step is as large as epsilon allows: with torchao's 8-bit AdamW a logit moved
-by 4,000 learning rates in one step. Here levels are evenly spaced in the logarithm and a second moment above 0 stays so.
-And a moment that fades by 5 % a step, less than half a level, would stay where it is: levels are chosen by chance.
+more: half of all second moments are below 1e-9 of their block's largest. The usual levels round those to 0 while the
+first moments are not, and a step is as large as epsilon allows: with torchao's 8-bit AdamW a logit moved by 4,151
+learning rates in one step. Here levels are evenly spaced in the logarithm, and what is above 0 stays so. And a moment
+that fades by 5 % a step, less than half a level, would stay where it is: levels are chosen by chance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from leap_repro.prune.learned.rounding import by_chance, to_codes
+from leap_repro.prune.learned.rounding import to_codes
 
 BLOCK = 256
 OCTAVES = {True: 24, False: 48}

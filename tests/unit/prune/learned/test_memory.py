@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from families import real
 
@@ -74,3 +75,9 @@ def test_the_vocabulary_counts_for_as_many_tokens_as_are_scored_at_once():
     sizes = Sizes.of(real("llama"))
     parts = [training_bytes(sizes, Options(micro_batch_size=m), "bfloat16", 4096)["vocabulary"] for m in (1, 8)]
     assert parts[0] == parts[1] == 2**26 // 128256 * 128256 * 12
+
+
+def test_every_published_row_is_within_a_tenth_of_the_formula(project):
+    rows = pd.read_csv(project / "benchmarks/learned_memory.csv")
+    assert {"small", "llama3.2-1b"} <= set(rows[rows["options"].str.contains("int8")]["shape"])
+    assert rows["measured_over_predicted"].between(0.9, 1.1).all()
