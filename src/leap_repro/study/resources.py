@@ -18,6 +18,7 @@ from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import Entry, largest_block, tensors
+from leap_repro.prune.learned.declaration import tokens_at_once
 from leap_repro.study.grid import Method, Study
 
 UNKNOWN_PARAMETERS = 8_000_000_000
@@ -197,13 +198,13 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
     inner, blocks = 4 * width, parameters / (12 * width**2)
     tokens = options.micro_batch_size * length
     per_weight = options.logits_per_weight
-    logit, moment = DTYPE_BYTES[options.logits_dtype], DTYPE_BYTES[options.state_dtype]
     kept = 1 if options.gradient_checkpointing else blocks
-    beside = options.frozen_mask_bytes + 4 + 4 * (kept > 1)
-    state = parameters * (weight + per_weight * (logit + 2 * moment) + beside)
+    beside = options.frozen_mask_bytes + options.gradient_bytes + 4 * (kept > 1)
+    state = parameters * (weight + per_weight * (options.logit_bytes + 2 * options.moment_bytes) + beside)
     working = MATRIX_BYTES * width * inner * (1 + per_weight)
     activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
-    scores = tokens * vocabulary_of(parameters) * (2 * weight + 8)
+    vocabulary = vocabulary_of(parameters)
+    scores = min(tokens, tokens_at_once(vocabulary)) * vocabulary * (2 * weight + 8)
     passes = options.steps * options.batch_size / options.micro_batch_size
     flops = parameters * passes * (8 * tokens + GATE_FLOPS * per_weight)
     return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)

@@ -25,6 +25,8 @@ from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
+from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.seeds import named_seed
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Step:
     micro: int = 0
     slopes: tuple[Tensor, Tensor] | None = None  # d(regulariser)/d(sums), d/d(sizes), float64 [matrices]
     absolute: bool = False  # sizes are absolute sums, not squared norms
+    sums: torch.dtype = torch.float32  # of gradients at masked weights over micro-batches
 
 
 @dataclass
@@ -94,8 +97,15 @@ class MaskedLinear:
         return at_input
 
     def _accumulate(self, gradient: Tensor, step: Step) -> None:
-        """Add up this process's micro-batches; those with masks of their own have no more than one."""
-        self.gradient = gradient if self.gradient is None else self.gradient.add_(gradient)
+        """Add up this process's micro-batches; those with masks of their own have no more than one. Between them the sum
+        may lie in bfloat16, rounded by chance, so that many small parts count."""
+        total = gradient if self.gradient is None else self.gradient.float().add_(gradient)
+        self.gradient = total if step.last else by_chance(total, step.sums, self._chance(step))
+
+    def _chance(self, step: Step) -> torch.Generator:
+        """What decides how a sum is rounded, of this matrix, step and micro-batch."""
+        numbers = (step.seed, step.number, self.index, step.micro)
+        return torch.Generator(self.linear.weight.device).manual_seed(named_seed("sums", *numbers))
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
         weight = self.weight()
