@@ -19,11 +19,11 @@ from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.learned import checkpoint, processes
+from leap_repro.prune.learned import checkpoint, fused, processes
 from leap_repro.prune.learned.adamw import AdamW
-from leap_repro.prune.learned.gates import Gate
+from leap_repro.prune.learned.gates import NOISES, Gate
 from leap_repro.prune.learned.loss import next_token_loss
-from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
+from leap_repro.prune.learned.masked import Step, masked, recomputed_blocks, size_of
 from leap_repro.prune.learned.progress import Progress
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
 from leap_repro.seeds import named_seed
@@ -55,7 +55,10 @@ class MaskTrainer:
         self.device = next(self.model.parameters()).device
         dtype = DTYPES[self.options.logits_dtype]
         linears = prunable_linears(self.model)
-        self.layers = [MaskedLinear(*pair, index) for index, pair in enumerate(zip(linears, gates, strict=True))]
+        kinds = [fused.layer_kind(gate, self.options, self.device) for gate in gates]
+        self.layers = [
+            kind(*pair, index) for index, (kind, *pair) in enumerate(zip(kinds, linears, gates, strict=True))
+        ]
         for gate in gates:
             gate.logits = {k: v.detach().to(self.device, dtype).requires_grad_(True) for k, v in gate.logits.items()}
         self.numels = torch.tensor([linear.weight.numel() for linear in linears], dtype=torch.float64)
@@ -86,6 +89,7 @@ class MaskTrainer:
         anew = options.noise == "forward"
         remake, absolute = options.gradient_checkpointing, self.regulariser.absolute
         step = Step(self.seed, number, options.relaxation(number), remake=remake, anew=anew, absolute=absolute)
+        step.noise = NOISES[options.noise_source]
         loss_lm, density, terms = self._gradients(step)
         if options.gradient_clip:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, options.gradient_clip)
