@@ -19,8 +19,8 @@ WORDS = 4
 UNIFORM_BITS = 22
 """Of a word that make a uniform number: the smallest, 2^-23, and the largest, 1 - 2^-23, are float32's, and so is their
 distance from 1; all lie within `gates.EDGE`."""
-AT_ONCE = 2**16
-"""Numbers made at a time: int64 words of half a MiB, which a core keeps at hand."""
+AT_ONCE = {"cpu": 2**16, "cuda": 2**24}
+"""Numbers made at a time: on a CPU so few that a core keeps them at hand, on a GPU so many that calls are few."""
 
 
 def philox(counter: tuple[Tensor | int, ...], key: int) -> tuple[Tensor, ...]:
@@ -44,7 +44,7 @@ def uniforms(key: int, draw: int, first: int, count: int, device: torch.device) 
     Position p has word p mod 4 of the counter (p div 4 in 64 bits, draw, 0).
     """
     found = torch.empty(count, device=device)
-    for part in found.split(AT_ONCE):
+    for part in found.split(AT_ONCE[device.type]):
         blocks = torch.arange(first // WORDS, -(-(first + len(part)) // WORDS), device=device)
         words = torch.stack(philox((blocks & WORD, blocks >> 32, draw, 0), key), dim=1).flatten()
         words = words[first % WORDS :][: len(part)] >> 32 - UNIFORM_BITS

@@ -58,7 +58,7 @@ def test_position_p_has_word_p_mod_4_of_counter_p_div_4_and_of_its_draw():
 @pytest.mark.parametrize("cuts", [(0, 1000), (0, 1, 2, 999, 1000), (0, 250, 500, 750, 1000), (0, 333, 1000)])
 def test_parts_of_a_matrix_are_parts_of_its_noise(cuts, monkeypatch):
     whole = uniforms(7, 0, 0, 1000, CPU)
-    monkeypatch.setattr(module, "AT_ONCE", 129)
+    monkeypatch.setitem(module.AT_ONCE, "cpu", 129)
     parts = [uniforms(7, 0, start, end - start, CPU) for start, end in pairwise(cuts)]
     assert torch.equal(torch.cat(parts), whole)
 
