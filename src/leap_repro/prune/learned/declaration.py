@@ -64,6 +64,11 @@ class TrainingOptions(Options):
     noise: Literal["step", "forward"] = Field(
         "step", description="drawn once a step, for all its micro-batches; forward: anew for each of them, as released"
     )
+    noise_source: Literal["generator", "counter"] = Field(
+        "generator",
+        description="torch's, which draws other numbers on a GPU than on a CPU; counter: Philox4x32-10, the same "
+        "everywhere, with LEAP's gates in one pass on a GPU",
+    )
     timing: Literal["exact", "as_released"] = Field(
         "exact",
         description="schedules end at the last step and the warm-up starts above 0; as_released: one step later, at 0",

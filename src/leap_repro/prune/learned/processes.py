@@ -65,7 +65,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """What this process holds beside its shard of `parameter`, row for row, as a shard of what all hold; else as it is."""
+    """What this process holds beside its shard of `parameter`, row for row, as a shard of what all hold."""
     if not hasattr(parameter, "placements"):
         return tensor
     from torch.distributed.tensor import DTensor

@@ -21,9 +21,9 @@ from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES, best_device
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.learned import checkpoint, processes
+from leap_repro.prune.learned import checkpoint, fused, processes
 from leap_repro.prune.learned.adamw import AdamW
-from leap_repro.prune.learned.gates import Gate
+from leap_repro.prune.learned.gates import NOISES, Gate
 from leap_repro.prune.learned.loss import LanguageLoss
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
 from leap_repro.prune.learned.progress import Progress
@@ -84,7 +84,8 @@ class MaskTrainer:
                 leaves = ((kind, nn.Parameter(v.detach().to(self.device, dtype))) for kind, v in gate.logits.items())
                 gate.logits = nn.ParameterDict(OrderedDict(leaves))
                 held.append(gate.logits)
-                self.layers.append(MaskedLinear(linear, gate, len(self.layers)))
+                kind = fused.layer_kind(gate, self.options, self.device)
+                self.layers.append(kind(linear, gate, len(self.layers)))
                 sizes.append(size_of(self.layers[-1].weight(), self.regulariser.absolute).item())
             if processes.count() > 1:
                 block.add_module("gates", held)
@@ -109,6 +110,7 @@ class MaskTrainer:
         remake, absolute = options.gradient_checkpointing, self.regulariser.absolute
         step = Step(self.seed, number, options.relaxation(number), remake=remake, anew=anew, absolute=absolute)
         step.sums = getattr(torch, options.gradients_dtype)
+        step.noise = NOISES[options.noise_source]
         loss_lm, density, terms = self._gradients(step)
         if options.gradient_clip:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, options.gradient_clip)
