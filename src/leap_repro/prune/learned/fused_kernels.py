@@ -34,7 +34,7 @@ def inverse(x):
 def log_ratio(a, b):
     """log(a / b) of positive numbers: e log 2 + 2 artanh(s), s = (a 2^-e - b) / (a 2^-e + b), e as makes |s| < 1/5.
 
-    Five terms of the series, the sixth is below 2^-27 of the first. A logarithm alone takes twice as long.
+    Five terms of the series: the sixth is below 2^-26 of the first. A logarithm alone takes twice as long.
     """
     exponent = (a.to(tl.int32, bitcast=True) - b.to(tl.int32, bitcast=True) + 0x400000) >> 23
     a = (a.to(tl.int32, bitcast=True) - (exponent << 23)).to(tl.float32, bitcast=True)
