@@ -37,22 +37,22 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def tensor_rows(masks: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
-    """The manifest's integer counts, one row per tensor."""
-    return [
-        {
-            "tensor": name,
-            "block": int(re.search(r"\.(\d+)\.", name).group(1)),
-            "shape": list(mask.shape),
-            "kept": int(mask.sum()),
-            "numel": mask.numel(),
-        }
-        for name, mask in masks.items()
-    ]
+def tensor_row(name: str, mask: torch.Tensor) -> dict[str, Any]:
+    """The manifest's integer counts of one tensor."""
+    return {
+        "tensor": name,
+        "block": int(re.search(r"\.(\d+)\.", name).group(1)),
+        "shape": list(mask.shape),
+        "kept": int(mask.count_nonzero()),
+        "numel": mask.numel(),
+    }
 
 
 def write_kept_values(
-    folder: TensorFolder, values: Mapping[str, torch.Tensor], rows: list[dict[str, Any]], masks: dict[str, torch.Tensor]
+    folder: TensorFolder,
+    values: Mapping[str, torch.Tensor],
+    rows: list[dict[str, Any]],
+    masks: Mapping[str, torch.Tensor],
 ) -> None:
     """One file per block with the moved weights that stay, in the masks' order; none if the method moves none."""
     for block in sorted({row["block"] for row in rows}):
@@ -68,16 +68,18 @@ def main(arguments: argparse.Namespace) -> None:
     kinds = split_by_kind(tensors_of(pruned))
     sparsity = parse_sparsity(pruned.facts["sparsity"])
     hardened = harden(kinds, pruned.facts["pattern"], pruned.facts["budget_scope"], sparsity, arguments.rule)
-    masks = hardened.masks
-    if not masks:
+    if not hardened.masks:
         raise UserError(f"{arguments.pruned} holds neither masks nor logits")
-    rows = tensor_rows(masks)
+    rows, packed = [], {}
+    for name, mask in hardened.masks.items():
+        rows.append(tensor_row(name, mask))
+        packed[name] = pack(mask)
     counts = {row["tensor"]: (row["kept"], row["numel"]) for row in rows}
     check_budget(arguments.cell, counts, sparsity, hardened.scope, hardened.neighbours)
-    check_pattern(arguments.cell, masks, pruned.facts["pattern"])
+    check_pattern(arguments.cell, hardened.masks, pruned.facts["pattern"])
     with writing(arguments.output, origin) as (payload, facts):
-        save_file({name: pack(mask) for name, mask in masks.items()}, payload / MASK_FILE)
-        write_kept_values(TensorFolder(payload), kinds["values"], rows, masks)
+        save_file(packed, payload / MASK_FILE)
+        write_kept_values(TensorFolder(payload), kinds["values"], rows, hardened.masks)
         facts |= {
             "cell": arguments.cell,
             "sparsity": pruned.facts["sparsity"],

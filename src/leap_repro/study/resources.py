@@ -48,6 +48,8 @@ EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and tran
 SCORES = 2**27  # of one pass of a perplexity, windows x length x vocabulary; or one window's
 QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
+HARDEN_BYTES = 24  # per weight of the largest matrix: its mask, the places of equal logits, sums over tiles
+HARDEN_BUFFERS = 5e7  # a chunk of logits with its keys, and the counts of their digits
 LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
 
 
@@ -140,7 +142,8 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     if stage == "prune":
         return _layer_wise(study, parameters, weight, study.methods[method], block)
     if stage == "harden":
-        return Need(parameters * (2 * weight + 8))
+        width = width_of(parameters)
+        return Need(harden_bytes(parameters, 4 * width**2))
     if stage == "evaluate":
         tokens = evaluation_tokens(study)
         memory = parameters * 2 * weight + scores_bytes(study, parameters, weight)
@@ -148,6 +151,11 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)
+
+
+def harden_bytes(parameters: float, largest: float) -> float:
+    """What a hardening holds besides files that it maps: the packed masks, and its work on the largest matrix."""
+    return parameters / 8 + HARDEN_BYTES * largest + HARDEN_BUFFERS
 
 
 def evaluation_tokens(study: Study) -> int:
