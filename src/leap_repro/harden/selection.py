@@ -54,8 +54,8 @@ def require_logits(name: str, theta: Tensor) -> None:
 
 
 def cut_at(logits: Mapping[str, Tensor], count: int) -> Cut:
-    """The cut that leaves exactly the `count` largest of all tensors together; of equal logits the earlier tensor's, and
-    within one the earlier position, is in."""
+    """The cut that leaves exactly the `count` largest of all tensors together; of equal logits the earlier tensor's,
+    and within one the earlier position, is in."""
     if count == 0:
         return Cut(torch.inf, dict.fromkeys(logits, 0))
     upper, above = _digit(_counts(logits), count)
@@ -70,8 +70,8 @@ def cut_at(logits: Mapping[str, Tensor], count: int) -> Cut:
 
 
 def _key(part: Tensor) -> Tensor:
-    """int32 in the order of the floats: their own bits, but the value bits of what is below zero turned round. Both zeros
-    have the same."""
+    """int32 in the order of the floats: their own bits, but the value bits of what is below zero turned round. Both
+    zeros have the same."""
     bits = (part + 0.0).view(torch.int32)
     return bits ^ ((bits >> 31) & VALUE_BITS)
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
-from leap_repro.hub.client import download, model_files, place
+from leap_repro.hub.client import download, model_files
 from leap_repro.hub.lock import Lock, pinned_files, repositories
 from leap_repro.models.checkpoint import ADAPTERS, INDEX, checkpoint_files, chosen_weights, has_adapter
 from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.atomic import place
 
 log = logging.getLogger(__name__)
 

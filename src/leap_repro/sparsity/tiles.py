@@ -18,8 +18,8 @@ def spread(tiles: Tensor, size: int, shape: tuple[int, int]) -> Tensor:
 
 
 def tile_sums(values: Tensor, size: int) -> Tensor:
-    """The sum of `values` [out, in] in each tile, as int64; cut-off tiles sum what they have. Nothing larger than a row of
-    tiles is ever int64."""
+    """The sum of `values` [out, in] in each tile, as int64; cut-off tiles sum what they have. Nothing larger than a row
+    of tiles is ever int64."""
     down, across = tile_grid(tuple(values.shape), size)
     padding = (0, across * size - values.shape[1], 0, down * size - values.shape[0])
     rows = nn.functional.pad(values, padding).view(down, size, across, size)

@@ -17,8 +17,8 @@ import yaml
 
 from leap_repro.cli import run_stage
 from leap_repro.sparsity.budget import parse_sparsity
-from leap_repro.study.grid import SHARDS, Cell, Study, read_study
-from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need
+from leap_repro.study.grid import SHARDS, Cell, Method, Study, read_study
+from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need, prunable_of
 
 START_SECONDS = 5.0
 """Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
@@ -113,7 +113,7 @@ def _job(
 
 
 def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell | None = None) -> float:
-    """What one job leaves on disk, to the first order: every parameter counts as prunable."""
+    """What one job leaves on disk, to the first order; what a hardened cell takes over from the pruner counts once."""
     weight = DTYPE_BYTES[study.settings.dtype]
     if stage == "models":
         return CHECKPOINT_BYTES * parameters
@@ -124,11 +124,19 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
         return 4.0 * shard.sequences * shard.length
     if stage == "evaluate" or cell is None:
         return OUTCOMES_BYTES
-    method = study.methods[cell.method]
-    values = weight * parameters if method.declaration.moves_weights else 0.0
+    return prunable_of(parameters) * bytes_per_weight(stage, study.methods[cell.method], cell.sparsity, weight)
+
+
+def bytes_per_weight(stage: str, method: Method, sparsity: str, weight: int) -> float:
+    """What the pruning or the hardening of one cell leaves of each prunable weight: logits; a bit of mask; the value,
+    of `weight` bytes, if it stays and the method moves it."""
+    if not method.declaration.trains:
+        share = float(1 - parse_sparsity(sparsity)) if method.declaration.moves_weights else 0.0
+        return 1 / 8 + weight * share if stage == "prune" else 0.0
     if stage == "harden":
-        return parameters / 8 + values * float(1 - parse_sparsity(cell.sparsity))
-    return parameters * 4.0 if method.declaration.trains else parameters + values
+        return 1 / 8
+    options = method.options
+    return options.logits_per_weight * DTYPE_BYTES[options.logits_dtype] + options.frozen_mask_bytes / 8
 
 
 def is_done(job: Estimate, root: Path) -> bool:

@@ -133,6 +133,11 @@ def vocabulary_of(parameters: int) -> float:
     return min(VOCABULARY, parameters / width_of(parameters)) if parameters else 0
 
 
+def prunable_of(parameters: int) -> float:
+    """The rule of thumb for the weights that are pruned: all but the embeddings, and half of all at the least."""
+    return max(parameters / 2, parameters - vocabulary_of(parameters) * width_of(parameters))
+
+
 def need(stage: str, study: Study, parameters: int, method: str | None = None, block: Block | None = None) -> Need:
     """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate, `block` is
     the model's largest where that is known."""

@@ -1,7 +1,7 @@
 """Hardening holds its work on one matrix and the packed masks, whatever the model's size: what the plan says of it.
 
-RssAnon of /proc/self/status is what a process has of its own; pages of mapped files, which the kernel takes back when it
-needs them, are not in it. A thread reads it every millisecond while the ordinary main function runs.
+RssAnon of /proc/self/status is what a process has of its own; pages of mapped files, which the kernel takes back when
+it needs them, are not in it. A thread reads it every millisecond while the ordinary main function runs.
 """
 
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from leap_repro.store.artifacts import writing
-from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.pruned import PrunedFolder
 from leap_repro.study.resources import harden_bytes
 
 SIDE, TILE, MATRICES = 1000, 40, 40
@@ -60,10 +60,11 @@ def tensors(kind):
 def test_memory_is_what_the_plan_says_and_no_two_bytes_a_weight(kind, tmp_path):
     torch.manual_seed(0)
     with writing(tmp_path / "pruned", {}) as (payload, facts):
+        store = PrunedFolder(payload)
         for block in range(MATRICES):
             made = {f"layers.{block}.weight.{part}": tensor for part, tensor in tensors(kind).items()}
-            TensorFolder(payload).write(f"block-{block:05d}", made)
-        facts |= FACTS[kind] | {"seed": 0, "tokens_sha256": None}
+            store.write(f"block-{block:05d}", made)
+        facts |= FACTS[kind] | {"seed": 0, "tokens_sha256": None, "tensors": store.finish()}
     given = ["--pruned", str(tmp_path / "pruned"), "--cell", "a cell", "--output", str(tmp_path / "hard")]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *given], capture_output=True, text=True, check=True)
     weights = MATRICES * SIDE**2
