@@ -25,6 +25,8 @@ from leap_repro.store.atomic import write_json
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 PAYLOAD = "payload"
+DELETED = "deleted.json"
+"""What was deleted of a whole artifact on purpose: {payload file: bytes}."""
 MASK_FILE = "mask.safetensors"
 """The hard mask of a cell: here, because its sha256 is asked for without any need to unpack it."""
 
@@ -52,11 +54,25 @@ class Artifact:
         path = self.payload / name
         if name not in self.files:
             raise UserError(f"{self.folder / MANIFEST} lists no file {name!r}; it has {sorted(self.files)}")
+        if not path.is_file() and (self.folder / DELETED).is_file():
+            raise UserError(
+                f"{path} was deleted by clean_up: to make it again, run `snakemake --cores all --force "
+                f"{self.folder / MANIFEST}` by itself, then what you ran before"
+            )
         if not path.is_file() or sha256_of(path) != self.files[name]["sha256"]:
             raise UserError(
                 f"{path} is missing or differs from its manifest's sha256: delete {self.folder} and run again"
             )
         return path
+
+    def delete(self, names: list[str]) -> int:
+        """Delete these payload files for good, which a reader is told; returns the bytes that there were."""
+        there = {name: self.files[name]["bytes"] for name in names if (self.payload / name).is_file()}
+        if there:
+            write_json(self.folder / DELETED, there)
+        for name in there:
+            (self.payload / name).unlink()
+        return sum(there.values())
 
     def verified_payload(self, without: str | None = None) -> Path:
         """The payload folder after every file in it has been checked, but those with the suffix `without`."""
@@ -101,7 +117,8 @@ def writing(folder: str | Path, provenance: dict[str, Any]) -> Iterator[tuple[Pa
     """Yield (temporary payload folder, facts to fill); publish payload, provenance and manifest on a clean exit."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    for left in (MANIFEST, DELETED):
+        (folder / left).unlink(missing_ok=True)
     _clear_remains(folder)
     temporary = Path(tempfile.mkdtemp(prefix=".payload-", dir=folder))
     temporary.chmod(0o755)

@@ -87,11 +87,15 @@ def cell_files(pruned: Artifact) -> list[str]:
     return [name for name in sorted(pruned.files) if name == MASK_FILE or name.startswith(VALUES_STEM)]
 
 
+def logit_files(pruned: Artifact) -> list[str]:
+    """The files of logits: what only hardening reads."""
+    return [name for name in sorted(pruned.files) if name.endswith(SUFFIX) and name not in cell_files(pruned)]
+
+
 def read_pruned(pruned: Artifact) -> dict[str, Mapping[str, Tensor]]:
     """{kind: {tensor name: tensor}} of all but the values, block by block, masks unpacked when they are asked for.
 
     UserError if a file is damaged.
     """
-    others = [name for name in sorted(pruned.files) if name.endswith(SUFFIX) and name not in cell_files(pruned)]
-    kinds: dict[str, Mapping[str, Tensor]] = split_by_kind(TensorFiles(map(pruned.file, others)))
+    kinds: dict[str, Mapping[str, Tensor]] = split_by_kind(TensorFiles(map(pruned.file, logit_files(pruned))))
     return kinds | ({"keep": unpack_masks(pruned)} if MASK_FILE in pruned.files else {})

@@ -57,7 +57,7 @@ def test_the_total_adds_hours_and_disk_and_takes_the_largest_memory(paper):
 
 
 def left_by(method, folder, side=256, blocks=4):
-    """The bytes on disk per weight of a cell, pruned and hardened, of random matrices; what has two names counts once."""
+    """The bytes on disk per weight of a random cell, pruned and hardened; what has two names counts once."""
     keep = (torch.rand(side, side // 4, 4).argsort(-1).argsort(-1) >= 2).view(side, side)
     kinds = {
         "wanda": {"keep": keep},
@@ -118,3 +118,19 @@ def test_without_a_gpu_the_same_work_counts_as_memory_of_the_host(paper):
     assert cpu_line.gpu_bytes == 0
     assert cpu_line.host_bytes == PROCESS_BYTES + gpu_line.gpu_bytes
     assert cpu_line.hours > 100 * gpu_line.hours
+
+
+def test_what_is_cleaned_up_counts_for_one_model_at_a_time(paper):
+    every = replace(paper, settings=paper.settings.model_copy(update={"clean_up": []}))
+    jobs = [job for job in jobs_of(every, NOWHERE) if "/mask_training/" in job.folder]
+    shards = {job.folder: job.disk_bytes for job in jobs}
+    assert len(shards) == 5
+    saved = lines_of(every)["all"].disk_bytes - lines_of(paper)["all"].disk_bytes
+    assert paper.settings.clean_up == ["tokens"]
+    assert saved == pytest.approx(sum(shards.values()) - max(shards.values()))
+    masks_only = replace(paper, settings=paper.settings.model_copy(update={"clean_up": ["tokens", "logits"]}))
+    assert lines_of(masks_only)["prune leap"].disk_bytes < 0.65 * lines_of(paper)["prune leap"].disk_bytes
+
+
+def test_the_papers_grid_leaves_no_more_than_350_gigabytes(paper):
+    assert lines_of(paper)["all"].disk_bytes <= 350e9
