@@ -8,7 +8,6 @@ nothing downstream. How it came about (code fingerprint, versions, inputs) is in
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_json
+from leap_repro.store.hashes import known_sha256, sha256_of
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -31,19 +31,15 @@ MASK_FILE = "mask.safetensors"
 """The hard mask of a cell: here, because its sha256 is asked for without any need to unpack it."""
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass
 class Artifact:
-    """One stage's result in a folder: `read` opens an existing one, `writing` makes a new one."""
+    """One stage's result in a folder: `read` opens an existing one, `writing` makes a new one. `to_be_sure`: its large
+    files are hashed at every reading (`hashes.py`)."""
 
     folder: Path
     facts: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    to_be_sure: bool = False
 
     @property
     def payload(self) -> Path:
@@ -59,7 +55,7 @@ class Artifact:
                 f"{path} was deleted by clean_up: to make it again, run `snakemake --cores all --force "
                 f"{self.folder / MANIFEST}` by itself, then what you ran before"
             )
-        if not path.is_file() or sha256_of(path) != self.files[name]["sha256"]:
+        if not path.is_file() or known_sha256(self.folder, path, self.to_be_sure) != self.files[name]["sha256"]:
             raise UserError(
                 f"{path} is missing or differs from its manifest's sha256: delete {self.folder} and run again"
             )
@@ -86,14 +82,14 @@ class Artifact:
         return sha256_of(self.folder / MANIFEST)
 
     @classmethod
-    def read(cls, folder: str | Path) -> Artifact:
+    def read(cls, folder: str | Path, to_be_sure: bool = False) -> Artifact:
         """Open the artifact in `folder` (or the one of a manifest's path); UserError if there is no whole one."""
         folder = Path(folder)
         if folder.name == MANIFEST:
             folder = folder.parent
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return cls(folder, manifest["facts"], manifest["files"])
+            return cls(folder, manifest["facts"], manifest["files"], to_be_sure)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} holds no readable {MANIFEST} ({type(error).__name__}: {error})") from error
 

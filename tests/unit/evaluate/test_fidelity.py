@@ -11,7 +11,8 @@ from leap_repro.evaluate.export import export_cell
 from leap_repro.harden.__main__ import main as harden
 from leap_repro.harden.__main__ import parser
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.store.artifacts import Artifact, sha256_of, writing
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.hashes import sha256_of
 from leap_repro.store.pruned import PrunedFolder
 
 COMPANIONS = {
