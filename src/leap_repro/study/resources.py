@@ -45,7 +45,7 @@ SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores
 SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
 MINIATURE_EVALUATION_TOKENS = 500_000
 EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
-SCORES = 2**27  # of one pass of a perplexity, windows x length x vocabulary; or one window's
+SCORES = 2**27  # of a perplexity at once: windows x length x vocabulary, or a part of one window's
 QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
 HARDEN_BYTES = 24  # per weight of the largest matrix: its mask, the places of equal logits, sums over tiles
@@ -177,9 +177,8 @@ def scores_bytes(study: Study, parameters: int, weight: int) -> float:
     """What an evaluation holds of scores over the vocabulary: those of a perplexity's pass, or of a batch of questions
     with their logarithms."""
     rows, settings = vocabulary_of(parameters), study.settings.evaluation
-    longest = max(settings.perplexity_lengths)
-    windows = max(1, min(settings.batch_size, SCORES // max(1, longest * rows)))
-    perplexity = windows * longest * rows * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
+    asked = settings.batch_size * max(settings.perplexity_lengths) * rows
+    perplexity = min(asked, SCORES) * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
     return max(perplexity, settings.batch_size * QUESTION_TOKENS * rows * 2 * max(weight, 4))
 
 
