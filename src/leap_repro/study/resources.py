@@ -198,7 +198,7 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method, know
         flops = 8 * parameters * tokens + 60 * parameters * width
         if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
             work += 4 * gram + SOLVE_BYTES * inner**2
-    return Need(resident + block * (1 + weight), resident + work if method.tokens else 0, flops)
+    return Need(resident + block * (1.2 + 2 * weight), resident + work if method.tokens else 0, flops)
 
 
 def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:
