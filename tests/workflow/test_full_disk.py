@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from scratch import checksums, command, environment, run_here, snakemake
 
-from leap_repro.store.artifacts import MANIFEST, PROVENANCE, sha256_of
+from leap_repro.store.artifacts import MANIFEST, PROVENANCE
+from leap_repro.store.hashes import sha256_of
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES_FOR_SNAKEMAKE = 40

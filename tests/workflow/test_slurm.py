@@ -153,7 +153,7 @@ def test_a_group_asks_for_its_largest_job_and_for_the_time_of_all(grid):
 def test_a_failing_job_is_reported_with_the_end_of_its_log(checkout, cluster):
     """Of a group of two the first fails: the second's log, which is not there, must not hide the first's."""
     shutil.rmtree(checkout / "logs")
-    damaged = checkout / WANDA.format("prune") / "payload/block-00000.safetensors"
+    damaged = checkout / WANDA.format("prune") / "payload/mask.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     for stage in ("harden", "evaluate"):
         shutil.rmtree(checkout / WANDA.format(stage))

@@ -28,7 +28,7 @@ from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.masks import unpack_masks
 from leap_repro.store.provenance import provenance, scratch_folder
-from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.pruned import PrunedFolder
 from leap_repro.store.tokens import TokenRows, open_tokens
 
 
@@ -122,12 +122,14 @@ def prune(arguments: argparse.Namespace) -> None:
         method.prune_cell(job)
         return
     with writing(arguments.output, origin) as (payload, facts):
-        job = replace(job, store=TensorFolder(payload))
+        job = replace(job, store=PrunedFolder(payload))
         cell = method.prune_cell(job)
         if cell.tensors is not job.store:
             job.store.write("pruned", cell.tensors)
+        rows = job.store.finish()
         pq.write_table(pa.Table.from_pylist(cell.log), payload / "log.parquet")
-        facts |= cell.facts | {
+        facts |= cell.facts | ({"tensors": rows} if rows else {})
+        facts |= {
             "sparsity": arguments.sparsity,
             "seed": arguments.seed,
             "tokens_sha256": sources["tokens"].facts["ids_sha256"] if arguments.tokens else None,

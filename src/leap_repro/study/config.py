@@ -80,6 +80,9 @@ class Scale(Closed):
     calibration: Shard
     mask_training: Shard | None = None
     evaluation: Evaluation
+    clean_up: Annotated[list[Literal["tokens", "logits"]], distinct("kinds of files", least=0)] = Field(
+        [], description="what is deleted of a model once all its cells are collected (docs/plan.md says what is lost)"
+    )
     dtype: Precision = "float32"
     threads: Positive
     cluster: Cluster = Cluster()

@@ -21,6 +21,7 @@ SHARDS = {
     "mask_training_grouped": ("mask_training", "grouped"),
 }
 """Token shards by role: the name of their text and sizes, and how they are cut: a sample of windows, or all packed."""
+TRAINING_SHARDS = ("mask_training", "mask_training_grouped")
 TABLES = {"main", "published", "time", "variants"}
 """Names of tables, beside which each model has a table of its name."""
 

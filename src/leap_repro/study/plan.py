@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ import yaml
 
 from leap_repro.cli import run_stage
 from leap_repro.sparsity.budget import parse_sparsity
-from leap_repro.study.grid import SHARDS, Cell, Study, read_study
-from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need
+from leap_repro.study.grid import SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
+from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need, prunable_of
 
 START_SECONDS = 5.0
 """Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
@@ -41,7 +42,8 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """One job: bytes on the host, on the GPU and on disk, and seconds. `line`: the line of the table it counts in."""
+    """One job: bytes on the host, on the GPU and on disk, and seconds. `line`: the line of the table it counts in;
+    `is_cleaned`: what it leaves on disk goes when its model is done."""
 
     line: str
     folder: str
@@ -49,6 +51,7 @@ class Estimate:
     gpu_bytes: float
     seconds: float
     disk_bytes: float
+    is_cleaned: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,30 @@ def _job(
         gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
         seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu),
         disk_bytes=disk_bytes(stage, study, place, parameters, cell),
+        is_cleaned=is_cleaned(stage, study, place, cell),
     )
 
 
+def is_cleaned(stage: str, study: Study, place: str, cell: Cell | None = None) -> bool:
+    """Whether the configuration lets go of what a job leaves, once its model's cells are collected."""
+    if stage == "calibration":
+        return "tokens" in study.settings.clean_up and place.split("/")[1] in TRAINING_SHARDS
+    return stage == "prune" and "logits" in study.settings.clean_up and study.methods[cell.method].declaration.trains
+
+
+def disk_of(jobs: Iterable[Estimate]) -> float:
+    """What the jobs leave on disk, and of what is cleaned up the most that one model has: models come one by one."""
+    stays, passing = 0.0, Counter[str]()
+    for job in jobs:
+        if job.is_cleaned:
+            passing[job.folder.split("/")[1]] += job.disk_bytes
+        else:
+            stays += job.disk_bytes
+    return stays + max(passing.values(), default=0.0)
+
+
 def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell | None = None) -> float:
-    """What one job leaves on disk, to the first order: every parameter counts as prunable."""
+    """What one job leaves on disk, to the first order; what a hardened cell takes over from the pruner counts once."""
     weight = DTYPE_BYTES[study.settings.dtype]
     if stage == "models":
         return CHECKPOINT_BYTES * parameters
@@ -124,11 +146,19 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
         return 4.0 * shard.sequences * shard.length
     if stage == "evaluate" or cell is None:
         return OUTCOMES_BYTES
-    method = study.methods[cell.method]
-    values = weight * parameters if method.declaration.moves_weights else 0.0
+    return prunable_of(parameters) * bytes_per_weight(stage, study.methods[cell.method], cell.sparsity, weight)
+
+
+def bytes_per_weight(stage: str, method: Method, sparsity: str, weight: int) -> float:
+    """What the pruning or the hardening of one cell leaves of each prunable weight: logits; a bit of mask; the value,
+    of `weight` bytes, if it stays and the method moves it."""
+    if not method.declaration.trains:
+        share = float(1 - parse_sparsity(sparsity)) if method.declaration.moves_weights else 0.0
+        return 1 / 8 + weight * share if stage == "prune" else 0.0
     if stage == "harden":
-        return parameters / 8 + values * float(1 - parse_sparsity(cell.sparsity))
-    return parameters * 4.0 if method.declaration.trains else parameters + values
+        return 1 / 8
+    options = method.options
+    return options.logits_per_weight * DTYPE_BYTES[options.logits_dtype] + options.frozen_mask_bytes / 8
 
 
 def is_done(job: Estimate, root: Path) -> bool:
@@ -155,7 +185,7 @@ def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> 
         host_bytes=max(job.host_bytes for job in jobs),
         gpu_bytes=max(job.gpu_bytes for job in jobs),
         hours=sum(job.seconds for job in left) / 3600,
-        disk_bytes=sum(job.disk_bytes for job in left),
+        disk_bytes=disk_of(left),
     )
 
 

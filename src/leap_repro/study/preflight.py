@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leap_repro.study.grid import Study
-from leap_repro.study.plan import Estimate, jobs_to_run
+from leap_repro.study.plan import Estimate, disk_of, jobs_to_run
 
 GO_ON = "To start all the same: --config preflight=warn"
 FALSE = ("", "0", "false", "no", "off")
@@ -32,7 +32,7 @@ class Machine:
 def obstacles(study: Study, jobs: list[Estimate], machine: Machine) -> Iterator[str]:
     """One sentence for each thing that the machine lacks for these jobs."""
     yield from _gpu_obstacles(jobs, machine.gpu_bytes)
-    needed = sum(job.disk_bytes for job in jobs)
+    needed = disk_of(jobs)
     if needed > machine.free_bytes:
         yield (
             f"the results of this run need about {_gigabytes(needed)} of disk and {_gigabytes(machine.free_bytes)} are "

@@ -46,9 +46,11 @@ SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores
 SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
 MINIATURE_EVALUATION_TOKENS = 500_000
 EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
-SCORES = 2**27  # of one pass of a perplexity, windows x length x vocabulary; or one window's
+SCORES = 2**27  # of a perplexity at once: windows x length x vocabulary, or a part of one window's
 QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
+HARDEN_BYTES = 24  # per weight of the largest matrix: its mask, the places of equal logits, sums over tiles
+HARDEN_BUFFERS = 5e7  # a chunk of logits with its keys, and the counts of their digits
 LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
 
 
@@ -132,6 +134,11 @@ def vocabulary_of(parameters: int) -> float:
     return min(VOCABULARY, parameters / width_of(parameters)) if parameters else 0
 
 
+def prunable_of(parameters: int) -> float:
+    """The rule of thumb for the weights that are pruned: all but the embeddings, and half of all at the least."""
+    return max(parameters / 2, parameters - vocabulary_of(parameters) * width_of(parameters))
+
+
 def need(stage: str, study: Study, parameters: int, method: str | None = None, block: Block | None = None) -> Need:
     """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate, `block` is
     the model's largest where that is known."""
@@ -141,7 +148,8 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     if stage == "prune":
         return _layer_wise(study, parameters, weight, study.methods[method], block)
     if stage == "harden":
-        return Need(parameters * (2 * weight + 8))
+        width = width_of(parameters)
+        return Need(harden_bytes(parameters, 4 * width**2))
     if stage == "evaluate":
         tokens = evaluation_tokens(study)
         memory = parameters * 2 * weight + scores_bytes(study, parameters, weight)
@@ -149,6 +157,11 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)
+
+
+def harden_bytes(parameters: float, largest: float) -> float:
+    """What a hardening holds besides files that it maps: the packed masks, and its work on the largest matrix."""
+    return parameters / 8 + HARDEN_BYTES * largest + HARDEN_BUFFERS
 
 
 def evaluation_tokens(study: Study) -> int:
@@ -165,9 +178,8 @@ def scores_bytes(study: Study, parameters: int, weight: int) -> float:
     """What an evaluation holds of scores over the vocabulary: those of a perplexity's pass, or of a batch of questions
     with their logarithms."""
     rows, settings = vocabulary_of(parameters), study.settings.evaluation
-    longest = max(settings.perplexity_lengths)
-    windows = max(1, min(settings.batch_size, SCORES // max(1, longest * rows)))
-    perplexity = windows * longest * rows * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
+    asked = settings.batch_size * max(settings.perplexity_lengths) * rows
+    perplexity = min(asked, SCORES) * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
     return max(perplexity, settings.batch_size * QUESTION_TOKENS * rows * 2 * max(weight, 4))
 
 
@@ -187,7 +199,7 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method, know
         flops = 8 * parameters * tokens + 60 * parameters * width
         if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
             work += 4 * gram + SOLVE_BYTES * inner**2
-    return Need(resident + block * (1 + weight), resident + work if method.tokens else 0, flops)
+    return Need(resident + block * (1.2 + 2 * weight), resident + work if method.tokens else 0, flops)
 
 
 def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:

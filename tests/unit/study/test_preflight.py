@@ -58,7 +58,7 @@ def test_a_grid_that_says_it_has_no_gpu_needs_none(paper):
 
 def test_a_full_disk_is_named_with_what_is_needed(paper):
     (sentence,) = found(paper, replace(LARGE, free_bytes=10**9), LEAP, OPEN)
-    assert "need about 33.1 GB of disk and 1.0 GB are free" in sentence  # 4 bytes x 8.03e9, 2 bytes x 0.49e9
+    assert "need about 30.5 GB of disk and 1.0 GB are free" in sentence  # 4 bytes x 7.39e9, 2 bytes x 0.49e9
 
 
 def test_gated_models_that_must_be_fetched_need_a_token(paper):
