@@ -6,6 +6,7 @@ from pathlib import Path
 
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
+from leap_repro.launch.devices import devices
 from leap_repro.study import jobs
 from leap_repro.study.examination import examine_inputs
 from leap_repro.study.grid import read_study
@@ -14,11 +15,16 @@ from leap_repro.study.outlook import Outlook, say, say_every_minute
 from leap_repro.study.plan import jobs_to_run as estimates
 from leap_repro.study.plan import plan_of_run
 from leap_repro.study.preflight import GO_ON, preflight
-from leap_repro.study.resources import requests
+from leap_repro.study.resources import cores, requests
 from leap_repro.study.tracking import Tracker, asked_code, prune_modules
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import ExecMode
+
+# Whether jobs run on this machine: the executor is not known yet, but only a cluster's has a number of nodes.
+LOCAL = workflow.exec_mode != ExecMode.REMOTE and workflow.resource_settings.nodes is None
 
 try:
+    DEVICES = devices() if LOCAL else []
     STUDY = read_study(config)
     LOCK = read_lock()
     check_lock(LOCK, {"model": STUDY.models.values(), "dataset": STUDY.data.values()})
@@ -29,7 +35,9 @@ except UserError as error:
     raise WorkflowError(str(error)) from error
 
 tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
-requested = requests(STUDY, Path(f"results/{STUDY.scale}"))
+if DEVICES and "gpu" not in workflow.global_resources:  # else it is the user's: --resources gpu=2
+    workflow.global_resources["gpu"] = len(DEVICES)
+requested = requests(STUDY, Path(f"results/{STUDY.scale}"), len(DEVICES) if LOCAL else None)
 priority = jobs.priorities(STUDY)
 
 
