@@ -1,6 +1,6 @@
 """A real Slurm on this host for the tests: Debian's packages, two nodes, started and stopped by a `with` block.
 
-Node n1 is the default partition `cpu`; node n2 is `gpu` and offers a generic resource of that name (no real device is
+Node n1 is the default partition `cpu`, both are `both`; node n2 is `gpu` and offers a generic resource of that name (no real device is
 needed to show that a request arrives). Memory is watched by polling, as nothing here may need cgroups. The job steps
 that Snakemake's plugin starts forget SLURM_CONF, so the configuration must lie where Slurm looks by itself; a lock lets
 one cluster at a time lie there. By hand: `python tests/workflow/slurm_cluster.py FOLDER`, and Ctrl-C to stop it.
@@ -54,6 +54,7 @@ NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMe
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 RealMemory=24000 Gres=gpu:2
 PartitionName=cpu Nodes=n1 Default=YES MaxTime=1-0
 PartitionName=gpu Nodes=n2 MaxTime=1-0
+PartitionName=both Nodes=n1,n2 MaxTime=1-0
 """
 
 

@@ -50,7 +50,7 @@ def _leased(gpus: int) -> dict[str, str]:
     found = devices()
     if not found:
         raise UserError(
-            f"this job asked for {gpus} GPUs and NVIDIA's driver names none on {socket.gethostname()}: "
+            f"this job asked for GPUs ({gpus}), and NVIDIA's driver names none on {socket.gethostname()}: "
             "`cluster: {gpus: 0}` in the config says that jobs may run on the CPU"
         )
     held = lease(gpus, found)

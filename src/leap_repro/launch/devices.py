@@ -54,6 +54,11 @@ def visible(chosen: list[Device]) -> str:
     return ",".join(device.name for device in chosen if not device.pretended)
 
 
+def largest_memory(found: list[Device]) -> int:
+    """The memory of the largest of these devices in bytes; 0 if there is none."""
+    return max((device.memory for device in found), default=0)
+
+
 def _pretended(text: str) -> list[Device]:
     parts = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if parts is None:

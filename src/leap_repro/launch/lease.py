@@ -39,7 +39,7 @@ class Lease:
 
 
 def lease(count: int, candidates: list[Device], folder: Path | None = None) -> Lease:
-    """`count` of the candidates, as soon as so many are free at once; jobs that choose among the same ones come in turn.
+    """`count` of the candidates, as soon as so many are free; jobs that choose among the same ones come in turn.
 
     Raises UserError if there are not so many.
     """

@@ -247,7 +247,7 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
         )
     elif method.gpus > 1 and method.options.batch_size // method.options.micro_batch_size % method.gpus:
         batches = method.options.batch_size // method.options.micro_batch_size
-        yield f"{place} is {method.gpus}; it must divide the {batches} micro-batches of a step (options of {method.name})"
+        yield f"{place} is {method.gpus}; it must divide the {batches} micro-batches of a step of {method.name}"
 
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from leap_repro.models.examine import describe
 from leap_repro.study.grid import read_study
+from leap_repro.study.requests import request
 from leap_repro.study.resources import (
     QUESTIONS,
     UNKNOWN_PARAMETERS,
@@ -20,7 +21,6 @@ from leap_repro.study.resources import (
     evaluation_tokens,
     need,
     parameters_of,
-    request,
     width_of,
 )
 
