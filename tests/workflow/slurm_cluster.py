@@ -3,7 +3,8 @@
 Node n1 is the default partition `cpu`; node n2 is `gpu` and offers a generic resource of that name (no real device is
 needed to show that a request arrives); `both` has both. Memory is watched by polling, as nothing here may need cgroups.
 The job steps that Snakemake's plugin starts forget SLURM_CONF, so the configuration must lie where Slurm looks by
-itself; a lock lets one cluster at a time lie there. By hand: `python tests/workflow/slurm_cluster.py FOLDER`, and Ctrl-C to stop it.
+itself; a lock lets one cluster at a time lie there.
+By hand: `python tests/workflow/slurm_cluster.py FOLDER`, and Ctrl-C to stop it.
 """
 
 import contextlib

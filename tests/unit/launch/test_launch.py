@@ -25,7 +25,7 @@ time.sleep(600 if "stay" in sys.argv else 0)
 
 @pytest.fixture
 def launch(tmp_path):
-    """A function that starts `python -m leap_repro.launch` on a stage that tells what it sees, with pretended devices."""
+    """A function that starts the launcher on a stage that tells what it sees, with pretended devices."""
     (tmp_path / "stage.py").write_text(STAGE)
     started = []
 
