@@ -11,7 +11,7 @@ from leap_repro.study import jobs
 from leap_repro.study.examination import examine_inputs
 from leap_repro.study.grid import read_study
 from leap_repro.study.inputs import check_inputs
-from leap_repro.study.outlook import Outlook, say, say_every_minute
+from leap_repro.study.outlook import Outlook, say, say_every_minute, slots_here
 from leap_repro.study.plan import jobs_to_run as estimates
 from leap_repro.study.plan import plan_of_run
 from leap_repro.study.preflight import GO_ON, preflight
@@ -61,8 +61,9 @@ onstart:
         raise WorkflowError("\n".join(["This run cannot be finished here:", *found, GO_ON]))
     for sentence in found:
         print(f"Warning: {sentence}", file=sys.stderr)
-    slots = max(1, workflow.cores // STUDY.settings.threads) if workflow.local_exec else None
-    outlook = Outlook(STUDY, Path(ROOT), estimates(STUDY, Path(ROOT), jobs_to_run()), slots, time.time())
+    to_come = estimates(STUDY, Path(ROOT), jobs_to_run())
+    slots = slots_here(to_come, workflow.cores, STUDY.settings.threads, len(USABLE)) if workflow.local_exec else None
+    outlook = Outlook(STUDY, Path(ROOT), to_come, slots, time.time())
     if outlook.jobs:
         say(outlook.first_words())
         say_every_minute(outlook)

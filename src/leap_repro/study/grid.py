@@ -221,7 +221,8 @@ def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
         except UserError as error:
             yield str(error)
         yield from _start_errors(name, method, methods)
-        yield from _gpu_errors(method, settings)
+        if method.gpus > 1:
+            yield from _gpu_errors(method, settings)
         if method.hardening not in method.declaration.hardenings:
             chosen = _modules("hardenings", method.hardening)
             yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
@@ -237,17 +238,16 @@ def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
 def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
     """Only trainings are shared out, evenly over nodes and in whole micro-batches."""
     place = f"scales.*.gpus.{method.name}" if method.name in settings.gpus else f"methods.{method.name}.gpus"
-    if method.gpus > 1 and not method.declaration.trains:
+    asked, per_node = method.gpus, settings.cluster.gpus_per_node
+    if not method.declaration.trains:
         trained = [name for name in names() if declaration(name).trains]
-        yield f"{place} is {method.gpus}; only the modules {trained} train on several GPUs"
-    elif method.gpus % method.nodes(settings.cluster.gpus_per_node):
-        yield (
-            f"{place} is {method.gpus}; it must be a multiple of scales.*.cluster.gpus_per_node, which is "
-            f"{settings.cluster.gpus_per_node}, or no more"
-        )
-    elif method.gpus > 1 and method.options.batch_size // method.options.micro_batch_size % method.gpus:
-        batches = method.options.batch_size // method.options.micro_batch_size
-        yield f"{place} is {method.gpus}; it must divide the {batches} micro-batches of a step of {method.name}"
+        yield f"{place} is {asked}; only the modules {trained} train on several GPUs"
+        return
+    if per_node and asked > per_node and asked % per_node:
+        yield f"{place} is {asked}; it must be a multiple of scales.*.cluster.gpus_per_node ({per_node}), or no more"
+    batches = method.options.batch_size // method.options.micro_batch_size
+    if batches % asked and method.name in settings.methods + settings.extended:
+        yield f"{place} is {asked}; it must divide the {batches} micro-batches of a step of {method.name}"
 
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:

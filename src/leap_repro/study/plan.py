@@ -44,18 +44,18 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """One job: bytes on a host, on each of its GPUs and on disk, and seconds. `line`: the line of the table it counts
+    """One job: bytes on a host, on each of its `gpus` and on disk, and seconds. `line`: the line of the table it counts
     in; `parameters`, `block`: the size of its model."""
 
     line: str
     folder: str
     host_bytes: float
-    gpus: int
     gpu_bytes: float
     seconds: float
     disk_bytes: float
-    parameters: int
-    block: Block | None
+    gpus: int = 0
+    parameters: int = 0
+    block: Block | None = None
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ def _job(
         line=f"prune {cell.method}" if cell and stage == "prune" else stage,
         folder=f"{stage}/{place}",
         host_bytes=processes // nodes * host_bytes,
-        gpus=processes if on_gpu else 0,
         gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
         seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu) / processes,
         disk_bytes=disk_bytes(stage, study, place, parameters, cell),
+        gpus=processes if on_gpu else 0,
         parameters=parameters,
         block=block,
     )
