@@ -62,7 +62,9 @@ onstart:
     for sentence in found:
         print(f"Warning: {sentence}", file=sys.stderr)
     to_come = estimates(STUDY, Path(ROOT), jobs_to_run())
-    slots = slots_here(to_come, workflow.cores, STUDY.settings.threads, len(USABLE)) if workflow.local_exec else None
+    slots = (
+        slots_here(to_come, workflow.cores, STUDY.settings.threads, len(USABLE)) if workflow.local_exec else None
+    )
     outlook = Outlook(STUDY, Path(ROOT), to_come, slots, time.time())
     if outlook.jobs:
         say(outlook.first_words())
