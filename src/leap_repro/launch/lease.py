@@ -15,7 +15,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,22 +41,16 @@ class Lease:
 def lease(count: int, candidates: list[Device], folder: Path | None = None) -> Lease:
     """`count` of the candidates, as soon as so many are free; jobs that choose among the same ones come in turn.
 
-    Raises UserError if there are not so many.
+    Raises UserError if there are not so many, or if `folder`, where the locks are, cannot be written.
     """
     if count > len(candidates):
         raise UserError(f"this job needs {count} GPUs and may use {len(candidates)} here: {_names(candidates)}")
     folder = folder or Path(tempfile.gettempdir()) / f"leap-repro-devices-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    queue = hashlib.sha256(_names(sorted(candidates, key=lambda device: device.name)).encode()).hexdigest()[:16]
-    waiting = _Waiting(count, [_file(folder, device) for device in candidates])
-    with _locked(folder / f"queue-{queue}", waiting):
-        while True:
-            with _locked(folder / "taking"):
-                taken = _take(count, candidates, folder)
-            if taken:
-                return taken
-            waiting.say()
-            time.sleep(LOOK_SECONDS)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return _when_free(count, candidates, folder)
+    except OSError as error:
+        raise UserError(f"cannot keep the locks of GPUs in {folder}: {error.strerror}") from error
 
 
 def share(file: Path) -> int:
@@ -69,6 +63,19 @@ def share(file: Path) -> int:
 def leased_files(lease: Lease) -> str:
     """What LEASED must be for the processes that share this lease."""
     return json.dumps([str(file) for file in lease.files])
+
+
+def _when_free(count: int, candidates: list[Device], folder: Path) -> Lease:
+    queue = hashlib.sha256(_names(sorted(candidates, key=lambda device: device.name)).encode()).hexdigest()[:16]
+    waiting = _Waiting(count, [_file(folder, device) for device in candidates])
+    with _locked(folder / f"queue-{queue}", waiting):
+        while True:
+            with _locked(folder / "taking"):
+                taken = _take(count, candidates, folder)
+            if taken:
+                return taken
+            waiting.say()
+            time.sleep(LOOK_SECONDS)
 
 
 def _take(count: int, candidates: list[Device], folder: Path) -> Lease | None:
@@ -87,8 +94,9 @@ def _take(count: int, candidates: list[Device], folder: Path) -> Lease | None:
             os.close(lock)
         return None
     for _, _, lock in taken:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # for people only; the disk may be full
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
         fcntl.flock(lock, fcntl.LOCK_SH)
     return Lease(*map(list, zip(*taken, strict=True)))
 

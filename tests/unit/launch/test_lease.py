@@ -83,6 +83,12 @@ def test_more_devices_than_there_are_is_a_refusal_not_a_wait(tmp_path, refused):
         lease(3, devices_of(2), tmp_path)
 
 
+def test_a_place_that_cannot_hold_locks_is_named(tmp_path, refused):
+    (tmp_path / "file").touch()
+    with refused("cannot keep the locks of GPUs in", "file/leases: Not a directory"):
+        lease(1, devices_of(1), tmp_path / "file/leases")
+
+
 def test_a_lease_is_kept_by_whoever_shares_it(tmp_path, holder):
     held = lease(1, devices_of(1), tmp_path / "leases")
     share = "import os, time; from leap_repro.launch.lease import share; from pathlib import Path;"
