@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
     if processes == 1:
         os.execve(sys.executable, [sys.executable, "-m", *arguments.command], os.environ | environment)
     here = processes // nodes
-    return _watch(_torchrun(nodes, here, arguments.command), environment | _shared_threads(here))
+    return _watch(torchrun(nodes, here, arguments.command), environment | _shared_threads(here))
 
 
 def _leased(gpus: int) -> dict[str, str]:
@@ -64,7 +64,7 @@ def _shared_threads(processes: int) -> dict[str, str]:
     return {name: str(max(1, int(threads) // processes)) for name, threads in given.items()}
 
 
-def _torchrun(nodes: int, processes: int, command: list[str]) -> list[str]:
+def torchrun(nodes: int, processes: int, command: list[str]) -> list[str]:
     """torchrun's command line for `processes` on this node. Where Slurm started this on several nodes, its variables
     say which of them this is and where they meet: at the one that srun was called from, at a port by the job."""
     where = ["--standalone"]

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from leap_repro.launch.__main__ import torchrun
+
 STAGE = """
 import json, os, sys, time
 names = ("CUDA_VISIBLE_DEVICES", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
@@ -125,3 +127,20 @@ def test_what_cannot_be_started_is_refused(launch, arguments, sentence):
 def test_a_job_that_asked_for_a_gpu_does_not_compute_on_the_cpu_unseen(launch):
     _, errors = ended(launch("--gpus", "1", "stage", pretended="0"), status=2)
     assert "this job asked for GPUs (1), and NVIDIA's driver names none" in errors
+
+
+def test_processes_of_several_nodes_meet_where_slurms_variables_say(monkeypatch):
+    variables = {"SLURM_JOB_ID": "123456", "SLURM_NODEID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    command = torchrun(2, 4, ["stage", "--seed", "0"])
+    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert command[-5:] == ["-m", "leap_repro.launch.worker", "stage", "--seed", "0"]
+    options = dict(zip(command[3:-5:2], command[4:-5:2], strict=True))
+    assert options == {
+        "--nnodes": "2",
+        "--node-rank": "1",
+        "--master-addr": "10.0.0.7",
+        "--master-port": "23456",
+        "--nproc-per-node": "4",
+    }
