@@ -17,7 +17,7 @@ STAGE = """
 import json, os, sys, time
 names = ("CUDA_VISIBLE_DEVICES", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 seen = {name: os.environ.get(name) for name in names} | {"pid": os.getpid(), "arguments": sys.argv[1:]}
-os.write(1, f"{json.dumps(seen)}\n".encode())  # in one go: another process writes there too
+os.write(1, f"{json.dumps(seen)}\\n".encode())  # in one go: another process writes there too
 if "refuse" in sys.argv and os.environ["RANK"] == "1":
     print("error: there are no tokens", file=sys.stderr)
     sys.exit(2)
