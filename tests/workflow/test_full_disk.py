@@ -66,9 +66,10 @@ def disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def commands(finished):
-    """The command line of every job of the tiny grid, as Snakemake would run it."""
+    """The command line of every job of the tiny grid, as Snakemake would run it, or have it run by the launcher."""
     text = snakemake(finished, "-n", "-p", "-F")
-    return [re.sub(r"\$\(dirname (\S+)/\S+\)", r"\1", line) for line in re.findall(r"python -m (.*) 2> ", text)]
+    stage = r"python -m (?:leap_repro\.launch .*?(?=leap_repro\.))?(.*) 2> "
+    return [re.sub(r"\$\(dirname (\S+)/\S+\)", r"\1", line) for line in re.findall(stage, text)]
 
 
 def bytes_of(output):

@@ -104,6 +104,7 @@ def prune(arguments: argparse.Namespace) -> None:
     parameters = {name: getattr(arguments, name) for name in names}
     run = [arguments.module, *([arguments.selector["module"]] if selector else [])]
     origin = provenance(("leap_repro.prune.__main__", *map(module_of, run)), parameters, sources)
+    origin["machine"] = origin["machine"] | {"processes": processes.count()}
     checkpoints = scratch_folder(arguments.scratch, origin)
     model, residency = load_for(method, sources["model"].verified_payload(), arguments.dtype)
     job = Job(

@@ -1,17 +1,13 @@
-"""What a job asks a cluster for: memory, time, a GPU and a partition, sized from the model before any job has run.
+"""What a job needs: memory and floating point operations, estimated from its model's size before any job has run.
 
 One rule of thumb makes the size of a model enough: the width of a decoder of P parameters is about 2 P^(1/3) (Llama 8B:
-4,000 against the true 4,096; 1B: 2,000 against 2,048). The estimates are upper bounds for ordinary cases, not promises:
-a job that needs more is killed by the cluster and tried again with twice, then three times as much (`attempt`).
+4,000 against the true 4,096; 1B: 2,000 against 2,048). The estimates are upper bounds for ordinary cases, not promises.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,9 +21,6 @@ UNKNOWN_PARAMETERS = 8_000_000_000
 """A model of which nobody said how large it is counts as the paper's largest."""
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-BASE_MB = 1500  # Python with torch, transformers and lm-eval, and two of Snakemake that watch over them
-BASE_MINUTES = 20  # start-up, reading and writing of files on a slow shared disk
-TABLE_MINUTES = 5  # the same for a table or a figure, which reads no model and shares its cluster job with many others
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 CORE_FLOPS = 5e10  # per second and core, sustained: products with AVX2 in float32
 GATE_FLOPS = 8000  # per logit and forward pass of a training: its masks, which are made anew, and their gradient
@@ -55,18 +48,9 @@ LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint 
 
 
 @dataclass(frozen=True)
-class Request:
-    """What one job asks for; the names are Snakemake's. `runtime` is in minutes."""
-
-    mem_mb: int
-    runtime: int
-    gpu: int
-    slurm_partition: str
-
-
-@dataclass(frozen=True)
 class Need:
-    """One job's estimate: bytes on the host, bytes on the GPU (0 without one), floating point operations."""
+    """One job's estimate: bytes of each process on the host and on its GPU (0 without one), floating point operations
+    of all together."""
 
     host_bytes: float
     gpu_bytes: float = 0.0
@@ -225,57 +209,3 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
 def flops_per_second(study: Study, on_gpu: bool) -> float:
     """The rate that a job of this study is expected to sustain."""
     return GPU_FLOPS if on_gpu else CORE_FLOPS * study.settings.threads
-
-
-def request(
-    stage: str,
-    study: Study,
-    parameters: int,
-    method: str | None = None,
-    attempt: int = 1,
-    block: Block | None = None,
-) -> Request:
-    """What a job of `stage` asks for at its `attempt`-th try, 1 being the first."""
-    cluster = study.settings.cluster
-    estimate = need(stage, study, parameters, method, block)
-    gpu = min(1, cluster.gpus) if estimate.gpu_bytes else 0
-    size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
-    seconds = estimate.flops / flops_per_second(study, bool(gpu))
-    base = TABLE_MINUTES if stage in ("aggregate", "figures") else BASE_MINUTES
-    # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
-    on_gpu = gpu or (stage == "harden" and request("evaluate", study, parameters, method).gpu)
-    return Request(
-        mem_mb=attempt * math.ceil(BASE_MB + 1.25 * size / 1e6),
-        runtime=_within(cluster.max_runtime, stage, attempt * math.ceil(base + 2 * seconds / 60), attempt),
-        gpu=gpu,
-        slurm_partition=(cluster.gpu_partition if on_gpu else cluster.partition) or "",
-    )
-
-
-def requests(study: Study, root: Path) -> Callable[[str], dict[str, Any]]:
-    """A function that gives a rule, named by its stage, its resources: {name: value, or function of the wildcards and
-    the attempt}, sized from the model that its job works on. `root` is where the study's results lie."""
-    cluster = study.settings.cluster
-    partition = cluster.partition is not None or cluster.gpu_partition is not None
-    names = ("mem_mb", "runtime", "gpu", *(["slurm_partition"] if partition else []))
-
-    @cache
-    def size(model: str) -> tuple[int, Block | None]:
-        return model_size(study, root, model)
-
-    def resource(stage: str, name: str) -> Callable[..., int | str]:
-        def value(w: Any, attempt: int) -> int | str:
-            parameters, block = size(w.model) if hasattr(w, "model") else (0, None)
-            return getattr(request(stage, study, parameters, getattr(w, "method", None), attempt, block), name)
-
-        return value
-
-    return lambda stage: {"in_turn": 1} | {name: resource(stage, name) for name in names}
-
-
-def _within(limit: int | None, stage: str, minutes: int, attempt: int) -> int:
-    """`minutes`, but no more than a partition's limit, which harden and evaluate share as they share a cluster job."""
-    if limit is None:
-        return minutes
-    harden = min(attempt * BASE_MINUTES, (limit + 1) // 2)
-    return min(minutes, {"harden": harden, "evaluate": max(1, limit - harden)}.get(stage, limit))
