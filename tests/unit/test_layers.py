@@ -34,6 +34,7 @@ FLOORS = {
     "aggregate": STORE,
     "figures": STORE | {"aggregate"},
     "verify": STORE | {"aggregate"},
+    "export": STAGE | {"evaluate"},
     # what is asked of them
     "study": STORE | {"hub", "models", "prune"},
 }
