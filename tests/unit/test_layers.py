@@ -37,6 +37,8 @@ FLOORS = {
     "export": STAGE | {"evaluate"},
     # what is asked of them
     "study": STORE | {"hub", "models", "prune"},
+    "prune_model": STORE | {"hub", "models", "study", "progress", "export"},
+    "__main__": GROUND,
 }
 PRUNE = {
     "declaration": {"job"},

@@ -1,4 +1,4 @@
-"""How one pruned tensor lies in an export's file: dense with zeros, or without them (docs/take-home.md has the layouts).
+"""How one pruned tensor lies in an export's file: dense with zeros, or without them; docs/take-home.md has the layouts.
 
 A compressed form parts a tensor into several, each with a suffix of its own behind the tensor's name, and puts them
 together again to the same bits: what was dropped is +0, what was kept is as it was, a kept -0 included.
@@ -82,9 +82,7 @@ class TwoFour(Form):
             words = "are float16 or bfloat16 (--dtype converts)"
             raise UserError(f"{name} is of type {tensor.dtype}: 2:4 matrices {words}")
         if tensor.dim() != 2 or tensor.shape[0] % self.ROWS or tensor.shape[1] % self.COLUMNS:
-            words = (
-                f"have a multiple of {self.ROWS} rows and of {self.COLUMNS} columns (--format packed has no such rule)"
-            )
+            words = f"have a multiple of {self.ROWS} rows and of {self.COLUMNS} columns (--format packed: any)"
             raise UserError(f"{name} is {list(tensor.shape)}: 2:4 matrices {words}")
         if not bool((mask.view(len(mask), -1, 4).sum(dim=2) == 2).all()):
             raise UserError(f"{name} does not keep two of each four inputs: only masks of the pattern 2:4 do")

@@ -56,9 +56,8 @@ def read_index(folder: Path) -> Index:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is no index of a compressed export: {reason(error)}") from error
     if index.format not in FORMS or index.version != VERSION:
-        raise UserError(
-            f"{path} says format {index.format!r}, version {index.version}; this reads {sorted(FORMS)}, version {VERSION}"
-        )
+        known = f"this reads {sorted(FORMS)}, version {VERSION}"
+        raise UserError(f"{path} says format {index.format!r}, version {index.version}; {known}")
     return index
 
 

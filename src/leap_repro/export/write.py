@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +16,7 @@ from leap_repro.errors import UserError
 from leap_repro.evaluate.cell import read_cell
 from leap_repro.export.blocks import PrunedBlocks
 from leap_repro.export.card import card, in_form
+from leap_repro.export.folder import new_folder
 from leap_repro.export.forms import DENSE, FORMS, Form
 from leap_repro.export.index import INDEX_FILE, PREFIX, Index, read_file, read_index
 from leap_repro.export.lineage import Lineage
@@ -75,24 +74,6 @@ def unpack(folder: Path, output: Path) -> None:
         if (folder / CARD).is_file():
             text = in_form((folder / CARD).read_text(encoding="utf-8"), DENSE, weight_bytes(target))
             (target / CARD).write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Yield a temporary folder, whose files are moved to `output` on a clean exit; UserError if that is not empty."""
-    refuse_filled(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
-        yield Path(temporary)
-        output.mkdir(exist_ok=True)
-        for path in sorted(Path(temporary).iterdir()):
-            path.replace(output / path.name)
-
-
-def refuse_filled(output: Path) -> None:
-    """UserError if the folder holds something already."""
-    if output.exists() and any(output.iterdir()):
-        raise UserError(f"--output {output} is not empty: give a new folder, so that no file of another model stays")
 
 
 def weight_bytes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Compressed forms: the same bits back, the size that theory says, damage refused, and nothing taken for a dense one."""
+"""Compressed forms: the same bits back, the size that theory says, damage refused, and none taken for a dense one."""
 
 import json
 import random
@@ -151,7 +151,7 @@ def test_the_size_is_what_theory_says(exports):
 
 def test_what_knows_dense_checkpoints_only_does_not_load_it(exports):
     folder, _ = exports
-    with pytest.raises(OSError, match="model.safetensors"):
+    with pytest.raises(OSError, match=r"model\.safetensors"):
         AutoModelForCausalLM.from_pretrained(folder / "small")
 
 
