@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from scratch import REPOSITORY
 
 from leap_repro.export.load import load_pruned
@@ -85,3 +88,16 @@ def test_a_job_that_fails_is_told_in_its_words(pruned):
     assert words.strip().splitlines()[-1].startswith("error: ")
     assert "snakemake.log" in words
     assert not (folder / "none").exists()
+
+
+def test_masks_of_others_become_the_same_cell(pruned):
+    """Wanda's own masks, published as MaskLLM's authors publish theirs."""
+    folder, _, _ = pruned
+    cells = folder / "leap-repro-run/results/own/harden/llama3.2-1b-mini"
+    packed = load_file(cells / "wanda/0.6/0/payload/mask.safetensors")
+    np.savez_compressed(folder / "masks.npz", **{f"{name}.mask": bits.numpy() for name, bits in packed.items()})
+    arguments = ["llama3.2-1b-mini", "--sparsity", "0.6", "--evaluate", "none", "--masks", "masks.npz"]
+    words, status = prune(folder, *arguments, "--output", "theirs")
+    assert status == 0, words
+    theirs = load_file(cells / "imported/0.6/0/payload/mask.safetensors")
+    assert all(torch.equal(theirs[name], bits) for name, bits in packed.items())
