@@ -19,10 +19,8 @@ from leap_repro.export.lineage import Lineage, origin
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.masks import VALUES_STEM
 
-WAYS_TO_LOAD = {
-    DENSE: 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("{folder}")',
-    "other": 'from leap_repro.export.load import load_pruned\n\nmodel = load_pruned("{folder}")',
-}
+PLAIN = 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("this-folder")'
+OURS = 'from leap_repro.export.load import load_pruned\n\nmodel = load_pruned("this-folder")'
 FORMAT_LINE = re.compile(r"^\| format \|.*$", re.MULTILINE)
 SIZE_LINE = re.compile(r"^\| weight files \|.*$", re.MULTILINE)
 HOW_TO_LOAD = re.compile(r"(?<=^## Load it\n\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -63,11 +61,10 @@ def in_form(text: str, form: str, own_bytes: int) -> str:
 
 def how_to_load(form: str) -> str:
     """One line of Python, in a block; compressed forms also say how to have them dense."""
-    ways = WAYS_TO_LOAD[DENSE if form == DENSE else "other"].format(folder="this-folder")
-    block = f"```python\n{ways}\n```"
+    block = f"```python\n{PLAIN if form == DENSE else OURS}\n```"
     if form == DENSE:
         return block
-    return f"{block}\n\nOr as an ordinary checkpoint: `python -m leap_repro.export.unpack this-folder --output dense`."
+    return f"{block}\n\nOr as an ordinary checkpoint: `leap-repro unpack this-folder --output dense`."
 
 
 def base_name(lineage: Lineage) -> str:
@@ -122,7 +119,8 @@ def _facts(lineage: Lineage, form: str, base_bytes: int, own_bytes: int) -> Iter
 
 def _options(pruned: dict[str, Any]) -> str:
     """The options and the selector that a cell was made with."""
-    chosen = [f"{key} {value}" for key, value in (pruned.get("options") or {}).items()]
+    given = (pruned.get("options") or {}).items()
+    chosen = [f"{key} {Path(value).name if key == 'path' else value}" for key, value in given]
     selector = pruned.get("selector")
     return (f" on the masks of {selector['module']}" if selector else "") + (
         f" ({', '.join(chosen)})" if chosen else ""

@@ -33,6 +33,8 @@ from leap_repro.study.pin import read_config
 
 FORMATS = ("dense", "packed", "2:4")
 PRECISIONS = ("float32", "bfloat16", "float16")
+DECIDES = ("masks", "text", "data", "sequences", "length", "seed", "dtype", "revision", "export_dtype", "format")
+"""The options that decide what an export holds, besides method and sparsity."""
 LICENCE_OF_THE_MINIATURES = "mit"
 
 
@@ -51,6 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
     study = read_study(read_config([home / "config.yaml", path]))
     cell = only_cell(study, arguments.method)
+    refuse_form(study, arguments.method, arguments.format)
     check_inputs(study, outputs=(str(run),))
     pin(study.models[model], model, run, path)
     if arguments.dry_run:
@@ -70,6 +73,16 @@ def only_cell(study: Study, method: str) -> Cell:
         runs_at = [float(value) for value in study.methods[method].sparsities]
         raise UserError(f"--method is {method!r} and --sparsity {asked:g}; that method runs at {runs_at}")
     return found[0]
+
+
+def refuse_form(study: Study, method: str, form: str) -> None:
+    """UserError for a 2:4 export of masks that are not: said before the run, not after it. What masks of others are is
+    not known before they are read."""
+    patterns = {name: (line.selector or line).options.facts["pattern"] for name, line in study.methods.items()}
+    if form == "2:4" and method != "imported" and patterns[method] != form:
+        fitting = [name for name, pattern in patterns.items() if pattern == form]
+        theirs = f"those of {method} are {patterns[method]}"
+        raise UserError(f"--format 2:4 needs masks of that pattern, {theirs}; the methods of it are {fitting}")
 
 
 def targets(cell: Cell, evaluate: str) -> list[str]:
@@ -106,19 +119,26 @@ def licence(source: dict[str, Any], run: Path) -> str | None:
 
 def export(arguments: argparse.Namespace, root: Path, cell: Cell, known: str | None) -> None:
     """Write the checkpoint, in a process of its own: this one does without torch."""
-    said = f"leap-repro prune {shlex.quote(_public(arguments.model))} --method {cell.method} --sparsity {cell.sparsity}"
     call(
         "export",
         *("--model", str(root / "models" / cell.model), "--cell", str(root / "harden" / cell.path)),
-        *("--format", arguments.format, "--command", said, "--output", str(arguments.output)),
+        *("--format", arguments.format, "--command", said(arguments), "--output", str(arguments.output)),
         *(("--dtype", arguments.export_dtype) if arguments.export_dtype else ()),
         *(("--license", known) if known else ()),
     )
 
 
-def _public(model: str) -> str:
-    """A folder by its last name: the card is published."""
-    return Path(model).name if Path(model).expanduser().is_dir() else model
+def said(arguments: argparse.Namespace) -> str:
+    """The command with what decides the result; files and folders by their last names, for the card is published."""
+    defaults = vars(parser().parse_args([arguments.model, "--output", "-"]))
+    given = {name: vars(arguments)[name] for name in DECIDES if vars(arguments)[name] != defaults[name]}
+    given = {"method": arguments.method, "sparsity": f"{arguments.sparsity:g}"} | given
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", _last_name(value))]
+    return shlex.join(["leap-repro", "prune", _last_name(arguments.model), *words])
+
+
+def _last_name(value: Any) -> str:
+    return Path(value).name if Path(str(value)).expanduser().exists() else str(value)
 
 
 def call(module: str, *arguments: str) -> None:

@@ -11,7 +11,7 @@ import leap_repro
 from leap_repro.__main__ import COMMANDS
 from leap_repro.export.forms import DENSE, FORMS
 from leap_repro.models.load import DTYPES
-from leap_repro.prune_model.__main__ import FORMATS, PRECISIONS, licence, only_cell, parser, targets
+from leap_repro.prune_model.__main__ import FORMATS, PRECISIONS, licence, only_cell, parser, refuse_form, said, targets
 from leap_repro.prune_model.overlay import SCALE, grid_name, model_source, overlay
 from leap_repro.prune_model.workflow import checkout, failure
 from leap_repro.study.grid import read_study
@@ -98,6 +98,25 @@ def test_a_method_that_does_not_run_there_is_refused(config, tmp_path, refused, 
     study = study_of(config, tmp_path, "llama3.2-1b-mini", "--method", method, "--sparsity", sparsity)
     with refused("--method", method, str(sparsity)):
         only_cell(study, method)
+
+
+def test_a_two_four_export_of_other_masks_is_refused_before_the_run(config, tmp_path, refused):
+    for method, fits in (("wanda", False), ("wanda+optima", False), ("wanda-2-4", True), ("maskllm", True)):
+        study = study_of(config, tmp_path, "llama3.2-1b-mini", "--method", method)
+        refuse_form(study, method, "packed")
+        if fits:
+            refuse_form(study, method, "2:4")
+        else:
+            with refused("--format 2:4", method, "unstructured", "wanda-2-4"):
+                refuse_form(study, method, "2:4")
+
+
+def test_the_command_on_the_card_says_what_decides_and_no_place(tmp_path, model):
+    (tmp_path / "text.txt").touch()
+    places = ["--output", str(tmp_path / "out"), "--run-folder", str(tmp_path), "--text", str(tmp_path / "text.txt")]
+    words = said(parser().parse_args([str(model), *places, "--length", "64", "--cores", "3"]))
+    assert words == "leap-repro prune 'my model' --method wanda --sparsity 0.5 --text text.txt --length 64"
+    assert said(parser().parse_args(["a/b", "--output", "o"])) == "leap-repro prune a/b --method wanda --sparsity 0.5"
 
 
 def test_names_and_licences(tmp_path, model):
