@@ -35,8 +35,11 @@ FLOORS = {
     "aggregate": STORE,
     "figures": STORE | {"aggregate"},
     "verify": STORE | {"aggregate"},
+    "export": STAGE | {"evaluate"},
     # what is asked of them
     "study": STORE | {"hub", "launch", "models", "prune"},
+    "prune_model": STORE | {"hub", "models", "study", "progress", "export"},
+    "__main__": GROUND,
 }
 PRUNE = {
     "declaration": {"job"},

@@ -54,7 +54,7 @@ DAMAGED = [
     ("aggregate/mini/payload/results.parquet", ["figures.accuracy", *TABLES]),
     (
         f"harden/{WANDA}/payload/mask.safetensors",
-        ["evaluate.export", "--model", MODEL, "--cell", f"harden/{WANDA}"],
+        ["export", "--model", MODEL, "--cell", f"harden/{WANDA}"],
     ),
 ]
 

@@ -1,6 +1,7 @@
 rule prune:
     input:
         lambda w: whole(prune_sources(w).values()),
+        lambda w: jobs.masks_files(STUDY, w.method),
         model=manifest("models/{model}"),
         payload=payload("models/{model}"),
     output:

@@ -25,7 +25,7 @@ from leap_repro.models.checkpoint import (
 )
 from leap_repro.store.questions import check_forms
 from leap_repro.study.config import Scale
-from leap_repro.study.grid import Study
+from leap_repro.study.grid import Method, Study
 
 TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json.gz", ".txt")
 
@@ -90,12 +90,22 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
                 notes.append(
                     f"scales.{study.scale}.models.{name}: the adapter in {folder} ({ADAPTERS[0]}) is not applied"
                 )
+    for name in study.grid_methods(extended=True):
+        try:
+            method_files(study.methods[name])
+        except UserError as error:
+            raise UserError(f"config: methods.{name}: {error}") from error
     for role, spec in study.data.items():
         if spec["source"] == "hub" and role == "tasks":
             _check_hub_sets(f"scales.{study.scale}.data.tasks.sets", spec["sets"])
         if spec["source"] == "path":
             _check_data(f"scales.{study.scale}.data.{role}.path", role, spec["path"])
     return notes
+
+
+def method_files(method: Method) -> list[Path]:
+    """The files on this machine that a method's options name; UserError if they are not there."""
+    return list(getattr(method.options, "files", []))
 
 
 def _check_writable(folder: Path) -> None:

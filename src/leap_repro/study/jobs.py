@@ -14,7 +14,7 @@ from typing import Any
 from leap_repro.models.checkpoint import checkpoint_files
 from leap_repro.store.hashes import sha256_of
 from leap_repro.study.grid import SHARDS, Study
-from leap_repro.study.inputs import task_files
+from leap_repro.study.inputs import method_files, task_files
 
 ONLY_SHOWN = ("stands_for", "parameters", "gated")
 """What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
@@ -81,6 +81,11 @@ def data_files(study: Study, role: str) -> list[str]:
     if role == "tasks":
         return [str(path) for path in task_files(source)]
     return [str(Path(source["path"]).expanduser())] if "path" in source else []
+
+
+def masks_files(study: Study, method: str) -> list[str]:
+    """The files of masks that a method takes over, so that a change in them is noticed."""
+    return [str(path) for path in method_files(study.methods[method])]
 
 
 def shard_arguments(study: Study, role: str) -> str:

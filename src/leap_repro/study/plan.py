@@ -46,7 +46,7 @@ STAGES = {
 @dataclass(frozen=True)
 class Estimate:
     """One job: bytes on a host, on each of its `gpus` and on disk, and seconds. `line`: the line of the table it counts
-    in; `parameters`, `block`: the size of its model; `is_cleaned`: what it leaves on disk goes when its model is done."""
+    in; `parameters`, `block`: the size of its model; `is_cleaned`: what it leaves goes when its model is done."""
 
     line: str
     folder: str

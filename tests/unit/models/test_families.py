@@ -11,7 +11,8 @@ from families import METHODS, MIXTURES, REFUSED, SUPPORTED, TABLE, tiny
 from transformers import AutoModelForCausalLM
 
 from leap_repro.evaluate.cell import apply_cell
-from leap_repro.evaluate.export import export_cell
+from leap_repro.export.lineage import Lineage
+from leap_repro.export.write import export_cell
 from leap_repro.harden.__main__ import main as harden
 from leap_repro.harden.__main__ import parser as harden_parser
 from leap_repro.models.agreement import check_agreement
@@ -86,7 +87,7 @@ def test_the_export_loads_to_the_logits_of_the_pruned_model(method, checkpoint, 
     arguments = ["--pruned", tmp_path / "pruned", "--cell", "a/cell", "--output", tmp_path / "cell"]
     harden(harden_parser().parse_args([str(argument) for argument in arguments]))
     cell = Artifact.read(tmp_path / "cell")
-    export_cell(checkpoint, cell, tmp_path / "export")
+    export_cell(checkpoint, Lineage(Artifact(checkpoint, {}, {}), cell), tmp_path / "export")
     ours = load_model(checkpoint)
     kept = apply_cell(ours, cell)
     total = cell.facts["prunable"]

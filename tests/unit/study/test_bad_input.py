@@ -138,6 +138,8 @@ CONFIGURATIONS = [
         ".parquet",
     ),
     ("path: tasks", "path: task", "tasks.path", "'task'", ".parquet"),
+    ("{module: wanda}", "{module: imported}", "methods.wanda", "options.path", "''"),
+    ("{module: wanda}", "{module: imported, options: {path: m.npz}}", "methods.wanda", "options.path", "m.npz"),
     ("length: 32}\n    mask", "length: 512}\n    mask", "calibration.length", "512", "256"),
     ("sequences: 8, length: 32", "sequences: 8, length: 512", "mask_training.length", "512", "256"),
     ("[32, 64]", "[32, 257]", "perplexity_lengths", "257", "256"),

@@ -34,7 +34,7 @@ def exported(tmp_path_factory):
     cell = (*model, "--cell", folder / "cell", "--tasks", folder / "tasks")
     evaluate = ("--text", folder / "perplexity", "--lengths", "64", "--batch-size", "64")
     stage("evaluate", *cell, *evaluate, "--output", folder / "evaluated")
-    stage("evaluate.export", *cell, "--task-yamls", folder / "yamls", "--output", folder / "checkpoint")
+    stage("export", *cell, "--task-yamls", folder / "yamls", "--output", folder / "checkpoint")
     return folder
 
 

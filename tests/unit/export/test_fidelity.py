@@ -7,7 +7,8 @@ import torch
 from families import tiny
 from safetensors.torch import load_file, save_file
 
-from leap_repro.evaluate.export import export_cell
+from leap_repro.export.lineage import Lineage
+from leap_repro.export.write import export_cell
 from leap_repro.harden.__main__ import main as harden
 from leap_repro.harden.__main__ import parser
 from leap_repro.models.prunable import prunable_linears
@@ -68,13 +69,18 @@ def cell_of(base, folder, moved):
     return Artifact.read(folder / "cell")
 
 
+def export_of(base, cell, output, **settings):
+    """The export of a cell of the model in `base`, which is no artifact of a run."""
+    export_cell(base, Lineage(Artifact(base, {}, {}), cell), output, **settings)
+
+
 def all_tensors(folder):
     return {name: t for path in sorted(folder.glob("*.safetensors")) for name, t in load_file(path).items()}
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["masked", "moved"])
 def test_only_the_pruned_matrices_differ(base, tmp_path, moved):
-    export_cell(base, cell_of(base, tmp_path, moved), tmp_path / "out")
+    export_of(base, cell_of(base, tmp_path, moved), tmp_path / "out")
     before, after = all_tensors(base), all_tensors(tmp_path / "out")
     pruned = {linear.name for linear in prunable_linears(tiny("llama"))}
     assert before.keys() == after.keys()
@@ -89,8 +95,11 @@ def test_only_the_pruned_matrices_differ(base, tmp_path, moved):
 
 
 def test_files_are_those_of_the_base_and_configurations_stay(base, tmp_path):
-    export_cell(base, cell_of(base, tmp_path, False), tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in base.iterdir()}
+    export_of(base, cell_of(base, tmp_path, False), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
+        *(path.name for path in base.iterdir()),
+    }
     for name, text in COMPANIONS.items():
         assert (tmp_path / "out" / name).read_text() == text
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (base, tmp_path / "out"))
@@ -100,7 +109,7 @@ def test_files_are_those_of_the_base_and_configurations_stay(base, tmp_path):
 
 
 def test_another_type_is_there_on_request(base, tmp_path):
-    export_cell(base, cell_of(base, tmp_path, False), tmp_path / "out", dtype="float32")
+    export_of(base, cell_of(base, tmp_path, False), tmp_path / "out", dtype="float32")
     assert {tensor.dtype for tensor in all_tensors(tmp_path / "out").values()} == {torch.float32}
     assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "float32"
 
@@ -110,14 +119,14 @@ def test_a_folder_that_holds_something_is_refused(base, tmp_path, refused):
     (tmp_path / "out/model.safetensors").touch()
     cell = cell_of(base, tmp_path, False)
     with refused("--output", "not empty"):
-        export_cell(base, cell, tmp_path / "out")
+        export_of(base, cell, tmp_path / "out")
 
 
 def test_a_cell_of_another_model_leaves_nothing(base, tmp_path, refused):
     cell = cell_of(base, tmp_path, False)
     tiny("mixtral").save_pretrained(tmp_path / "other")
     with refused("a/cell", "another model"):
-        export_cell(tmp_path / "other", cell, tmp_path / "out")
+        export_of(tmp_path / "other", cell, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -130,5 +139,5 @@ def test_values_that_the_type_cannot_hold_are_refused(base, tmp_path, refused):
     save_file(huge, path)
     cell.files[path.name]["sha256"] = sha256_of(path)
     with refused("not finite in torch.float16"):
-        export_cell(small, cell, tmp_path / "out")
+        export_of(small, cell, tmp_path / "out")
     assert not (tmp_path / "out").exists()

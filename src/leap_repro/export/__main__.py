@@ -1,0 +1,54 @@
+"""`python -m leap_repro.export`: take a pruned model home, dense or without its zeros.
+
+The dense export is the base checkpoint with other numbers in its pruned matrices and nothing else changed: the same
+files, tensors under the same names, in the same layout and types, tokenizer and processor byte for byte; and a model
+card. `--format packed` and `--format 2:4` leave the zeros out (docs/take-home.md). It is written file by file, so a
+model needs no more memory than its largest file. With `--task-yamls` the task definitions are written too, so that the
+plain command
+
+    lm_eval --model hf --model_args pretrained=<output>,dtype=float32 --include_path <task-yamls> --tasks mmlu,piqa,...
+
+scores a dense export on the same questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from leap_repro.cli import run_stage
+from leap_repro.evaluate.tasks import write_task_yamls
+from leap_repro.export.forms import DENSE, FORMS
+from leap_repro.export.lineage import lineage_of
+from leap_repro.export.write import export_cell
+from leap_repro.models.load import DTYPES
+from leap_repro.store.artifacts import Artifact
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Check, write."""
+    model = Artifact.read(arguments.model, to_be_sure=True)
+    lineage = lineage_of(model, Artifact.read(arguments.cell, to_be_sure=True), arguments.command, arguments.license)
+    export_cell(model.verified_payload(), lineage, arguments.output, arguments.dtype, arguments.format)
+    if arguments.task_yamls:
+        tasks = Artifact.read(arguments.tasks)
+        write_task_yamls(tasks.verified_payload(), arguments.task_yamls, tasks.facts.get("definitions"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.export", description=__doc__)
+    parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model")
+    parser.add_argument("--cell", required=True, type=Path, help="folder of the hardened cell")
+    parser.add_argument("--format", choices=(DENSE, *FORMS), default=DENSE, help="how pruned matrices are written")
+    parser.add_argument("--dtype", choices=DTYPES, help="of all weights, instead of each as in the model")
+    parser.add_argument("--tasks", type=Path, help="folder of the fetched task sets, for --task-yamls")
+    parser.add_argument("--task-yamls", type=Path, help="also write lm-eval task definitions here")
+    parser.add_argument("--license", help="of the base model, for the card")
+    parser.add_argument("--command", help="the line that made it, for the card")
+    parser.add_argument("--output", required=True, type=Path, help="the checkpoint folder to write")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

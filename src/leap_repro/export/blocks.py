@@ -1,0 +1,67 @@
+"""What a cell makes of a model's decoder blocks, in the names and the layout of the model's checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from leap_repro.evaluate.cell import put
+from leap_repro.models.layout import as_in_checkpoint
+from leap_repro.models.prunable import PrunableLinear, prunable_linears
+from leap_repro.store.masks import CellMasks
+from leap_repro.store.tensor_files import TensorFiles
+
+
+@dataclass(frozen=True)
+class PrunedBlocks:
+    """`model` is on the meta device, loaded from the checkpoint's headers; `keys` are the checkpoint's."""
+
+    model: PreTrainedModel
+    keys: set[str]
+    masks: CellMasks
+    values: TensorFiles
+
+    @cached_property
+    def linears(self) -> dict[int, list[PrunableLinear]]:
+        """The prunable matrices by block."""
+        blocks: dict[int, list[PrunableLinear]] = {}
+        for linear in prunable_linears(self.model):
+            blocks.setdefault(linear.block, []).append(linear)
+        return blocks
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """{key in the checkpoint: its block} of every tensor that has pruned matrices in it."""
+        found = {}
+        for block, linears in self.linears.items():
+            named = {linear.parameter: whole_parameter(linear) for linear in linears}
+            found |= dict.fromkeys(as_in_checkpoint(self.model, named, self.keys), block)
+        return found
+
+    def changes(self, block: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """({key: mask}, {key: values of what stays, zero elsewhere}) of a block; no values if the method moves none."""
+        masks: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
+        for linear in self.linears[block]:
+            name, shape = linear.parameter, whole_parameter(linear).shape
+            mask = self.masks[linear.name]
+            view_of(linear, masks.setdefault(name, torch.ones(shape, dtype=torch.bool))).copy_(mask)
+            if linear.name in self.values:
+                matrix = torch.zeros(mask.shape, dtype=self.values[linear.name].dtype)
+                put(matrix, mask, self.values[linear.name])
+                view_of(linear, values.setdefault(name, torch.zeros(shape, dtype=matrix.dtype))).copy_(matrix)
+        return as_in_checkpoint(self.model, masks, self.keys), as_in_checkpoint(self.model, values, self.keys)
+
+
+def whole_parameter(linear: PrunableLinear) -> Tensor:
+    """The parameter that holds it: the matrix itself, or those of all experts."""
+    return getattr(linear.module.experts, linear.module.parameter) if linear.is_expert else linear.weight
+
+
+def view_of(linear: PrunableLinear, parameter: Tensor) -> Tensor:
+    """The matrix within a tensor of the parameter's shape."""
+    return linear.module.view(parameter) if linear.is_expert else parameter

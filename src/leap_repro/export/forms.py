@@ -1,0 +1,91 @@
+"""How one pruned tensor lies in an export's file: dense with zeros, or without them; docs/take-home.md has the layouts.
+
+A compressed form parts a tensor into several, each with a suffix of its own behind the tensor's name, and puts them
+together again to the same bits: what was dropped is +0, what was kept is as it was, a kept -0 included.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from leap_repro.errors import UserError
+from leap_repro.store.masks import pack, unpack
+
+DENSE = "dense"
+
+
+class Form(ABC):
+    """A compressed form: its name on the command line, and the suffixes of its parts."""
+
+    name: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def encode(self, name: str, tensor: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """{part: tensor} of a tensor that is zero wherever the bool `mask` of its shape is; UserError, which says
+        `name`, if the form cannot hold it."""
+
+    @abstractmethod
+    def decode(self, parts: dict[str, Tensor], shape: list[int]) -> Tensor:
+        """The tensor of `shape`; ValueError or RuntimeError if the parts do not fit together."""
+
+
+class Packed(Form):
+    """`kept`: the values that stay, in the tensor's order; `mask`: one bit a weight, the first in the highest bit."""
+
+    name = "packed"
+    parts = ("kept", "mask")
+
+    def encode(self, name: str, tensor: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Any tensor, any mask."""
+        return {"kept": tensor[mask], "mask": pack(mask)}
+
+    def decode(self, parts: dict[str, Tensor], shape: list[int]) -> Tensor:
+        """ValueError unless there is a value for each bit that is set."""
+        mask, kept = unpack(parts["mask"], shape), parts["kept"]
+        if int(mask.sum()) != kept.numel():
+            raise ValueError(f"{kept.numel()} values for a mask that keeps {int(mask.sum())}")
+        return torch.zeros(shape, dtype=kept.dtype).masked_scatter_(mask, kept)
+
+
+class TwoFour(Form):
+    """What `torch.sparse.to_sparse_semi_structured` makes by its CUTLASS backend: `values` [out, in / 2], the two of
+    each four inputs that stay, and `meta`, int16 [out, in / 16], their places in 2 bits each, in the kernel's order.
+
+    The 2 bits come from torch's own conversion, of the mask instead of the weights: a kept weight that is 0 stays.
+    """
+
+    name = "2:4"
+    parts = ("values", "meta")
+    ROWS, COLUMNS = 32, 64
+
+    def encode(self, name: str, tensor: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """A matrix of half precision that keeps two of each four consecutive inputs."""
+        from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass as from_dense
+
+        self._refuse(name, tensor, mask)
+        _, meta = from_dense(mask.to(tensor.dtype))
+        return {"values": tensor[mask].view(len(tensor), -1), "meta": meta}
+
+    def decode(self, parts: dict[str, Tensor], shape: list[int]) -> Tensor:
+        """RuntimeError, by torch, if values and places do not fit together."""
+        from torch.sparse._semi_structured_conversions import sparse_semi_structured_to_dense_cutlass as to_dense
+
+        return to_dense(parts["values"], parts["meta"]).view(shape)
+
+    def _refuse(self, name: str, tensor: Tensor, mask: Tensor) -> None:
+        if tensor.dtype not in (torch.float16, torch.bfloat16):
+            words = "are float16 or bfloat16 (--dtype converts)"
+            raise UserError(f"{name} is of type {tensor.dtype}: 2:4 matrices {words}")
+        if tensor.dim() != 2 or tensor.shape[0] % self.ROWS or tensor.shape[1] % self.COLUMNS:
+            words = f"have a multiple of {self.ROWS} rows and of {self.COLUMNS} columns (--format packed: any)"
+            raise UserError(f"{name} is {list(tensor.shape)}: 2:4 matrices {words}")
+        if not bool((mask.view(len(mask), -1, 4).sum(dim=2) == 2).all()):
+            raise UserError(f"{name} does not keep two of each four inputs: only masks of the pattern 2:4 do")
+
+
+FORMS: dict[str, Form] = {form.name: form for form in (Packed(), TwoFour())}

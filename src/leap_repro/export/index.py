@@ -1,0 +1,81 @@
+"""sparse.json: which tensors of a compressed export lie in which form and file, and what every file's sha256 is.
+
+The weight files are called sparse-….safetensors, so that nothing that knows dense checkpoints only takes them for one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from leap_repro.errors import UserError, reason
+from leap_repro.export.forms import FORMS, Form
+from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.atomic import write_json
+
+INDEX_FILE = "sparse.json"
+PREFIX = "sparse-"
+VERSION = 1
+
+
+@dataclass
+class Index:
+    """`files`: {name: {"bytes", "sha256"}}; `tensors`: {key: {"file", "shape", "kept"}} of those in parts, whose
+    parts are called <key>.<part>; every other tensor lies in its file under its own name."""
+
+    format: str
+    files: dict[str, dict]
+    tensors: dict[str, dict]
+    version: int = VERSION
+
+    @property
+    def form(self) -> Form:
+        """How the tensors are parted."""
+        return FORMS[self.format]
+
+    def write(self, folder: Path) -> None:
+        """Count and hash the files, write the index."""
+        for path in sorted(folder.glob(f"{PREFIX}*.safetensors")):
+            self.files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        write_json(folder / INDEX_FILE, asdict(self))
+
+
+def read_index(folder: Path) -> Index:
+    """The index of a compressed export; UserError if there is none, or of a form or version that is unknown here."""
+    path = folder / INDEX_FILE
+    try:
+        index = Index(**json.loads(path.read_text(encoding="utf-8")))
+        _ = [entry["sha256"] for entry in index.files.values()]
+        for name, entry in index.tensors.items():
+            if entry["file"] not in index.files or not all(isinstance(n, int) and n > 0 for n in entry["shape"]):
+                raise ValueError(f"{name} is not well described")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no index of a compressed export: {reason(error)}") from error
+    if index.format not in FORMS or index.version != VERSION:
+        known = f"this reads {sorted(FORMS)}, version {VERSION}"
+        raise UserError(f"{path} says format {index.format!r}, version {index.version}; {known}")
+    return index
+
+
+def read_file(folder: Path, index: Index, name: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """({key: dense tensor}, metadata) of one weight file.
+
+    Raises UserError if the file is missing or damaged, or does not hold what the index says.
+    """
+    path = folder / name
+    if not path.is_file() or sha256_of(path) != index.files[name]["sha256"]:
+        raise UserError(f"{path} is missing or differs from the sha256 in {INDEX_FILE}: copy it again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors, metadata = {key: file.get_tensor(key) for key in file.offset_keys()}, file.metadata()
+        for key, entry in index.tensors.items():
+            if entry["file"] == name:
+                parts = {part: tensors.pop(f"{key}.{part}") for part in index.form.parts}
+                tensors[key] = index.form.decode(parts, entry["shape"])
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} does not hold what {INDEX_FILE} says: {reason(error)}") from error
+    return tensors, metadata

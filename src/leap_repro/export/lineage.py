@@ -1,0 +1,87 @@
+"""Where a cell comes from: the results beside it in the run that made it, each recognised by its digest.
+
+A result is taken only if the provenance that leads to it names the sha256 of its manifest; one that was made anew
+since, or of another cell, is left out, and so is all that a cell without a run lacks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leap_repro.store.artifacts import MANIFEST, PROVENANCE, Artifact
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The fetched model, the hardened cell, and what is known besides: the pruner's result, its tokens and their text,
+    the evaluations of the cell and of the dense model; the command and the base's licence as they were given."""
+
+    model: Artifact
+    cell: Artifact
+    pruned: Artifact | None = None
+    tokens: Artifact | None = None
+    text: Artifact | None = None
+    evaluated: Artifact | None = None
+    dense: Artifact | None = None
+    command: str | None = None
+    licence: str | None = None
+
+
+def origin(artifact: Artifact | None) -> dict[str, Any]:
+    """What `provenance.json` says of an artifact; empty where nothing is known."""
+    path = artifact.folder / PROVENANCE if artifact else None
+    found = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    return {"parameters": {}, "inputs": {}, "versions": {}} | found
+
+
+def lineage_of(model: Artifact, cell: Artifact, command: str | None = None, licence: str | None = None) -> Lineage:
+    """The lineage of a cell that lies at <run>/harden/<model>/<method>/<sparsity>/<seed>; of another, itself alone."""
+    name, folder = cell.facts["cell"], cell.folder.absolute()
+    if not folder.as_posix().endswith(f"/harden/{name}"):
+        return Lineage(model, cell, command=command, licence=licence)
+    root, (base, _, _, seed) = folder.parents[4], name.split("/")
+    pruned = _made_by(root.glob(f"prune/{name}"), origin(cell)["inputs"].get("pruned"))
+    tokens = _made_by(root.glob(f"calibration/{base}/*/{seed}"), origin(pruned)["inputs"].get("tokens"))
+    evaluated = _made_of(root / "evaluate" / name, "cell", cell)
+    dense_cells = (_read(folder) for folder in root.glob(f"harden/{base}/dense/0/{seed}"))
+    dense = next((_made_of(root / "evaluate" / base / "dense/0" / seed, "cell", each) for each in dense_cells), None)
+    return Lineage(
+        model,
+        cell,
+        pruned=pruned,
+        tokens=tokens,
+        text=_made_by(root.glob("data/*"), origin(tokens)["inputs"].get("text")),
+        evaluated=evaluated,
+        dense=dense if _alike(evaluated, dense) else None,
+        command=command,
+        licence=licence,
+    )
+
+
+def _read(folder: Path) -> Artifact | None:
+    return Artifact.read(folder) if (folder / MANIFEST).is_file() and (folder / PROVENANCE).is_file() else None
+
+
+def _made_by(folders: Iterable[Path], digest: str | None) -> Artifact | None:
+    """The artifact among the folders whose manifest has this sha256."""
+    found = (_read(folder) for folder in sorted(folders))
+    return next((each for each in found if each and each.manifest_sha256 == digest), None)
+
+
+def _made_of(folder: Path, name: str, source: Artifact | None) -> Artifact | None:
+    """The artifact in `folder` if its input `name` was `source`."""
+    found = _read(folder) if source else None
+    return found if found and origin(found)["inputs"].get(name) == source.manifest_sha256 else None
+
+
+def _alike(one: Artifact | None, other: Artifact | None) -> bool:
+    """Whether two evaluations asked the same questions, of the same model, in the same way."""
+    parts = [
+        (origin(each)["parameters"], {key: d for key, d in origin(each)["inputs"].items() if key != "cell"})
+        for each in (one, other)
+    ]
+    return parts[0] == parts[1]

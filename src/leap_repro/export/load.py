@@ -1,0 +1,53 @@
+"""Load an export, in whatever form it is, as the ordinary transformers model that it stands for:
+
+from leap_repro.export.load import load_pruned
+
+model = load_pruned("my-pruned-model")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leap_repro.errors import UserError
+from leap_repro.export.index import INDEX_FILE, read_file, read_index
+from leap_repro.models.examine import empty_model
+from leap_repro.models.load import DTYPES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_pruned(folder: str | Path, dtype: str | None = None) -> PreTrainedModel:
+    """The causal language model in `folder`, dense in memory, on the CPU, in evaluation mode; `dtype` converts its
+    weights, which otherwise have the type that config.json names.
+
+    Raises UserError if a file is damaged, or if the weights are not those of config.json.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder, wanted = Path(folder), DTYPES[dtype] if dtype else "auto"
+    if not (folder / INDEX_FILE).is_file():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=wanted, local_files_only=True).eval()
+    index, empty = read_index(folder), empty_model(folder)
+    tensors = {key: t for name in index.files for key, t in read_file(folder, index, name)[0].items()}
+    model, found = type(empty).from_pretrained(
+        None,
+        config=empty.config,
+        state_dict=tensors,
+        dtype=empty.config.dtype if wanted == "auto" else wanted,
+        output_loading_info=True,
+    )
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found[what]:
+            raise UserError(f"{folder}: its weights are not those of config.json ({what}: {sorted(found[what])[:3]})")
+    _generation_settings(model, folder)
+    return model.eval()
+
+
+def _generation_settings(model: PreTrainedModel, folder: Path) -> None:
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,27 @@
+"""`python -m leap_repro.export.unpack`: the dense checkpoint of a compressed export, to the byte, for what loads only
+those."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from leap_repro.cli import run_stage
+from leap_repro.export.write import unpack
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Check, decode, write."""
+    unpack(arguments.folder, arguments.output)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.export.unpack", description=__doc__)
+    parser.add_argument("folder", type=Path, help="the compressed export")
+    parser.add_argument("--output", required=True, type=Path, help="the checkpoint folder to write")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,195 @@
+"""Imported: a mask that somebody else made, to be scored as ours are: public masks, or a checkpoint with zeros in it.
+
+Two forms are read. An .npz as MaskLLM's authors publish them: for each matrix an entry "<its name>.mask" with one bit
+a weight, packed, the first in the highest bit. And a folder with a Hugging Face checkpoint in which dropped weights are
+zero (SparseGPT's, PATCH's, ProxSparse's); weights that are no longer the base's are taken over. What is not the base's
+though no mask touches it, an embedding or a norm, is refused: scored without it, the number would be nobody's.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from leap_repro.errors import UserError, reason
+from leap_repro.prune import declaration
+from leap_repro.prune.declaration import Declaration, Tokens
+from leap_repro.sparsity.patterns import UNSTRUCTURED, parse_pattern
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from leap_repro.models.prunable import PrunableLinear
+    from leap_repro.prune.job import Job, PrunedCell
+
+CLOSE = 0.005
+"""How far the share of zeros may be from the sparsity that the line says: public codes round."""
+
+
+class Options(declaration.Options):
+    """Where the mask lies, and what it promises."""
+
+    path: str = Field("", description="the .npz of masks, or the folder of the pruned checkpoint")
+    pattern: Literal["unstructured", "2:4", "4:8"] = Field(
+        UNSTRUCTURED, description="or the N:M pattern, in quotes, that every matrix must have"
+    )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The counts are recorded, and the pattern is checked."""
+        return {"pattern": self.pattern, "budget_scope": "none"}
+
+    @property
+    def files(self) -> list[Path]:
+        """What the cell depends on besides the model; UserError if there is nothing at `path`."""
+        path = Path(self.path).expanduser()
+        if self.path and path.is_file() and path.suffix == ".npz":
+            return [path]
+        if self.path and path.is_dir():
+            return sorted(path.glob("*.safetensors"))
+        raise UserError(f"options.path of the module imported is {self.path!r}; it must be an .npz file or a folder")
+
+
+@dataclass(frozen=True)
+class Imported(Declaration):
+    """Reads what another made."""
+
+    moves_weights: bool = True
+
+    @property
+    def tokens(self) -> Tokens:
+        """None: nothing is calibrated here."""
+        return None
+
+    def run(self, job: Job) -> PrunedCell:
+        """Take the masks over, block by block; UserError for those of another model, or of another sparsity."""
+        from leap_repro.prune.job import PrunedCell
+
+        (first, *_) = job.options.files
+        source = _npz_matrices(job, first) if first.suffix == ".npz" else _checkpoint_matrices(job)
+        cell = PrunedCell(job.store, [], dict(job.options.facts))
+        for block, tensors in source:
+            job.store.write(f"block-{block:05d}", tensors)
+            for name, keep in tensors.items():
+                if name.endswith(".keep"):
+                    row = {"block": block, "tensor": name.removesuffix(".keep")}
+                    cell.log.append(row | {"kept": int(keep.sum()), "numel": keep.numel()})
+        found = 1 - sum(row["kept"] for row in cell.log) / sum(row["numel"] for row in cell.log)
+        if abs(found - float(job.sparsity)) > CLOSE:
+            raise UserError(
+                f"{job.options.path} drops {100 * found:.2f} %, sparsities says {float(100 * job.sparsity):g} %"
+            )
+        return cell
+
+
+def _blocks(job: Job) -> Iterator[tuple[int, list[PrunableLinear]]]:
+    from leap_repro.models.prunable import prunable_linears
+
+    blocks: dict[int, list[PrunableLinear]] = {}
+    for linear in prunable_linears(job.model):
+        blocks.setdefault(linear.block, []).append(linear)
+    yield from sorted(blocks.items())
+
+
+def _npz_matrices(job: Job, path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """(block, {"<name>.keep": bool [out, in]}); UserError for entries that are not this model's matrices."""
+    import numpy as np
+    import torch
+
+    try:
+        masks = np.load(path, allow_pickle=False)
+        left = set(masks.files)
+        for block, linears in _blocks(job):
+            tensors = {}
+            for linear in linears:
+                bits = masks[f"{linear.name}.mask"]
+                size = linear.weight.numel()
+                if bits.dtype != np.uint8 or bits.shape != ((size + 7) // 8,):
+                    found = f"{bits.dtype} {list(bits.shape)}"
+                    raise UserError(f"{path}: the mask of {linear.name} is {found}, not {size} packed bits")
+                keep = torch.from_numpy(np.unpackbits(bits, count=size).astype(bool))
+                tensors[f"{linear.name}.keep"] = keep.view(linear.weight.shape)
+                left.discard(f"{linear.name}.mask")
+            yield block, tensors
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz with a mask for each matrix of the model: {reason(error)}") from error
+    if left:
+        raise UserError(f"{path} has masks of what is no prunable matrix of the model: {sorted(left)[:3]}")
+
+
+def _checkpoint_matrices(job: Job) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """(block, {"<name>.keep", and "<name>.values" where weights were moved}) of a checkpoint with zeros."""
+    import torch
+
+    from leap_repro.models.prunable import decoder_blocks, prunable_linears
+    from leap_repro.models.stream import stream_model
+
+    dtype = str(next(job.model.parameters()).dtype).removeprefix("torch.")
+    theirs, residency = stream_model(Path(job.options.path).expanduser(), dtype)
+    pruned = {linear.name: linear for linear in prunable_linears(theirs)}
+    shapes = [{n.name: n.weight.shape for n in prunable_linears(model)} for model in (job.model, theirs)]
+    if shapes[0] != shapes[1]:
+        raise UserError(f"{job.options.path} is no pruned {type(job.model).__name__} of this size")
+    _refuse_other(job, "", job.model, theirs, skip=f"{decoder_blocks(job.model)[0]}.")
+    for block, linears in _blocks(job):
+        with job.residency(block), residency(block):
+            name = f"{decoder_blocks(job.model)[0]}.{block}"
+            touched = {linear.parameter for linear in linears}
+            _refuse_other(job, f"{name}.", *(m.get_submodule(name) for m in (job.model, theirs)), touched=touched)
+            tensors = {}
+            for linear in linears:
+                weight = pruned[linear.name].weight.detach()
+                keep = _kept(weight, job.options.pattern)
+                tensors[f"{linear.name}.keep"] = keep.cpu()
+                if not torch.equal(weight[keep], linear.weight[keep]):
+                    tensors[f"{linear.name}.values"] = weight.clone().cpu()
+        yield block, tensors
+
+
+def _kept(weight: Tensor, pattern: str) -> Tensor:
+    """Where a weight is not zero; in a group of an N:M pattern that has fewer than it may keep, its first zeros too:
+    the base has weights that are 0 themselves."""
+    keep, found = weight != 0, parse_pattern(pattern)
+    if found is None or weight.shape[1] % found.group:
+        return keep
+    groups = keep.view(len(weight), -1, found.group)
+    first = groups.int().argsort(dim=2, descending=True, stable=True)[..., : found.group - found.dropped]
+    return (groups | groups.new_zeros(groups.shape).scatter_(2, first, True)).view_as(keep)
+
+
+def _refuse_other(
+    job: Job, prefix: str, ours: nn.Module, theirs: nn.Module, skip: str = "-", touched: frozenset[str] = frozenset()
+) -> None:
+    """UserError for a parameter that no mask touches and that is not the base's."""
+    import torch
+
+    others = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        if name.startswith(skip) or f"{prefix}{name}" in touched:
+            continue
+        mine, other = _real(ours, name, parameter), _real(theirs, name, others[name])
+        if mine is not None and other is not None and not torch.equal(mine, other.to(mine)):
+            raise UserError(f"{job.options.path} is no pruned version of the model: its {prefix}{name} is another")
+
+
+def _real(model: nn.Module, name: str, parameter: Tensor) -> Tensor | None:
+    """The parameter, read from the model's checkpoint if it is not in memory (the head, while blocks are streamed)."""
+    from leap_repro.models.checkpoint import weight_files
+    from leap_repro.models.layout import sources_of
+    from leap_repro.store.tensor_files import TensorFiles
+
+    if not parameter.is_meta:
+        return parameter.detach()
+    files = TensorFiles(weight_files(Path(model.name_or_path)))
+    keys = sources_of(model, list(files)).get(name, [])
+    return files[keys[0]] if len(keys) == 1 else None
+
+
+METHOD = Imported(options=Options)

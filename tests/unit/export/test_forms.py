@@ -1,0 +1,199 @@
+"""Compressed forms: the same bits back, the size that theory says, damage refused, and none taken for a dense one."""
+
+import json
+import random
+
+import pytest
+import torch
+from families import tiny
+from safetensors.torch import load_file
+from torch.sparse import SparseSemiStructuredTensorCUTLASS
+from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+from transformers import AutoModelForCausalLM
+
+from leap_repro.export.forms import FORMS, Packed, TwoFour
+from leap_repro.export.lineage import Lineage
+from leap_repro.export.load import load_pruned
+from leap_repro.export.write import export_cell, unpack, weight_bytes
+from leap_repro.harden.__main__ import main as harden
+from leap_repro.harden.__main__ import parser
+from leap_repro.models.prunable import prunable_linears
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.tensor_files import TensorFolder
+
+SIZES = {"hidden_size": 64, "intermediate_size": 128}  # whole tiles of the 2:4 kernel
+KEPT = {"packed": 0.4, "2:4": 0.5}
+PATTERN = {"packed": "unstructured", "2:4": "2:4"}
+
+
+def two_of_four(shape):
+    """A random mask that keeps two of each four."""
+    return (torch.rand(shape).view(-1, 4).argsort(dim=1) < 2).view(shape)
+
+
+def bits(tensor):
+    return tensor.contiguous().view(torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 9), (1, 1)])
+def test_packed_gives_the_same_bits_back(dtype, shape):
+    torch.manual_seed(0)
+    tensor, mask = torch.randn(shape).to(dtype), torch.rand(shape) < 0.4
+    tensor.view(-1)[::3] = -0.0  # kept zeros, with their sign
+    tensor.masked_fill_(~mask, 0)
+    back = Packed().decode(Packed().encode("w", tensor, mask), list(shape))
+    assert torch.equal(bits(back), bits(tensor))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_two_four_is_what_torch_makes_of_the_dense_matrix(dtype):
+    torch.manual_seed(0)
+    mask = two_of_four((96, 192))
+    tensor = torch.randn(mask.shape).to(dtype).masked_fill(~mask, 0)
+    parts = TwoFour().encode("w", tensor, mask)
+    values, meta = sparse_semi_structured_from_dense_cutlass(tensor)
+    assert torch.equal(parts["values"], values)
+    assert torch.equal(parts["meta"], meta)
+    kernel = SparseSemiStructuredTensorCUTLASS(tensor.shape, parts["values"], parts["meta"], None, None, None)
+    assert torch.equal(kernel.to_dense(), tensor)
+    tensor.view(-1)[::5] = -0.0
+    tensor.masked_fill_(~mask, 0)
+    assert torch.equal(bits(TwoFour().decode(TwoFour().encode("w", tensor, mask), [96, 192])), bits(tensor))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "keep", "words"),
+    [
+        (torch.zeros(32, 64), two_of_four((32, 64)), "float32"),
+        (torch.zeros(32, 60, dtype=torch.float16), two_of_four((32, 60)), "[32, 60]"),
+        (torch.zeros(30, 64, dtype=torch.float16), two_of_four((30, 64)), "[30, 64]"),
+        (torch.zeros(2, 32, 64, dtype=torch.float16), two_of_four((2, 32, 64)), "[2, 32, 64]"),
+        (torch.zeros(32, 64, dtype=torch.float16), torch.ones(32, 64, dtype=torch.bool), "two of each four"),
+    ],
+)
+def test_two_four_refuses_what_the_kernel_would(tensor, keep, words, refused):
+    with refused("some.weight", words):
+        TwoFour().encode("some.weight", tensor, keep)
+
+
+def cell_of(model, folder, form):
+    """A hardened cell of random masks of the form's pattern."""
+    torch.manual_seed(0)
+    tensors = {}
+    for linear in prunable_linears(model):
+        shape, numel = linear.weight.shape, linear.weight.numel()
+        keep = torch.rand(numel).argsort() < round(0.4 * numel) if form == "packed" else two_of_four(shape)
+        tensors[f"{linear.name}.keep"] = keep.view(shape)
+    with writing(folder / "pruned", {}) as (payload, facts):
+        TensorFolder(payload).write("pruned", tensors)
+        facts |= {"sparsity": f"{1 - KEPT[form]:g}", "seed": 0, "tokens_sha256": None}
+        facts |= {"pattern": PATTERN[form], "budget_scope": "none"}
+    arguments = ["--pruned", folder / "pruned", "--cell", "a/cell", "--output", folder / "cell"]
+    harden(parser().parse_args([str(argument) for argument in arguments]))
+    return Artifact.read(folder / "cell")
+
+
+@pytest.fixture(
+    scope="module", params=[("llama", "packed"), ("llama", "2:4"), ("mixtral", "packed"), ("gpt_oss", "packed")]
+)
+def exports(request, tmp_path_factory):
+    """(base, dense export, compressed export, form)"""
+    family, form = request.param
+    folder = tmp_path_factory.mktemp("exports")
+    tiny(family, **SIZES).to(torch.bfloat16).save_pretrained(folder / "base")
+    lineage = Lineage(Artifact(folder / "base", {}, {}), cell_of(tiny(family, **SIZES), folder, form))
+    export_cell(folder / "base", lineage, folder / "dense")
+    export_cell(folder / "base", lineage, folder / "small", form=form)
+    return folder, form
+
+
+def test_it_loads_in_one_line_to_the_dense_exports_bits(exports):
+    folder, _ = exports
+    theirs, ours = AutoModelForCausalLM.from_pretrained(folder / "dense"), load_pruned(folder / "small")
+    assert type(ours) is type(theirs)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    for (name, a), (other, b) in zip(theirs.state_dict().items(), ours.state_dict().items(), strict=True):
+        assert name == other
+        assert a.dtype == b.dtype
+        assert torch.equal(bits(a), bits(b)), name
+    tokens = torch.arange(20)[None]
+    assert torch.equal(ours(tokens).logits, theirs.eval()(tokens).logits)
+    assert not ours.training
+
+
+def test_unpacked_it_is_the_dense_export_to_the_byte(exports, tmp_path):
+    folder, _ = exports
+    unpack(folder / "small", tmp_path / "again")
+    files = {path.name: path.read_bytes() for path in (folder / "dense").iterdir()}
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert files.keys() == again.keys()
+    for name in files.keys() - {"README.md"}:
+        assert files[name] == again[name], name
+    assert "| format | dense" in again["README.md"].decode()
+
+
+def test_the_size_is_what_theory_says(exports):
+    """Of what is pruned: kept values of 16 bits and a bit a weight; 2:4: half the values and 4 bits for each 4."""
+    folder, form = exports
+    index = json.loads((folder / "small/sparse.json").read_text())
+    numel = sum(torch.Size(entry["shape"]).numel() for entry in index["tensors"].values())
+    prunable = sum(
+        linear.weight.numel() for linear in prunable_linears(AutoModelForCausalLM.from_pretrained(folder / "dense"))
+    )
+    assert numel == prunable
+    saved = 2 * numel * (1 - KEPT[form] - 1 / 16)
+    found = weight_bytes(folder / "dense") - weight_bytes(folder / "small")
+    header = 200 * len(index["tensors"])  # of the file, which has a name for each part
+    assert abs(found - saved) <= header
+    assert KEPT[form] + 1 / 16 == {"packed": 0.4625, "2:4": 0.5625}[form]
+
+
+def test_what_knows_dense_checkpoints_only_does_not_load_it(exports):
+    folder, _ = exports
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModelForCausalLM.from_pretrained(folder / "small")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_damage_is_refused(form, tmp_path, refused):
+    tiny("llama", **SIZES).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    lineage = Lineage(Artifact(tmp_path / "base", {}, {}), cell_of(tiny("llama", **SIZES), tmp_path, form))
+    folder = tmp_path / "small"
+    export_cell(tmp_path / "base", lineage, folder, form=form)
+    path, index = folder / "sparse-model.safetensors", json.loads((folder / "sparse.json").read_text())
+    whole, rng = path.read_bytes(), random.Random(0)
+    for _ in range(5):
+        bad = bytearray(whole)
+        bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        path.write_bytes(bad)
+        with refused("sparse-model.safetensors", "sha256"):
+            load_pruned(folder)
+    path.write_bytes(whole)
+    name = next(iter(index["tensors"]))
+    for key, value in (("shape", [3, 5]), ("shape", "x"), ("file", "other")):
+        bad = index | {"tensors": index["tensors"] | {name: index["tensors"][name] | {key: value}}}
+        (folder / "sparse.json").write_text(json.dumps(bad))
+        with refused(str(folder)):
+            load_pruned(folder)
+    for text, words in (("{", "no index"), (json.dumps(index | {"version": 9}), "version 9")):
+        (folder / "sparse.json").write_text(text)
+        with refused("sparse.json", words):
+            unpack(folder, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_parts_are_where_the_page_says(tmp_path):
+    """By hand, from docs/take-home.md alone."""
+    import numpy as np
+
+    tiny("llama", **SIZES).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    lineage = Lineage(Artifact(tmp_path / "base", {}, {}), cell_of(tiny("llama", **SIZES), tmp_path, "packed"))
+    export_cell(tmp_path / "base", lineage, tmp_path / "dense")
+    export_cell(tmp_path / "base", lineage, tmp_path / "small", form="packed")
+    name = "model.layers.1.mlp.down_proj.weight"
+    parts, dense = (load_file(next((tmp_path / each).glob("*.safetensors"))) for each in ("small", "dense"))
+    flat = dense[name].flatten().float().numpy()
+    mask = np.unpackbits(parts[f"{name}.mask"].numpy())[: flat.size].astype(bool)
+    assert (flat[~mask] == 0).all()
+    assert (flat[mask] == parts[f"{name}.kept"].float().numpy()).all()

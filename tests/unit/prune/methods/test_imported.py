@@ -1,0 +1,144 @@
+"""Masks of others become cells: the bits that they say, the values that they hold, and nothing of another model."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from families import tiny
+from safetensors.torch import load_file, save_file
+
+from leap_repro.models.prunable import prunable_linears
+from leap_repro.models.stream import stream_model
+from leap_repro.prune.job import Job
+from leap_repro.prune.methods import declaration
+from leap_repro.store.tensor_files import TensorsInMemory
+
+FAMILIES = ["llama", "mixtral"]
+
+
+def mask_of(linear):
+    torch.manual_seed(len(linear.name) + linear.block)
+    return torch.rand(linear.weight.numel()).argsort().view(linear.weight.shape) >= linear.weight.numel() // 2
+
+
+@pytest.fixture(params=FAMILIES)
+def base(request, tmp_path):
+    tiny(request.param).save_pretrained(tmp_path / "base")
+    return request.param, tmp_path / "base"
+
+
+def npz_of(folder, family, **changed):
+    """Masks as MaskLLM's authors publish them."""
+    masks = {f"{n.name}.mask": np.packbits(mask_of(n).numpy().reshape(-1)) for n in prunable_linears(tiny(family))}
+    np.savez_compressed(folder / "masks.npz", **(masks | changed))
+    return folder / "masks.npz"
+
+
+def pruned_checkpoint(folder, family, scale=1.0):
+    """A dense checkpoint with zeros, its other weights times `scale`."""
+    model = tiny(family)
+    for linear in prunable_linears(model):
+        linear.module.weight.data.mul_(mask_of(linear) * scale)
+    model.save_pretrained(folder / "theirs")
+    return folder / "theirs"
+
+
+def imported(base, path, sparsity="0.5", **options):
+    method = declaration("imported")
+    model, residency = stream_model(base)
+    options = method.options(path=str(path), **options)
+    job = Job(model, options, Fraction(sparsity), seed=0, residency=residency, store=TensorsInMemory())
+    return method.prune_cell(job)
+
+
+def test_an_npz_gives_its_bits(base, tmp_path):
+    family, folder = base
+    cell = imported(folder, npz_of(tmp_path, family))
+    linears = prunable_linears(tiny(family))
+    assert set(cell.tensors) == {f"{linear.name}.keep" for linear in linears}
+    assert all(torch.equal(cell.tensors[f"{linear.name}.keep"], mask_of(linear)) for linear in linears)
+    assert cell.facts["budget_scope"] == "none"
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5], ids=["masked", "moved"])
+def test_a_checkpoint_gives_its_zeros_and_what_it_moved(base, tmp_path, scale):
+    family, folder = base
+    cell = imported(folder, pruned_checkpoint(tmp_path, family, scale))
+    for linear in prunable_linears(tiny(family)):
+        keep = cell.tensors[f"{linear.name}.keep"]
+        assert torch.equal(keep, mask_of(linear))
+        values = cell.tensors.get(f"{linear.name}.values")
+        assert (values is None) == (scale == 1.0)
+        if values is not None:
+            assert torch.equal(values[keep], (linear.weight * scale)[keep])
+
+
+def test_a_pattern_is_completed_where_the_base_is_zero_itself(tmp_path):
+    model = tiny("llama")
+    for linear in prunable_linears(model):
+        linear.module.weight.data.view(-1, 4)[:] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    model.save_pretrained(tmp_path / "base")
+    cell = imported(tmp_path / "base", tmp_path / "base", pattern="2:4")
+    for name, keep in cell.tensors.items():
+        assert bool((keep.view(-1, 4) == torch.tensor([True, True, False, False])).all()), name
+
+
+@pytest.mark.parametrize("key", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+def test_what_no_mask_touches_must_be_the_bases(tmp_path, refused, key):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    theirs = pruned_checkpoint(tmp_path, "llama")
+    tensors = load_file(theirs / "model.safetensors")
+    save_file(tensors | {key: tensors[key] + 1}, theirs / "model.safetensors", metadata={"format": "pt"})
+    with refused(str(theirs), key, "another"):
+        imported(tmp_path / "base", theirs)
+
+
+def test_a_norm_in_a_block_must_be_the_bases_too(tmp_path, refused):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    theirs, key = pruned_checkpoint(tmp_path, "llama"), "model.layers.1.input_layernorm.weight"
+    tensors = load_file(theirs / "model.safetensors")
+    save_file(tensors | {key: tensors[key] * 2}, theirs / "model.safetensors", metadata={"format": "pt"})
+    with refused(key):
+        imported(tmp_path / "base", theirs)
+
+
+def test_another_sparsity_than_the_line_says_is_refused(tmp_path, refused):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    with refused("drops 50.00 %", "60 %"):
+        imported(tmp_path / "base", pruned_checkpoint(tmp_path, "llama"), sparsity="0.6")
+
+
+def test_an_npz_of_another_model_or_a_damaged_one_is_refused(tmp_path, refused):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    for changed, words in (
+        ({f"{name}.mask": np.zeros(3, np.uint8)}, [name, "uint8 [3]"]),
+        ({"model.embed_tokens.weight.mask": np.zeros(3, np.uint8)}, ["model.embed_tokens"]),
+    ):
+        path = npz_of(tmp_path, "llama", **changed)
+        with refused(str(path), *words):
+            imported(tmp_path / "base", path)
+    with refused("masks.npz", "mask for each matrix"):
+        imported(tmp_path / "base", npz_of(tmp_path, "opt"))
+    (tmp_path / "masks.npz").write_bytes(b"no zip")
+    with refused("masks.npz"):
+        imported(tmp_path / "base", tmp_path / "masks.npz")
+    np.savez(tmp_path / "masks.npz", **{f"{name}.mask": np.array([{}], dtype=object)})
+    with refused("masks.npz"):
+        imported(tmp_path / "base", tmp_path / "masks.npz")
+
+
+@pytest.mark.parametrize("path", ["", "no-such.npz", "no-such-folder"])
+def test_a_path_that_is_not_there_is_refused(tmp_path, refused, path):
+    with refused("options.path", repr(path)):
+        _ = declaration("imported").options(path=path).files
+
+
+def test_a_checkpoint_of_another_size_is_refused(tmp_path, refused):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    tiny("llama", intermediate_size=32).save_pretrained(tmp_path / "theirs")
+    with refused("theirs", "LlamaForCausalLM"):
+        imported(tmp_path / "base", tmp_path / "theirs")
+    assert json.loads((tmp_path / "theirs/config.json").read_text())["intermediate_size"] == 32
