@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from leap_repro.errors import UserError
 from leap_repro.store.artifacts import MASK_FILE, Artifact
 from leap_repro.store.masks import VALUES_STEM, pack, unpack_masks
 from leap_repro.store.tensor_files import SUFFIX, TensorFiles, TensorFolder
@@ -95,7 +96,9 @@ def logit_files(pruned: Artifact) -> list[str]:
 def read_pruned(pruned: Artifact) -> dict[str, Mapping[str, Tensor]]:
     """{kind: {tensor name: tensor}} of all but the values, block by block, masks unpacked when they are asked for.
 
-    UserError if a file is damaged.
+    UserError if a file is damaged, or if the masks are not packed, as an earlier release left them.
     """
     kinds: dict[str, Mapping[str, Tensor]] = split_by_kind(TensorFiles(map(pruned.file, logit_files(pruned))))
+    if kinds["keep"] or kinds["values"]:
+        raise UserError(f"{pruned.folder} has masks or values as an earlier release left them: delete it and run again")
     return kinds | ({"keep": unpack_masks(pruned)} if MASK_FILE in pruned.files else {})

@@ -107,3 +107,11 @@ def test_a_damaged_file_is_refused_before_a_tensor_is_read(tmp_path, masks, refu
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     with refused(path.name, "differs from its manifest"):
         read_pruned(pruned)
+
+
+def test_what_an_earlier_release_left_is_refused(tmp_path, masks, refused):
+    with writing(tmp_path / "pruned", {}) as (payload, facts):
+        save_file(suffixed("keep", masks), payload / "block-00000.safetensors")
+        facts |= {"pattern": "2:4", "budget_scope": "tensor", "sparsity": "0.5"}
+    with refused(str(tmp_path / "pruned"), "earlier release", "run again"):
+        harden(Artifact.read(tmp_path / "pruned"), tmp_path / "cell")
