@@ -49,7 +49,7 @@ EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and tran
 SCORES = 2**27  # of one pass of a perplexity, windows x length x vocabulary; or one window's
 QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
-LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
+START_BYTES = 4  # per weight, the training on a GPU: the float32 logits that it starts from, made on the host
 
 
 @dataclass(frozen=True)
@@ -200,14 +200,16 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
     per_weight = options.logits_per_weight
     kept = 1 if options.gradient_checkpointing else blocks
     beside = options.frozen_mask_bytes + options.gradient_bytes + 4 * (kept > 1)
-    state = parameters * (weight + per_weight * (options.logit_bytes + 2 * options.moment_bytes) + beside)
+    trained = options.logit_bytes + 2 * options.moment_bytes
+    state = parameters * (weight + per_weight * trained + beside)
     working = MATRIX_BYTES * width * inner * (1 + per_weight)
     activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
     vocabulary = vocabulary_of(parameters)
     scores = min(tokens, tokens_at_once(vocabulary)) * vocabulary * (2 * weight + 8)
     passes = options.steps * options.batch_size / options.micro_batch_size
     flops = parameters * passes * (8 * tokens + GATE_FLOPS * per_weight)
-    return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)
+    copied = START_BYTES + per_weight * trained  # by a checkpoint
+    return Need(parameters * (2 * weight + copied), state + working + activations + scores, flops)
 
 
 def flops_per_second(study: Study, on_gpu: bool) -> float:
