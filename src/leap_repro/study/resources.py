@@ -44,7 +44,6 @@ QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval sc
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
 HARDEN_BYTES = 24  # per weight of the largest matrix: its mask, the places of equal logits, sums over tiles
 HARDEN_BUFFERS = 5e7  # a chunk of logits with its keys, and the counts of their digits
-LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
 
 
 @dataclass(frozen=True)
@@ -188,22 +187,27 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method, know
 
 def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:
     """Weights, logits with two moments, gradients and masks, one matrix at work, one micro-batch's activations and its
-    float32 scores over the vocabulary (docs/plan.md)."""
-    options, length = method.options, study.settings.mask_training.length
+    float32 scores over the vocabulary (docs/plan.md). Each of several processes has its share of what lasts, and
+    gathers the embeddings and two blocks."""
+    options, length, count = method.options, study.settings.mask_training.length, method.gpus
     width = width_of(parameters)
-    inner, blocks = 4 * width, parameters / (12 * width**2)
+    inner, block = 4 * width, 12 * width**2
+    blocks = parameters / block
     tokens = options.micro_batch_size * length
     per_weight = options.logits_per_weight
     kept = 1 if options.gradient_checkpointing else blocks
-    beside = options.frozen_mask_bytes + options.gradient_bytes + 4 * (kept > 1)
-    state = parameters * (weight + per_weight * (options.logit_bytes + 2 * options.moment_bytes) + beside)
+    logits = per_weight * options.logit_bytes
+    lasting = weight + logits + 2 * per_weight * options.moment_bytes
+    own = options.frozen_mask_bytes + options.gradient_bytes + 4 * (kept > 1)
+    vocabulary = vocabulary_of(parameters)
+    gathered = (vocabulary * width * weight + 2 * block * (weight + logits)) * (count > 1)
+    state = parameters * (lasting / count + own) + gathered
     working = MATRIX_BYTES * width * inner * (1 + per_weight)
     activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
-    vocabulary = vocabulary_of(parameters)
     scores = min(tokens, tokens_at_once(vocabulary)) * vocabulary * (2 * weight + 8)
     passes = options.steps * options.batch_size / options.micro_batch_size
     flops = parameters * passes * (8 * tokens + GATE_FLOPS * per_weight)
-    return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)
+    return Need(parameters * (2 * weight + logits), state + working + activations + scores, flops)
 
 
 def flops_per_second(study: Study, on_gpu: bool) -> float:

@@ -117,7 +117,8 @@ BAD = [
     ("methods.leap.warm_start", "leap-threshold", "leap-threshold"),
     ("methods.wanda.sparsities", [0.7], "does not run at every sparsity"),
     ("methods.leap.options.tau_schedule", "steep", "steep"),
-    ("methods.leap.options.state_dtype", "int8", "int8"),
+    ("methods.leap.options.state_dtype", "int4", "int4"),
+    ("methods.leap.options.gradients_dtype", "float16", "float16"),
     # 2:4 and the tiles over it
     ("methods.maskllm.sparsities", [0.5, 0.6], "methods.maskllm.sparsities"),
     ("methods.patch-tile.sparsities", [0.55], "2:4 tiles drop at most 0.5"),

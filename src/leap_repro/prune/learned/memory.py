@@ -52,24 +52,30 @@ class Sizes:
         )
 
 
-def training_bytes(sizes: Sizes, options: TrainingOptions, weight_dtype: str, length: int) -> dict[str, int]:
-    """The peak of one process by part, in bytes; their sum is the peak. `length` is the tokens of a sequence. What
-    Python and torch take for themselves is not counted."""
+def training_bytes(
+    sizes: Sizes, options: TrainingOptions, weight_dtype: str, length: int, processes: int = 1
+) -> dict[str, int]:
+    """The peak of one of so many processes by part, in bytes; their sum is the peak. `length` is the tokens of a
+    sequence. What Python and torch take for themselves is not counted."""
     weight = DTYPES[weight_dtype].itemsize
     per_weight = options.logits_per_weight
+    logits = options.logit_bytes * per_weight
     tokens = options.micro_batch_size * length
     block = tokens * (BLOCK_HIDDEN * sizes.hidden + BLOCK_WIDE * sizes.widest)
     at_once = 1 if options.gradient_checkpointing else sizes.blocks
     parts = {
-        "weights": weight * sizes.parameters,
-        "logits": options.logit_bytes * per_weight * sizes.prunable,
-        "moments": 2 * options.moment_bytes * per_weight * sizes.prunable,
+        "weights": weight * sizes.parameters / processes,
+        "logits": logits * sizes.prunable / processes,
+        "moments": 2 * options.moment_bytes * per_weight * sizes.prunable / processes,
         "gradients": options.gradient_bytes * sizes.prunable,
         "masks": 0 if options.gradient_checkpointing else FLOAT * sizes.prunable,
         "matrix": FLOAT * MATRIX_FLOATS * sizes.largest * (1 + per_weight),
         "activations": weight * (block * at_once + tokens * sizes.hidden * sizes.blocks),
         "vocabulary": min(tokens, tokens_at_once(sizes.vocabulary)) * sizes.vocabulary * (2 * weight + 2 * FLOAT),
     }
+    if processes > 1:
+        outside = sizes.parameters - sizes.prunable
+        parts["gathered"] = weight * outside + 2 * (weight + logits) * sizes.prunable / sizes.blocks
     if options.frozen_mask_bytes:
         parts["frozen masks"] = options.frozen_mask_bytes * sizes.prunable
     return {name: round(size) for name, size in parts.items()}
