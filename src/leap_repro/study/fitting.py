@@ -11,8 +11,9 @@ from leap_repro.study.resources import Block, need
 SAVINGS: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": True},
     {"micro_batch_size": 1},
-    {"state_dtype": "bfloat16"},
-    {"logits_dtype": "bfloat16"},
+    {"state_dtype": "int8"},
+    {"gradients_dtype": "bfloat16"},
+    {"logits_dtype": "bfloat16", "logits_rounding": "stochastic"},
 )
 """What saves memory, in the order in which it is tried, each on top of those before: first what costs time only."""
 AUTHORS = (

@@ -62,7 +62,7 @@ def test_a_small_gpu_is_named_with_the_largest_job_and_settings_that_fit(paper):
 
 def test_where_no_setting_fits_that_is_said(paper):
     (sentence,) = found(paper, with_gpus(16), LEAP)
-    assert "even with `micro_batch_size: 1, state_dtype: bfloat16, logits_dtype: bfloat16` it needs" in sentence
+    assert "even with `micro_batch_size: 1, state_dtype: int8, " in sentence
     (evaluation,) = found(paper, with_gpus(16), ("evaluate", ("llama3.1-8b", "leap", "0.5", "0")))
     assert evaluation == "evaluate/llama3.1-8b/leap/0.5/0 needs about 34.7 GB on a GPU of 16.0 GB"
 
