@@ -47,14 +47,14 @@ def _cell(config: dict[str, Any], method: str, parameters: int, count: int) -> s
     """`153.5 (70.9) GB, 210.0 h`"""
     lean = config["methods"][LEAN]["options"] | config["scales"]["paper"]["options"][LEAN]
     own = config["scales"]["paper"]["options"][method]
-    sizes = []
+    estimates = []
     for options in (own, lean):
         paper = config["scales"]["paper"]
         paper = paper | {"gpus": {method: count}, "options": paper["options"] | {method: options}}
         study = read_study(config | {"scales": config["scales"] | {"paper": paper}})
-        estimate = need("prune", study, parameters, method)
-        sizes.append(estimate.gpu_bytes / 1e9)
-    hours = estimate.flops / flops_per_second(study, True) / count / 3600
+        estimates.append(need("prune", study, parameters, method))
+    sizes = [estimate.gpu_bytes / 1e9 for estimate in estimates]
+    hours = estimates[0].flops / flops_per_second(study, True) / count / 3600
     return f"{sizes[0]:.0f} ({sizes[1]:.0f}) GB, {hours:.1f} h"
 
 

@@ -36,6 +36,7 @@ FLOORS = {
     "figures": STORE | {"aggregate"},
     "verify": STORE | {"aggregate"},
     "export": STAGE | {"evaluate"},
+    "loss_curve": STAGE | {"calibration", "data", "portable", "prune"},
     # what is asked of them
     "study": STORE | {"hub", "launch", "models", "prune"},
     "prune_model": STORE | {"hub", "models", "study", "progress", "export"},
