@@ -19,7 +19,7 @@ from leap_repro.harden.__main__ import main as harden
 from leap_repro.harden.__main__ import parser
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.store.artifacts import Artifact, writing
-from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.pruned import PrunedFolder
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128}  # whole tiles of the 2:4 kernel
 KEPT = {"packed": 0.4, "2:4": 0.5}
@@ -86,7 +86,9 @@ def cell_of(model, folder, form):
         keep = torch.rand(numel).argsort() < round(0.4 * numel) if form == "packed" else two_of_four(shape)
         tensors[f"{linear.name}.keep"] = keep.view(shape)
     with writing(folder / "pruned", {}) as (payload, facts):
-        TensorFolder(payload).write("pruned", tensors)
+        store = PrunedFolder(payload)
+        store.write("pruned", tensors)
+        facts |= {"tensors": store.finish()}
         facts |= {"sparsity": f"{1 - KEPT[form]:g}", "seed": 0, "tokens_sha256": None}
         facts |= {"pattern": PATTERN[form], "budget_scope": "none"}
     arguments = ["--pruned", folder / "pruned", "--cell", "a/cell", "--output", folder / "cell"]
