@@ -119,6 +119,7 @@ BAD = [
     ("methods.leap.options.tau_schedule", "steep", "steep"),
     ("methods.leap.options.state_dtype", "int4", "int4"),
     ("methods.leap.options.gradients_dtype", "float16", "float16"),
+    ("methods.leap.options.logits_rounding", "stochastic", "logits_dtype must be bfloat16, not float32"),
     # 2:4 and the tiles over it
     ("methods.maskllm.sparsities", [0.5, 0.6], "methods.maskllm.sparsities"),
     ("methods.patch-tile.sparsities", [0.55], "2:4 tiles drop at most 0.5"),

@@ -120,8 +120,10 @@ class TrainingOptions(Options):
 
     @model_validator(mode="after")
     def _chance_rounds_bfloat16(self) -> TrainingOptions:
-        if self.logits_rounding == "stochastic" and self.logits_dtype == "float16":
-            raise contradiction("logits_rounding", "stochastic", "it needs logits_dtype bfloat16, not float16")
+        if self.logits_rounding == "stochastic" and self.logits_dtype != "bfloat16":
+            raise contradiction(
+                "logits_rounding", "stochastic", f"logits_dtype must be bfloat16, not {self.logits_dtype}"
+            )
         return self
 
     @property
