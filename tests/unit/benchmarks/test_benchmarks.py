@@ -21,7 +21,7 @@ METHODS = {
 def scripts(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "benchmarks"))
     yield
-    for name in ("measure", "one_shot", "optima_vs_qp", "decode_formats", "gguf_zeros"):
+    for name in ("measure", "one_shot", "optima_vs_qp", "decode_formats", "gguf_zeros", "scaling"):
         sys.modules.pop(name, None)
 
 
@@ -85,3 +85,9 @@ def test_zeros_survive_gguf_types_without_a_minimum(tmp_path):
     table = pd.read_csv(tmp_path / "zeros.csv").set_index(["type", "sparsity"])["zeros that stay 0 (%)"]
     assert (table.loc[["F16", "Q8_0", "Q4_0"]] == 100).all()
     assert (table.loc[["Q4_1"]] < 1).all()
+
+
+def test_the_table_of_gpus_is_the_plans(project):
+    found = import_module("scaling").table()
+    assert found == (project / "benchmarks/scaling.md").read_text()
+    assert len(found.splitlines()) == 4 + 2 * 5
