@@ -1,0 +1,37 @@
+"""How many floating point operations one matrix's masked systems take, by either solver (`masked_solve.py`).
+
+Counted from shapes alone and without torch, so that the plan asks the same functions as the solver's choice does.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+STEPS = 40
+"""Steps of conjugate gradients that a row counts for before it is solved: real inputs take 15 to 30
+(benchmarks/optima_solvers.csv, docs/methods/optima.md)."""
+
+
+def of_factors(rows: float, kept: float) -> float:
+    """A Cholesky factor for each row, of its own [kept, kept] system."""
+    return rows * kept**3 / 3
+
+
+def of_gradients(rows: float, columns: float, steps: float = STEPS) -> float:
+    """Each step's product of all rows with the shared [columns, columns] matrix and its preconditioner; besides, the
+    preconditioner's making, and the product that checks the answer."""
+    rank = rank_of(columns)
+    preconditioned = 4 * columns * rank + 2 * rank**2
+    making = 2 * columns * rank**2 + 7 / 3 * rank**3
+    shared = 4 * columns**2 * rank + 8 * columns * rank**2
+    return rows * ((steps + 1) * (2 * columns**2 + preconditioned) + making) + shared
+
+
+def rank_of(columns: float) -> int:
+    """Of the preconditioner: as many factors as make its making for all rows cost what one step does."""
+    return isqrt(int(columns))
+
+
+def gradients_pay(rows: float, columns: float, kept: float) -> bool:
+    """Whether conjugate gradients are counted on to be the faster way for rows that keep `kept` on average."""
+    return of_gradients(rows, columns) < of_factors(rows, kept)
