@@ -10,7 +10,7 @@ Shapes: H is [n, n] symmetric positive definite, b, x and the mask are [rows, n]
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ class Approximation:
 
 @dataclass(frozen=True)
 class Rows:
-    """The state of the rows that are not done: x, the residual b - xH over K, the direction, the product of the
-    residual with its preconditioned one, where to stop, and the inverses [rows, r, r]."""
+    """The rows that are not done: x, the residual b - xH over K, the direction, the residual times its preconditioned
+    self (`fall`), the size of residual that is small enough, and the inverses of I + L_K' D_K^-1 L_K (`cores`)."""
 
     index: Tensor
     keep: Tensor
@@ -52,7 +52,7 @@ class Rows:
 
     def take(self, which: Tensor) -> Rows:
         """Some of the rows."""
-        return Rows(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
+        return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,16 @@ class Solved:
 
 
 def solve_by_gradients(matrix: Tensor, right: Tensor, keep: Tensor) -> Solved:
-    """x by preconditioned conjugate gradients, each row with its own steps' lengths and its own end."""
+    """x by preconditioned conjugate gradients, each row with its own lengths of steps and its own end."""
     near, right, x = approximate(matrix), right * keep, torch.zeros_like(right)
     rows, steps = _begin(near, right, keep), 0
-    while len(rows.index) and steps < LIMIT:
+    while len(rows.index):
         rows, steps = _step(matrix, near, rows), steps + 1
-        x[rows.index] = rows.x
-        # A row that met a number that is not finite is done, too: its residual tells.
-        rows = rows.take(rows.residual.norm(dim=1) > rows.goal)
+        # A residual that is not a number compares as done, and tells at the end.
+        left = (rows.residual.norm(dim=1) > rows.goal) & (steps < LIMIT)
+        if not bool(left.all()):
+            x[rows.index[~left]] = rows.x[~left]
+            rows = rows.take(left)
     size = right.norm(dim=1)
     residual = ((right - x @ matrix) * keep).norm(dim=1) / size
     return Solved(x, residual.where(size > 0, 0.0), steps)
@@ -116,10 +118,8 @@ def _begin(near: Approximation, right: Tensor, keep: Tensor) -> Rows:
     identity = torch.eye(rank, dtype=right.dtype, device=right.device).expand_as(cores)
     cores = torch.cholesky_solve(identity, torch.linalg.cholesky_ex(cores).L)
     direction = _preconditioned(near, right, keep, cores)
-    goal = TOLERANCE[right.dtype] * right.norm(dim=1)
-    return Rows(
-        index, keep, torch.zeros_like(right), right, direction, (right * direction).sum(dim=1, keepdim=True), goal, cores
-    )
+    fall, goal = (right * direction).sum(dim=1, keepdim=True), TOLERANCE[right.dtype] * right.norm(dim=1)
+    return Rows(index, keep, torch.zeros_like(right), right, direction, fall, goal, cores)
 
 
 def _preconditioned(near: Approximation, residual: Tensor, keep: Tensor, cores: Tensor) -> Tensor:
@@ -136,5 +136,4 @@ def _step(matrix: Tensor, near: Approximation, rows: Rows) -> Rows:
     steepest = _preconditioned(near, residual, rows.keep, rows.cores)
     fall = (residual * steepest).sum(dim=1, keepdim=True)
     direction = steepest + fall / rows.fall * rows.direction
-    x = rows.x + length * rows.direction
-    return Rows(rows.index, rows.keep, x, residual, direction, fall, rows.goal, rows.cores)
+    return replace(rows, x=rows.x + length * rows.direction, residual=residual, direction=direction, fall=fall)

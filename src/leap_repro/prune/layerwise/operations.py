@@ -11,6 +11,11 @@ STEPS = 40
 """Steps of conjugate gradients that a row counts for before it is solved: real inputs take 15 to 30
 (benchmarks/optima_solvers.csv, docs/methods/optima.md)."""
 
+FACTORING = 2.5
+"""How much longer an operation takes in a row's own factor than in a product of all rows (the same table)."""
+NARROW = 512
+"""Fewer columns are solved by factors: they take no time to speak of, and less room for choice keeps bits as they are."""
+
 
 def of_factors(rows: float, kept: float) -> float:
     """A Cholesky factor for each row, of its own [kept, kept] system."""
@@ -33,5 +38,11 @@ def rank_of(columns: float) -> int:
 
 
 def gradients_pay(rows: float, columns: float, kept: float) -> bool:
-    """Whether conjugate gradients are counted on to be the faster way for rows that keep `kept` on average."""
-    return of_gradients(rows, columns) < of_factors(rows, kept)
+    """Whether rows that keep `kept` weights on average are solved by conjugate gradients, by these counts."""
+    return columns >= NARROW and of_gradients(rows, columns) < FACTORING * of_factors(rows, kept)
+
+
+def of_solve(rows: float, columns: float, kept: float) -> float:
+    """What the way that is taken counts."""
+    pay = gradients_pay(rows, columns, kept)
+    return of_gradients(rows, columns) if pay else of_factors(rows, kept)

@@ -70,15 +70,18 @@ def reconstruct(layer: Layer, selected: PrunedLayer, options: Options) -> Pruned
 
 
 def optimal_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, dict[str, Any]]:
-    """The best weights, in the weight's dtype; for the log the dampings tried and the KKT residual."""
+    """The best weights, in the weight's dtype; for the log the dampings tried, the KKT residual, the most steps of a row
+    by conjugate gradients and the number of rows that were solved by factors."""
     from leap_repro.prune.layerwise.cholesky import factor_damped, fill_dead_inputs
-    from leap_repro.prune.layerwise.masked_solve import solve_exactly
+    from leap_repro.prune.layerwise.masked_solve import solve
 
     weight = layer.weight.clone()
     hessian = fill_dead_inputs(layer.statistics.hessian.to(weight.dtype), weight)
     dampings = factor_damped(hessian, layer.name, options.damping).dampings
-    values = weight * keep + solve_exactly(hessian, (weight * ~keep) @ hessian, keep, layer.name)
-    return values, {"dampings": dampings, "kkt_residual": kkt_residual(hessian, weight, values, keep)}
+    found = solve(hessian, (weight * ~keep) @ hessian, keep, layer.name)
+    values = weight * keep + found.x
+    row = {"dampings": dampings, "kkt_residual": kkt_residual(hessian, weight, values, keep)}
+    return values, row | {"iterations": found.steps, "factored_rows": found.factored}
 
 
 def released_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, dict[str, Any]]:
