@@ -22,6 +22,7 @@ include: "workflow/rules/prune.smk"
 include: "workflow/rules/harden.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/clean_up.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/miniature.smk"
 include: "workflow/rules/benchmarks.smk"
@@ -37,9 +38,11 @@ rule all:
     default_target: True
     input:
         targets(),
+        cleaned(),
 
 
 rule extended:
     input:
         targets(),
         targets("extended/"),
+        cleaned("extended/"),

@@ -20,6 +20,7 @@ FLOORS = {
     "checked": GROUND,
     "progress": GROUND,
     "portable": GROUND,
+    "launch": GROUND,
     "sparsity": GROUND,
     "store": GROUND | {"sparsity"},
     "hub": STORE,
@@ -35,7 +36,7 @@ FLOORS = {
     "figures": STORE | {"aggregate"},
     "verify": STORE | {"aggregate"},
     # what is asked of them
-    "study": STORE | {"hub", "models", "prune"},
+    "study": STORE | {"hub", "launch", "models", "prune"},
 }
 PRUNE = {
     "declaration": {"job"},

@@ -23,10 +23,13 @@ def option(command, name):
 
 
 def kind_of(command):
-    """The stage that a command line runs, of `prune` with the method; None for any other command."""
+    """The stage that a command line runs, of `prune` with the method; None for any other command, as for the launcher,
+    which becomes a stage in a moment."""
     if len(command) < 3 or command[1] != "-m" or not command[2].startswith("leap_repro."):
         return None
     stage = command[2].split(".")[1]
+    if stage == "launch":
+        return None
     return f"prune {option(command, '--module')}" if stage == "prune" else stage
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from leap_repro.miniature.questions import task_sets
 from leap_repro.miniature.text import pages
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.hashes import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUESTIONS = 6

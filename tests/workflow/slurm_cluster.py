@@ -1,9 +1,10 @@
 """A real Slurm on this host for the tests: Debian's packages, two nodes, started and stopped by a `with` block.
 
-Node n1 is the default partition `cpu`; node n2 is `gpu` and offers a generic resource of that name (no real device is
-needed to show that a request arrives). Memory is watched by polling, as nothing here may need cgroups. The job steps
-that Snakemake's plugin starts forget SLURM_CONF, so the configuration must lie where Slurm looks by itself; a lock lets
-one cluster at a time lie there. By hand: `python tests/workflow/slurm_cluster.py FOLDER`, and Ctrl-C to stop it.
+Node n1 is the default partition `cpu`, n2 is `gpu`, and `both` has both. Each offers two generic resources `gpu`: no
+real device is needed to show that a request arrives, and jobs pretend that there are two. Memory is watched by
+polling, as nothing here may need cgroups. The job steps that Snakemake's plugin starts forget SLURM_CONF, so the
+configuration must lie where Slurm looks by itself; a lock lets one cluster at a time lie there.
+By hand: `python tests/workflow/slurm_cluster.py FOLDER`, and Ctrl-C to stop it.
 """
 
 import contextlib
@@ -50,10 +51,11 @@ ReturnToService=2
 MinJobAge=3600
 KillWait=2
 GresTypes=gpu
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=24000
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=24000 Gres=gpu:2
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 RealMemory=24000 Gres=gpu:2
 PartitionName=cpu Nodes=n1 Default=YES MaxTime=1-0
 PartitionName=gpu Nodes=n2 MaxTime=1-0
+PartitionName=both Nodes=n1,n2 MaxTime=1-0
 """
 
 
@@ -102,7 +104,8 @@ def write_config(folder):
     key.chmod(0o400)
     host = socket.gethostname().split(".")[0]
     (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, ports=free_ports(3)))
-    devices = "\n".join(f"NodeName=n2 Name=gpu File=/dev/{device}" for device in ("null", "zero"))
+    lines = (f"NodeName={node} Name=gpu File=/dev/{device}" for node in ("n1", "n2") for device in ("null", "zero"))
+    devices = "\n".join(lines)
     (folder / "gres.conf").write_text(f"{devices}\n")
 
 
@@ -122,7 +125,7 @@ def slurm(folder):
     folder = Path(folder).resolve()
     write_config(folder)
     path = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
-    environment = os.environ | {"PATH": path}
+    environment = os.environ | {"PATH": path, "LEAP_REPRO_PRETEND_DEVICES": "2"}
     daemons = []
     with installed(folder / "slurm.conf"):
         try:
@@ -146,7 +149,7 @@ def wait_until_idle(folder, environment, seconds=30):
         nodes = subprocess.run(
             ["sinfo", "-h", "-N", "-o", "%N %t"], env=environment, capture_output=True, text=True, check=False
         )
-        if sorted(nodes.stdout.split()) == ["idle", "idle", "n1", "n2"]:
+        if set(map(str.strip, nodes.stdout.splitlines())) == {"n1 idle", "n2 idle"}:  # a line for each partition too
             return
         time.sleep(0.2)
     words = "\n".join(f"{log.name}: {log.read_text()[-1000:]}" for log in folder.glob("*.log"))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from scratch import checksums, command, environment, run_here, snakemake
 
-from leap_repro.store.artifacts import MANIFEST, PROVENANCE, sha256_of
+from leap_repro.store.artifacts import MANIFEST, PROVENANCE
+from leap_repro.store.hashes import sha256_of
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES_FOR_SNAKEMAKE = 40
@@ -65,9 +66,10 @@ def disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def commands(finished):
-    """The command line of every job of the tiny grid, as Snakemake would run it."""
+    """The command line of every job of the tiny grid, as Snakemake would run it, or have it run by the launcher."""
     text = snakemake(finished, "-n", "-p", "-F")
-    return [re.sub(r"\$\(dirname (\S+)/\S+\)", r"\1", line) for line in re.findall(r"python -m (.*) 2> ", text)]
+    stage = r"python -m (?:leap_repro\.launch .*?(?=leap_repro\.))?(.*) 2> "
+    return [re.sub(r"\$\(dirname (\S+)/\S+\)", r"\1", line) for line in re.findall(stage, text)]
 
 
 def bytes_of(output):

@@ -26,8 +26,9 @@ def test_a_dry_run_of_the_papers_grid_prints_its_costs_without_network(papers_ch
     rows = {name: [float(number) for number in numbers.split()] for name, numbers in lines}
     assert rows["evaluate"][0] == 80
     assert rows["prune sparsegpt-2-4"][0] == 5  # MaskLLM's warm start, in no table
-    assert rows["prune leap"][2] > rows["prune wanda"][2] > 0  # GB of GPU memory
-    assert rows["all"][3] == pytest.approx(sum(row[3] for name, row in rows.items() if name != "all"), abs=1)  # hours
+    assert (rows["prune magnitude"][2], rows["prune leap"][2]) == (0, 1)  # GPUs
+    assert rows["prune leap"][3] > rows["prune wanda"][3] > 0  # GB of GPU memory
+    assert rows["all"][4] == pytest.approx(sum(row[4] for name, row in rows.items() if name != "all"), abs=1)  # hours
 
 
 def test_a_run_stops_before_its_first_job(papers_checkout, nobody):

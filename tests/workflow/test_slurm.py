@@ -1,6 +1,8 @@
 """The tiny grid on a real Slurm: what jobs ask for, how they fail, and what an interrupted run leaves behind."""
 
 import contextlib
+import json
+import re
 import shutil
 import signal
 import subprocess
@@ -10,12 +12,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from scratch import checksums, edit, start_again
+from safetensors.torch import load_file
+from scratch import checksums, edit, snakemake, start_again
 from slurm_cluster import slurm, why_not
 
 from leap_repro.study.grid import read_study
-from leap_repro.study.resources import parameters_of, request
+from leap_repro.study.requests import request
+from leap_repro.study.resources import parameters_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=f"needs a Slurm: {why_not()}")]
 
@@ -86,7 +91,7 @@ def kinds(jobs):
 def over_time(finished, cluster, tmp_path_factory):
     """(checkout, its Snakemake, which runs beside the other tests): a job that first sleeps through its minute."""
     folder = start_again(finished, tmp_path_factory.mktemp("over-time"))
-    edit(folder, "src/leap_repro/study/resources.py", "BASE_MINUTES = 20", "BASE_MINUTES = 0.5")
+    edit(folder, "src/leap_repro/study/requests.py", "BASE_MINUTES = 20", "BASE_MINUTES = 0.5")
     python = folder / "tools/python"
     python.parent.mkdir()
     mark = python.with_name("slept")
@@ -120,11 +125,12 @@ def test_short_jobs_share_a_cluster_job(grid):
 
 
 def asked(job):
-    """The request of a Slurm job, in the words of `resources.Request`."""
+    """The request of a Slurm job, in the words of `requests.Request`."""
     hours, minutes, _ = map(int, job["TimeLimit"].split(":"))
     gpu = int(job.get("TresPerJob", "gres:gpu:0").rpartition(":")[2])
     memory = int(job["MinMemoryNode"].removesuffix("M"))
-    return {"mem_mb": memory, "runtime": 60 * hours + minutes, "gpu": gpu, "slurm_partition": job["Partition"]}
+    found = {"mem_mb": memory, "runtime": 60 * hours + minutes, "gpu": gpu, "slurm_partition": job["Partition"]}
+    return found | {"nodes": int(job["NumNodes"].split("-")[0])}
 
 
 def test_requests_come_from_the_rules(grid):
@@ -135,7 +141,9 @@ def test_requests_come_from_the_rules(grid):
     prune = "rule_prune_wildcards_mini_"
     found = {job["Comment"].removeprefix(prune): asked(job) for job in jobs if job["Comment"].startswith(prune)}
     cells = {"dense_0_0": "dense", "wanda_0.5_0": "wanda", "admm_0.5_0": "admm", "leap_0.5_0": "leap"}
-    assert found == {cell: vars(request("prune", study, size, method)) for cell, method in cells.items()}
+    expected = {cell: vars(request("prune", study, size, method)) for cell, method in cells.items()}
+    assert [expected[cell].pop("processes") for cell in cells] == [1, 1, 1, 1]
+    assert found == expected
     assert {cell: values["slurm_partition"] for cell, values in found.items()} == {
         cell: "cpu" if cell.startswith("dense") else "gpu" for cell in cells
     }
@@ -150,10 +158,33 @@ def test_a_group_asks_for_its_largest_job_and_for_the_time_of_all(grid):
     assert data["mem_mb"] == 1500 + 2500
 
 
+def test_a_training_goes_over_two_nodes_and_is_that_of_one_process_but_for_rounding(checkout, cluster):
+    manifest = "results/tiny/prune/mini/leap/0.5/0/manifest.json"
+    folder = (checkout / manifest).parent
+    edit(checkout, "config.yaml", "micro_batch_size: 2", "micro_batch_size: 1")
+    snakemake(checkout, manifest)
+    alone = load_file(folder / "payload/pruned.safetensors")
+    shutil.rmtree(folder)
+    several = "gpus: {leap: 2}\n    cluster: {gpus: 1, gpus_per_node: 1, partition: cpu, gpu_partition: both}\n"
+    edit(checkout, "config.yaml", "    threads: 1\n", f"    threads: 1\n    {several}")
+    status, output = submit(checkout, cluster, manifest)
+    assert status == 0, output
+    (job,) = jobs_of(checkout, cluster)
+    assert (job["NodeList"], job["TresPerNode"]) == ("n[1-2]", "gres:gpu:1")
+    assert (asked(job)["gpu"], asked(job)["nodes"]) == (2, 2)
+    leased = re.findall(r"leased (\S+)$", (checkout / "logs/tiny/prune/mini/leap/0.5/0.log").read_text(), re.MULTILINE)
+    assert sorted(leased) == ["pretended-0", "pretended-1"]
+    assert json.loads((folder / "provenance.json").read_text())["machine"]["processes"] == 2
+    together = load_file(folder / "payload/pruned.safetensors")
+    assert alone.keys() == together.keys()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(tensor, together[name], rtol=0, atol=1e-5)
+
+
 def test_a_failing_job_is_reported_with_the_end_of_its_log(checkout, cluster):
     """Of a group of two the first fails: the second's log, which is not there, must not hide the first's."""
     shutil.rmtree(checkout / "logs")
-    damaged = checkout / WANDA.format("prune") / "payload/block-00000.safetensors"
+    damaged = checkout / WANDA.format("prune") / "payload/mask.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     for stage in ("harden", "evaluate"):
         shutil.rmtree(checkout / WANDA.format(stage))
@@ -167,7 +198,7 @@ def test_a_failing_job_is_reported_with_the_end_of_its_log(checkout, cluster):
 
 
 def test_a_job_over_its_memory_is_tried_again_with_more(checkout, cluster):
-    edit(checkout, "src/leap_repro/study/resources.py", "BASE_MB = 1500", "BASE_MB = 300")
+    edit(checkout, "src/leap_repro/study/requests.py", "BASE_MB = 1500", "BASE_MB = 300")
     manifest = checkout / WANDA.format("prune") / "manifest.json"
     manifest.unlink()
     status, output = submit(checkout, cluster, str(manifest.relative_to(checkout)))

@@ -46,6 +46,11 @@ def targets(grid=""):
     return [f"{ROOT}/{grid}results.parquet", *shown]
 
 
+def cleaned(grid=""):
+    """What says that a model's files were taken away, if the configuration asks for it."""
+    return expand(f"{ROOT}/{grid}cleaned/{{model}}.json", model=STUDY.models if STUDY.settings.clean_up else [])
+
+
 def in_report(path, caption, kind, name):
     """A result that `snakemake --report` shows with its caption, under its kind and its grid."""
     return report(

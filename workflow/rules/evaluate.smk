@@ -31,6 +31,6 @@ rule evaluate:
     message:
         "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
-        "python -m leap_repro.evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
+        "python -m leap_repro.launch --gpus {resources.gpu} leap_repro.evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
         " --text {input.text} {params.scoring} --dtype {params.dtype}"
         " --output $(dirname {output.manifest}) 2> {log}"

@@ -6,19 +6,25 @@ from pathlib import Path
 
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
+from leap_repro.launch.devices import devices, largest_memory
 from leap_repro.study import jobs
 from leap_repro.study.examination import examine_inputs
 from leap_repro.study.grid import read_study
 from leap_repro.study.inputs import check_inputs
-from leap_repro.study.outlook import Outlook, say, say_every_minute
+from leap_repro.study.outlook import Outlook, say, say_every_minute, slots_here
 from leap_repro.study.plan import jobs_to_run as estimates
 from leap_repro.study.plan import plan_of_run
 from leap_repro.study.preflight import GO_ON, preflight
-from leap_repro.study.resources import requests
+from leap_repro.study.requests import cores, requests
 from leap_repro.study.tracking import Tracker, asked_code, prune_modules
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import ExecMode
+
+# Whether jobs run on this machine: the executor is not known yet, but only a cluster's has a number of nodes.
+LOCAL = workflow.exec_mode != ExecMode.REMOTE and workflow.resource_settings.nodes is None
 
 try:
+    DEVICES = devices() if LOCAL else []
     STUDY = read_study(config)
     LOCK = read_lock()
     check_lock(LOCK, {"model": STUDY.models.values(), "dataset": STUDY.data.values()})
@@ -29,7 +35,10 @@ except UserError as error:
     raise WorkflowError(str(error)) from error
 
 tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
-requested = requests(STUDY, Path(f"results/{STUDY.scale}"))
+if DEVICES and "gpu" not in workflow.global_resources:  # else it is the user's: --resources gpu=2
+    workflow.global_resources["gpu"] = len(DEVICES)
+USABLE = DEVICES[: workflow.global_resources["gpu"].value] if DEVICES else []
+requested = requests(STUDY, Path(f"results/{STUDY.scale}"), len(USABLE) if LOCAL else None)
 priority = jobs.priorities(STUDY)
 
 
@@ -40,20 +49,23 @@ def jobs_to_run():
 
 def print_plan():
     if workflow.dryrun and workflow.dag is not None:
-        print(plan_of_run(STUDY, Path(ROOT), jobs_to_run()), file=sys.stderr)
+        print(plan_of_run(STUDY, Path(ROOT), jobs_to_run(), largest_memory(USABLE)), file=sys.stderr)
 
 
 atexit.register(print_plan)  # Snakemake has hooks around a real run, none around a dry one
 
 
 onstart:
-    found = preflight(STUDY, Path(ROOT), jobs_to_run(), workflow.local_exec)
+    found = preflight(STUDY, Path(ROOT), jobs_to_run(), USABLE if workflow.local_exec else None)
     if found and config.get("preflight", "stop") == "stop":
         raise WorkflowError("\n".join(["This run cannot be finished here:", *found, GO_ON]))
     for sentence in found:
         print(f"Warning: {sentence}", file=sys.stderr)
-    slots = max(1, workflow.cores // STUDY.settings.threads) if workflow.local_exec else None
-    outlook = Outlook(STUDY, Path(ROOT), estimates(STUDY, Path(ROOT), jobs_to_run()), slots, time.time())
+    to_come = estimates(STUDY, Path(ROOT), jobs_to_run())
+    slots = (
+        slots_here(to_come, workflow.cores, STUDY.settings.threads, len(USABLE)) if workflow.local_exec else None
+    )
+    outlook = Outlook(STUDY, Path(ROOT), to_come, slots, time.time())
     if outlook.jobs:
         say(outlook.first_words())
         say_every_minute(outlook)

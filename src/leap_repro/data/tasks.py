@@ -13,10 +13,11 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from leap_repro.errors import UserError, reason
-from leap_repro.hub.client import download, matching, place
+from leap_repro.hub.client import download, matching
 from leap_repro.hub.lock import Lock, check_expected, pinned_files
 from leap_repro.hub.repository import Repository
 from leap_repro.miniature.questions import task_sets
+from leap_repro.store.atomic import place
 from leap_repro.store.questions import check_sets
 
 

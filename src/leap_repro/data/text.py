@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from leap_repro.errors import UserError, reason
-from leap_repro.hub.client import download, matching, place
+from leap_repro.hub.client import download, matching
 from leap_repro.hub.lock import Lock, check_expected, pinned_files, repositories
 from leap_repro.miniature.text import SPLIT_PAGES, pages
+from leap_repro.store.atomic import place
 from leap_repro.store.texts import TEXT_FILE, write_texts
 
 UNREADABLE = (KeyError, TypeError, AttributeError, ValueError, EOFError, gzip.BadGzipFile, pa.ArrowException)

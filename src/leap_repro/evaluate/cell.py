@@ -23,7 +23,7 @@ def read_cell(cell: Artifact, names: Iterable[str]) -> tuple[CellMasks, TensorFi
     name, masks = cell.facts["cell"], unpack_masks(cell)
     if set(names) != set(masks):
         raise UserError(f"cell {name} was made for another model: its tensors are not this model's prunable ones")
-    counts = {tensor: (int(mask.sum()), mask.numel()) for tensor, mask in masks.items()}
+    counts = {tensor: (int(mask.count_nonzero()), mask.numel()) for tensor, mask in masks.items()}
     sparsity, scope = parse_sparsity(cell.facts["sparsity"]), cell.facts["budget_scope"]
     check_budget(name, counts, sparsity, scope, cell.facts.get("neighbours"))
     check_pattern(name, masks, cell.facts["pattern"])

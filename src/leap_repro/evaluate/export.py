@@ -157,8 +157,8 @@ def _without_untruths(values: dict, name: str, dtype: str | None) -> Iterator[tu
 
 def main(arguments: argparse.Namespace) -> None:
     """Check, write."""
-    base = Artifact.read(arguments.model).verified_payload()
-    export_cell(base, Artifact.read(arguments.cell), arguments.output, arguments.dtype)
+    base = Artifact.read(arguments.model, to_be_sure=True).verified_payload()
+    export_cell(base, Artifact.read(arguments.cell, to_be_sure=True), arguments.output, arguments.dtype)
     if arguments.task_yamls:
         tasks = Artifact.read(arguments.tasks)
         write_task_yamls(tasks.verified_payload(), arguments.task_yamls, tasks.facts.get("definitions"))

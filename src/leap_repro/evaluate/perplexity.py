@@ -9,8 +9,10 @@ so with `bos_per_window`: the window's first token is then the BOS and it scores
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SCORES = 2**27
-"""The most scores (windows x length x vocabulary) of one pass: half a gigabyte in float32."""
+"""The most scores (windows x length x vocabulary) at once: half a gigabyte in float32."""
+TAKES_ROWS = "logits_to_keep"
+"""What transformers calls the tokens whose scores are wanted."""
 CAUSAL_TOKENS, CLOSE = 32, 1e-2
 SEPARATOR = "\n\n"
 
@@ -55,7 +59,7 @@ def windows_of(ids: Sequence[int], length: int, bos: int | None) -> Tensor:
 def window_losses(model: nn.Module, windows_NT: Tensor, batch_size: int) -> Tensor:
     """Mean next-token loss of each window, float64 [windows].
 
-    A pass holds at most SCORES scores, or one window's, and their logarithms are taken a part at a time.
+    At most SCORES scores are there at once, however long a window is, and their logarithms are taken a part at a time.
     """
     device = next(model.parameters()).device
     vocabulary = model.get_input_embeddings().num_embeddings
@@ -63,10 +67,37 @@ def window_losses(model: nn.Module, windows_NT: Tensor, batch_size: int) -> Tens
     losses = []
     for batch in tqdm(windows_NT.split(at_once), desc=f"windows of {windows_NT.shape[1]} tokens", mininterval=2.0):
         batch = batch.to(device)
-        logits = model(batch, use_cache=False).logits
-        found = [_losses(scores[:-1], window[1:]) for scores, window in zip(logits, batch, strict=True)]
+        if batch.numel() * vocabulary <= SCORES or TAKES_ROWS not in signature(model.forward).parameters:
+            logits = model(batch, use_cache=False).logits
+            found = [_losses(scores[:-1], window[1:]) for scores, window in zip(logits, batch, strict=True)]
+        else:
+            found = [_long_window_losses(model, batch, max(1, SCORES // vocabulary))]
         losses.append(torch.stack(found).double().mean(dim=1).cpu())
     return torch.cat(losses)
+
+
+def _long_window_losses(model: nn.Module, window_1T: Tensor, rows: int) -> Tensor:
+    """The cross-entropy of each token of one window, float32 [T - 1], its scores made `rows` tokens at a time."""
+    before = torch.arange(window_1T.shape[1] - 1, device=window_1T.device)
+    with _body_run_once(model, window_1T):
+        parts = [
+            _losses(model(window_1T, use_cache=False, **{TAKES_ROWS: part}).logits[0], window_1T[0, part + 1])
+            for part in before.split(rows)
+        ]
+    return torch.cat(parts)
+
+
+@contextmanager
+def _body_run_once(model: nn.Module, ids: Tensor) -> Iterator[None]:
+    """Within it the model's body answers with what it made of `ids`, so that a pass is one through the head alone, with
+    all that the family does to scores."""
+    body = model.get_decoder()
+    outputs = body(ids, use_cache=False)
+    body.forward = lambda *_, **__: outputs
+    try:
+        yield
+    finally:
+        del body.forward
 
 
 def _losses(scores_TV: Tensor, targets_T: Tensor) -> Tensor:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import os
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,15 +105,6 @@ def download(repository: Repository, file: RemoteFile) -> Path:
         f"{file.path} of {repository} at revision {repository.revision} came damaged {ATTEMPTS} times: its digest is "
         f"not the pinned {file.sha256 or file.blob_id}; if the pin is wrong, run `python -m leap_repro.study.pin`"
     )
-
-
-def place(cached: Path, target: Path) -> None:
-    """Put a cached file where it is needed: a second name for the same bytes where that is possible, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(os.path.realpath(cached), target)
-    except OSError:
-        shutil.copyfile(cached, target)
 
 
 def _cached(repository: Repository, path: str, force: bool) -> str:

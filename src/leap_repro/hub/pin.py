@@ -11,7 +11,7 @@ from tqdm import tqdm
 from leap_repro.hub.client import download, listing, matching, model_files, resolve
 from leap_repro.hub.lock import Lock, entry_of, key, write_lock
 from leap_repro.hub.repository import RemoteFile, Repository
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.hashes import sha256_of
 
 log = logging.getLogger(__name__)
 Wanted = dict[Repository, list[str] | None]

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.hashes import sha256_of
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from leap_repro.models.checkpoint import check_json, read_config, refuse_quantis
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_tokenizer
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.shares import ALLOWED, refuse_dense, shares_of
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.hashes import sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

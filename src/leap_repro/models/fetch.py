@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
-from leap_repro.hub.client import download, model_files, place
+from leap_repro.hub.client import download, model_files
 from leap_repro.hub.lock import Lock, pinned_files, repositories
 from leap_repro.models.checkpoint import ADAPTERS, INDEX, checkpoint_files, chosen_weights, has_adapter
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.atomic import place
+from leap_repro.store.hashes import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -26,23 +27,25 @@ def fetch_bundled(spec: dict[str, Any], payload: Path) -> None:
         known = sorted(item.name for item in (files("leap_repro.miniature") / "released").iterdir() if item.is_dir())
         raise UserError(f"no bundled model {spec['name']!r}; the bundled ones are {known}")
     with as_file(released) as folder:
-        _copy_checkpoint(folder, payload)
+        _take_checkpoint(folder, payload, shutil.copyfile)
     expected, found = spec.get("sha256"), sha256_of(payload / "model.safetensors")
     if expected and expected != found:
         raise UserError(f"the bundled weights of {spec['name']} have sha256 {found}, the config pins {expected}")
 
 
 def fetch_path(spec: dict[str, Any], payload: Path) -> None:
-    """Copy a local Hugging Face folder; UserError if it is no folder, or has no config or no safetensors.
+    """Take in a local Hugging Face folder; UserError if it is no folder, or has no config or no safetensors.
 
-    A LoRA adapter beside the weights is left where it is: it is not applied, and the log says so.
+    Its weights get a second name where the file systems allow it: written over in place, they differ from the manifest
+    and are refused by who reads them next. The small files, which people edit in place, are copied. A LoRA adapter is
+    left where it is: it is not applied, and the log says so.
     """
     folder = Path(spec["path"]).expanduser()
     if not folder.is_dir():
         raise UserError(f"model path {spec['path']!r} is not a folder")
     if has_adapter(folder):
         log.warning("%s: %s is not applied; to prune the adapted model, merge it first", folder, ADAPTERS[0])
-    _copy_checkpoint(folder, payload)
+    _take_checkpoint(folder, payload, place)
 
 
 def fetch_hub(spec: dict[str, Any], payload: Path, lock: Lock) -> str:
@@ -65,7 +68,8 @@ def fetch_hub(spec: dict[str, Any], payload: Path, lock: Lock) -> str:
 SOURCES: dict[str, Callable[[dict[str, Any], Path], None]] = {"bundled": fetch_bundled, "path": fetch_path}
 
 
-def _copy_checkpoint(folder: Path, payload: Path) -> None:
+def _take_checkpoint(folder: Path, payload: Path, take_weights: Callable[[Path, Path], object]) -> None:
     """Only what is the model's: weights, tokenizer, processor and configurations."""
     for path in checkpoint_files(folder):
-        shutil.copyfile(path, payload / path.name)
+        take = take_weights if path.suffix == ".safetensors" else shutil.copyfile
+        take(path, payload / path.name)

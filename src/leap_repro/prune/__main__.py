@@ -28,7 +28,7 @@ from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.masks import unpack_masks
 from leap_repro.store.provenance import provenance, scratch_folder
-from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.pruned import PrunedFolder
 from leap_repro.store.tokens import TokenRows, open_tokens
 
 
@@ -104,6 +104,7 @@ def prune(arguments: argparse.Namespace) -> None:
     parameters = {name: getattr(arguments, name) for name in names}
     run = [arguments.module, *([arguments.selector["module"]] if selector else [])]
     origin = provenance(("leap_repro.prune.__main__", *map(module_of, run)), parameters, sources)
+    origin["machine"] = origin["machine"] | {"processes": processes.count()}
     checkpoints = scratch_folder(arguments.scratch, origin)
     model, residency = load_for(method, sources["model"].verified_payload(), arguments.dtype)
     job = Job(
@@ -122,12 +123,14 @@ def prune(arguments: argparse.Namespace) -> None:
         method.prune_cell(job)
         return
     with writing(arguments.output, origin) as (payload, facts):
-        job = replace(job, store=TensorFolder(payload))
+        job = replace(job, store=PrunedFolder(payload))
         cell = method.prune_cell(job)
         if cell.tensors is not job.store:
             job.store.write("pruned", cell.tensors)
+        rows = job.store.finish()
         pq.write_table(pa.Table.from_pylist(cell.log), payload / "log.parquet")
-        facts |= cell.facts | {
+        facts |= cell.facts | ({"tensors": rows} if rows else {})
+        facts |= {
             "sparsity": arguments.sparsity,
             "seed": arguments.seed,
             "tokens_sha256": sources["tokens"].facts["ids_sha256"] if arguments.tokens else None,

@@ -18,11 +18,12 @@ def spread(tiles: Tensor, size: int, shape: tuple[int, int]) -> Tensor:
 
 
 def tile_sums(values: Tensor, size: int) -> Tensor:
-    """The sum of `values` [out, in] in each tile, as int64; cut-off tiles sum what they have."""
+    """The sum of `values` [out, in] in each tile, as int64; cut-off tiles sum what they have. Nothing larger than a row
+    of tiles is ever int64."""
     down, across = tile_grid(tuple(values.shape), size)
     padding = (0, across * size - values.shape[1], 0, down * size - values.shape[0])
-    padded = nn.functional.pad(values.long(), padding)
-    return padded.view(down, size, across, size).sum(dim=(1, 3))
+    rows = nn.functional.pad(values, padding).view(down, size, across, size)
+    return torch.stack([row.long().sum(dim=(0, 2)) for row in rows])
 
 
 def dense_tiles(keep: Tensor, size: int) -> Tensor:

@@ -8,7 +8,6 @@ nothing downstream. How it came about (code fingerprint, versions, inputs) is in
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,27 +20,26 @@ from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_json
+from leap_repro.store.hashes import known_sha256, sha256_of
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 PAYLOAD = "payload"
+DELETED = "deleted.json"
+"""What was deleted of a whole artifact on purpose: {payload file: bytes}."""
 MASK_FILE = "mask.safetensors"
 """The hard mask of a cell: here, because its sha256 is asked for without any need to unpack it."""
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass
 class Artifact:
-    """One stage's result in a folder: `read` opens an existing one, `writing` makes a new one."""
+    """One stage's result in a folder: `read` opens an existing one, `writing` makes a new one. `to_be_sure`: its large
+    files are hashed at every reading (`hashes.py`)."""
 
     folder: Path
     facts: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    to_be_sure: bool = False
 
     @property
     def payload(self) -> Path:
@@ -52,11 +50,25 @@ class Artifact:
         path = self.payload / name
         if name not in self.files:
             raise UserError(f"{self.folder / MANIFEST} lists no file {name!r}; it has {sorted(self.files)}")
-        if not path.is_file() or sha256_of(path) != self.files[name]["sha256"]:
+        if not path.is_file() and (self.folder / DELETED).is_file():
+            raise UserError(
+                f"{path} was deleted by clean_up: to make it again, run `snakemake --cores all --force "
+                f"{self.folder / MANIFEST}` by itself, then what you ran before"
+            )
+        if not path.is_file() or known_sha256(self.folder, path, self.to_be_sure) != self.files[name]["sha256"]:
             raise UserError(
                 f"{path} is missing or differs from its manifest's sha256: delete {self.folder} and run again"
             )
         return path
+
+    def delete(self, names: list[str]) -> int:
+        """Delete these payload files for good, which a reader is told; returns the bytes that there were."""
+        there = {name: self.files[name]["bytes"] for name in names if (self.payload / name).is_file()}
+        if there:
+            write_json(self.folder / DELETED, there)
+        for name in there:
+            (self.payload / name).unlink()
+        return sum(there.values())
 
     def verified_payload(self, without: str | None = None) -> Path:
         """The payload folder after every file in it has been checked, but those with the suffix `without`."""
@@ -70,14 +82,14 @@ class Artifact:
         return sha256_of(self.folder / MANIFEST)
 
     @classmethod
-    def read(cls, folder: str | Path) -> Artifact:
+    def read(cls, folder: str | Path, to_be_sure: bool = False) -> Artifact:
         """Open the artifact in `folder` (or the one of a manifest's path); UserError if there is no whole one."""
         folder = Path(folder)
         if folder.name == MANIFEST:
             folder = folder.parent
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return cls(folder, manifest["facts"], manifest["files"])
+            return cls(folder, manifest["facts"], manifest["files"], to_be_sure)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} holds no readable {MANIFEST} ({type(error).__name__}: {error})") from error
 
@@ -101,7 +113,8 @@ def writing(folder: str | Path, provenance: dict[str, Any]) -> Iterator[tuple[Pa
     """Yield (temporary payload folder, facts to fill); publish payload, provenance and manifest on a clean exit."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    for left in (MANIFEST, DELETED):
+        (folder / left).unlink(missing_ok=True)
     _clear_remains(folder)
     temporary = Path(tempfile.mkdtemp(prefix=".payload-", dir=folder))
     temporary.chmod(0o755)

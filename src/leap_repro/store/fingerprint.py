@@ -41,6 +41,7 @@ def closure(*modules: str, root: Path = SOURCE_ROOT) -> list[str]:
 
 CAN_CHANGE_A_NUMBER = {
     "torch": ("torch",),
+    "triton": ("triton",),
     "transformers": ("transformers", "tokenizers"),
     "tokenizers": ("tokenizers",),
     "safetensors": ("safetensors",),

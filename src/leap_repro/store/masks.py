@@ -107,7 +107,7 @@ def _check_tiles(cell: str, counts: dict[str, tuple[int, int]], sparsity: Fracti
             raise UserError(f"cell {cell}: all tensors together keep {found} of {numel} weights; {near}")
 
 
-def check_pattern(cell: str, masks: dict[str, Tensor], name: str) -> None:
+def check_pattern(cell: str, masks: Mapping[str, Tensor], name: str) -> None:
     """UserError naming the cell and the tensor unless masks of an N:M pattern follow it in every group of M inputs.
 
     "N:M+dense-rows" and "N:M+dense-tiles-SIZE" let a row or a square tile keep every weight instead.
@@ -121,7 +121,7 @@ def check_pattern(cell: str, masks: dict[str, Tensor], name: str) -> None:
             raise UserError(f"cell {cell}: {tensor} has {keep.shape[1]} inputs, which {pattern.group} does not divide")
         exempt = dense_tiles(keep, pattern.dense_tiles) if pattern.dense_tiles else torch.zeros_like(keep)
         exempt = exempt.view(keep.shape[0], -1, pattern.group).all(dim=2)
-        dropped = (~keep).view(keep.shape[0], -1, pattern.group).sum(dim=2)
+        dropped = (~keep).view(torch.uint8).view(keep.shape[0], -1, pattern.group).sum(dim=2, dtype=torch.int16)
         wrong = (dropped != pattern.dropped) & ~(keep.all(dim=1, keepdim=True) & pattern.dense_rows) & ~exempt
         if bool(wrong.any()):
             row, group = wrong.nonzero()[0].tolist()

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from leap_repro.errors import UserError, reason
-from leap_repro.store.artifacts import Artifact
 
 SUFFIX = ".safetensors"
 
@@ -65,8 +64,3 @@ class TensorsInMemory(dict[str, Tensor]):
     def write(self, stem: str, tensors: Mapping[str, Tensor]) -> None:
         """Add these tensors; there is no file, so `stem` names nothing."""
         self.update(tensors)
-
-
-def tensors_of(artifact: Artifact) -> TensorFiles:
-    """All tensors in an artifact's payload, each file's sha256 checked first."""
-    return TensorFiles(artifact.file(name) for name in sorted(artifact.files) if name.endswith(SUFFIX))

@@ -63,7 +63,10 @@ class Cluster(Closed):
     """What jobs ask a cluster for; unused in local runs."""
 
     gpus: Annotated[int, Field(ge=0, le=1), told("it must be 0 or 1")] = Field(
-        0, description="1: a job that computes on a GPU asks for one"
+        0, description="1: a job that computes on a GPU asks for one, a training for as many as its method's `gpus`"
+    )
+    gpus_per_node: Positive | None = Field(
+        None, description="a training on more of them goes over several nodes; without it all are on one"
     )
     partition: Name | None = None
     gpu_partition: Name | None = None
@@ -80,6 +83,9 @@ class Scale(Closed):
     calibration: Shard
     mask_training: Shard | None = None
     evaluation: Evaluation
+    clean_up: Annotated[list[Literal["tokens", "logits"]], distinct("kinds of files", least=0)] = Field(
+        [], description="what is deleted of a model once all its cells are collected (docs/plan.md says what is lost)"
+    )
     dtype: Precision = "float32"
     threads: Positive
     cluster: Cluster = Cluster()
@@ -90,6 +96,7 @@ class Scale(Closed):
     sparsities: Sparsities
     seeds: Annotated[list[Seed], distinct("seeds")]
     options: dict[str, dict[str, Any]] = Field({}, description="by method: this scale's, laid over the method's own")
+    gpus: dict[str, Positive] = Field({}, description="by method: this scale's, instead of the method's own")
     only_models: dict[str, Annotated[list[str], distinct("model names")]] = Field(
         {}, description="by method: the models that it runs on, where not on all"
     )
@@ -108,6 +115,7 @@ class Line(Closed):
     hardening: Literal["exact", "threshold"] = "exact"
     variant_of: str | None = None
     changes: Label | None = None
+    gpus: Positive = Field(1, description="processes, each on a GPU of its own, that train one cell together")
     options: Options = Options()
 
     @model_validator(mode="after")

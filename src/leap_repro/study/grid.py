@@ -21,13 +21,18 @@ SHARDS = {
     "mask_training_grouped": ("mask_training", "grouped"),
 }
 """Token shards by role: the name of their text and sizes, and how they are cut: a sample of windows, or all packed."""
+TRAINING_SHARDS = ("mask_training", "mask_training_grouped")
 TABLES = {"main", "published", "time", "variants"}
 """Names of tables, beside which each model has a table of its name."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One line of `methods:`, with the scale's own options merged in; `selector`: whose masks it reconstructs."""
+    """One line of `methods:`, with the scale's own options merged in; `selector`: whose masks it reconstructs.
+
+    `gpus` is how many processes train a cell together, each on its own; on how many a result was made does not make it
+    another's.
+    """
 
     name: str
     label: str
@@ -40,6 +45,7 @@ class Method:
     has_own_sparsities: bool
     variant_of: str | None
     changes: str
+    gpus: int = 1
     selector: Method | None = None
 
     @property
@@ -66,6 +72,10 @@ class Method:
     @property
     def tokens(self) -> Tokens:
         return self.declaration.tokens_of(self.options)
+
+    def nodes(self, gpus_per_node: int | None) -> int:
+        """On how many nodes of a cluster it trains."""
+        return -(-self.gpus // (gpus_per_node or self.gpus))
 
 
 @dataclass(frozen=True, order=True)
@@ -168,6 +178,7 @@ def _method(name: str, line: Line, settings: Scale) -> Method:
         has_own_sparsities=line.sparsities is not None,
         variant_of=line.variant_of,
         changes=line.changes or "",
+        gpus=settings.gpus.get(name, line.gpus),
     )
 
 
@@ -179,7 +190,7 @@ def _decimal(value: float) -> str:
 def _name_errors(settings: Scale, known: set[str]) -> Iterator[str]:
     for name in TABLES & set(settings.models):
         yield f"scales.*.models names a model {name!r}; {sorted(TABLES)} are the names of other tables"
-    for key in ("methods", "extended", "options", "only_models"):
+    for key in ("methods", "extended", "options", "gpus", "only_models"):
         for name in getattr(settings, key):
             if name not in known:
                 yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
@@ -211,6 +222,8 @@ def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
         except UserError as error:
             yield str(error)
         yield from _start_errors(name, method, methods)
+        if method.gpus > 1:
+            yield from _gpu_errors(method, settings)
         if method.hardening not in method.declaration.hardenings:
             chosen = _modules("hardenings", method.hardening)
             yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
@@ -221,6 +234,21 @@ def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
         stream = settings.mask_training is not None and settings.data.mask_training is not None
         if method.declaration.trains and not stream and name in settings.methods + settings.extended:
             yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+
+
+def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
+    """Only trainings are shared out, evenly over nodes and in whole micro-batches."""
+    place = f"scales.*.gpus.{method.name}" if method.name in settings.gpus else f"methods.{method.name}.gpus"
+    asked, per_node = method.gpus, settings.cluster.gpus_per_node
+    if not method.declaration.trains:
+        trained = [name for name in names() if declaration(name).trains]
+        yield f"{place} is {asked}; only the modules {trained} train on several GPUs"
+        return
+    if per_node and asked > per_node and asked % per_node:
+        yield f"{place} is {asked}; it must be a multiple of scales.*.cluster.gpus_per_node ({per_node}), or no more"
+    batches = method.options.batch_size // method.options.micro_batch_size
+    if batches % asked and method.name in settings.methods + settings.extended:
+        yield f"{place} is {asked}; it must divide the {batches} micro-batches of a step of {method.name}"
 
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.hashes import sha256_of
 from leap_repro.study.grid import SHARDS, Study
 from leap_repro.study.inputs import task_files
 

@@ -97,6 +97,13 @@ class Outlook:
         return f"best of {len(scores)} on {last.model} at {last.sparsity} so far: {label}, {scores[name]:.2f} %"
 
 
+def slots_here(jobs: list[Estimate], cores: int, threads: int, devices: int) -> int:
+    """How many of these jobs this machine works on at a time: what its cores allow, and its GPUs, if it has any."""
+    by_cores = cores // threads
+    by_devices = devices // max([1, *(job.gpus for job in jobs)]) if devices else by_cores
+    return max(1, min(by_cores, by_devices))
+
+
 def _cell(folder: str) -> Cell:
     model, method, sparsity, seed = folder.split("/")[1:]
     return Cell(model, method, sparsity, int(seed))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,12 @@ from pathlib import Path
 import yaml
 
 from leap_repro.cli import run_stage
+from leap_repro.launch.devices import devices, largest_memory
 from leap_repro.sparsity.budget import parse_sparsity
-from leap_repro.study.grid import SHARDS, Cell, Study, read_study
-from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need
+from leap_repro.study.fitting import AUTHORS, gigabytes, suggestion
+from leap_repro.study.grid import SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
+from leap_repro.study.requests import sharing
+from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need, prunable_of
 
 START_SECONDS = 5.0
 """Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
@@ -41,7 +45,8 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """One job: bytes on the host, on the GPU and on disk, and seconds. `line`: the line of the table it counts in."""
+    """One job: bytes on a host, on each of its `gpus` and on disk, and seconds. `line`: the line of the table it counts
+    in; `parameters`, `block`: the size of its model; `is_cleaned`: what it leaves on disk goes when its model is done."""
 
     line: str
     folder: str
@@ -49,6 +54,10 @@ class Estimate:
     gpu_bytes: float
     seconds: float
     disk_bytes: float
+    is_cleaned: bool = False
+    gpus: int = 0
+    parameters: int = 0
+    block: Block | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Line:
     jobs: int
     done: int
     host_bytes: float
+    gpus: int
     gpu_bytes: float
     hours: float
     disk_bytes: float
@@ -102,18 +112,42 @@ def _job(
     parameters, block = size
     estimate = need(stage, study, parameters, cell and cell.method, block)
     on_gpu = bool(estimate.gpu_bytes and study.settings.cluster.gpus)
+    processes, nodes = sharing(stage, study, cell and cell.method)
+    host_bytes = PROCESS_BYTES + (estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes))
     return Estimate(
         line=f"prune {cell.method}" if cell and stage == "prune" else stage,
         folder=f"{stage}/{place}",
-        host_bytes=PROCESS_BYTES + (estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes)),
+        host_bytes=processes // nodes * host_bytes,
         gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
-        seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu),
+        seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu) / processes,
         disk_bytes=disk_bytes(stage, study, place, parameters, cell),
+        is_cleaned=is_cleaned(stage, study, place, cell),
+        gpus=processes if on_gpu else 0,
+        parameters=parameters,
+        block=block,
     )
 
 
+def is_cleaned(stage: str, study: Study, place: str, cell: Cell | None = None) -> bool:
+    """Whether the configuration lets go of what a job leaves, once its model's cells are collected."""
+    if stage == "calibration":
+        return "tokens" in study.settings.clean_up and place.split("/")[1] in TRAINING_SHARDS
+    return stage == "prune" and "logits" in study.settings.clean_up and study.methods[cell.method].declaration.trains
+
+
+def disk_of(jobs: Iterable[Estimate]) -> float:
+    """What the jobs leave on disk, and of what is cleaned up the most that one model has: models come one by one."""
+    stays, passing = 0.0, Counter[str]()
+    for job in jobs:
+        if job.is_cleaned:
+            passing[job.folder.split("/")[1]] += job.disk_bytes
+        else:
+            stays += job.disk_bytes
+    return stays + max(passing.values(), default=0.0)
+
+
 def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell | None = None) -> float:
-    """What one job leaves on disk, to the first order: every parameter counts as prunable."""
+    """What one job leaves on disk, to the first order; what a hardened cell takes over from the pruner counts once."""
     weight = DTYPE_BYTES[study.settings.dtype]
     if stage == "models":
         return CHECKPOINT_BYTES * parameters
@@ -124,11 +158,19 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
         return 4.0 * shard.sequences * shard.length
     if stage == "evaluate" or cell is None:
         return OUTCOMES_BYTES
-    method = study.methods[cell.method]
-    values = weight * parameters if method.declaration.moves_weights else 0.0
+    return prunable_of(parameters) * bytes_per_weight(stage, study.methods[cell.method], cell.sparsity, weight)
+
+
+def bytes_per_weight(stage: str, method: Method, sparsity: str, weight: int) -> float:
+    """What the pruning or the hardening of one cell leaves of each prunable weight: logits; a bit of mask; the value,
+    of `weight` bytes, if it stays and the method moves it."""
+    if not method.declaration.trains:
+        share = float(1 - parse_sparsity(sparsity)) if method.declaration.moves_weights else 0.0
+        return 1 / 8 + weight * share if stage == "prune" else 0.0
     if stage == "harden":
-        return parameters / 8 + values * float(1 - parse_sparsity(cell.sparsity))
-    return parameters * 4.0 if method.declaration.trains else parameters + values
+        return 1 / 8
+    options = method.options
+    return options.logits_per_weight * DTYPE_BYTES[options.logits_dtype] + options.frozen_mask_bytes / 8
 
 
 def is_done(job: Estimate, root: Path) -> bool:
@@ -153,17 +195,18 @@ def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> 
         jobs=len(jobs),
         done=len(jobs) - len(left),
         host_bytes=max(job.host_bytes for job in jobs),
+        gpus=max(job.gpus for job in jobs),
         gpu_bytes=max(job.gpu_bytes for job in jobs),
         hours=sum(job.seconds for job in left) / 3600,
-        disk_bytes=sum(job.disk_bytes for job in left),
+        disk_bytes=disk_of(left),
     )
 
 
-HEAD = ("", "jobs", "done", "RAM GB", "GPU GB", "hours", "disk GB")
+HEAD = ("", "jobs", "done", "RAM GB", "GPUs", "GPU GB", "hours", "disk GB")
 DONE = HEAD.index("done")
 NOTE = (
-    "RAM and GPU: of the largest job. Hours: all jobs to do, one after another; of a GPU where the line has GPU "
-    "memory. Estimates: docs/plan.md."
+    "RAM and GPUs, with the memory of each: of the largest job. Hours: all jobs to do, one after another. Estimates: "
+    "docs/plan.md."
 )
 
 
@@ -178,27 +221,69 @@ def table(lines: list[Line], title: str) -> str:
 
 
 def _row(line: Line) -> tuple[str, ...]:
-    numbers = (line.host_bytes / 1e9, line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
-    return (line.name, str(line.jobs), str(line.done), *(f"{number:.1f}" for number in numbers))
+    numbers = (line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
+    memory = f"{line.host_bytes / 1e9:.1f}"
+    return (line.name, str(line.jobs), str(line.done), memory, str(line.gpus), *(f"{number:.1f}" for number in numbers))
 
 
-def plan(study: Study, root: Path, extended: bool = False) -> str:
-    """The table for `study`, whose results lie or will lie under `root`."""
-    lines = summary(jobs_of(study, root, extended), lambda job: is_done(job, root))
-    return table(lines, f"Plan of the scale {study.scale}")
+def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> Iterator[str]:
+    """What a cell of each training costs beside the authors', and, with GPUs of `gpu_bytes`, what does not fit them."""
+    jobs = [job for job in jobs if job.gpus]
+    trainings = [job for job in jobs if job.line.startswith("prune ") and _method(study, job).declaration.trains]
+    for name in dict.fromkeys(job.line for job in trainings):
+        hours = sorted(job.seconds * job.gpus / 3600 for job in trainings if job.line == name)
+        options = study.methods[name.removeprefix("prune ")].options
+        tokens = options.steps * options.batch_size * study.settings.mask_training.length
+        several = f"{hours[0]:.1f} to {hours[-1]:.1f}" if len(hours) > 1 else f"{hours[0]:.1f}"
+        yield f"A cell of {name.removeprefix('prune ')}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
+    if trainings:
+        yield f"For comparison: {AUTHORS}."
+    if gpu_bytes:
+        yield from (f"{sentence}." for sentence in misfits(study, jobs, gpu_bytes))
 
 
-def plan_of_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> str:
+def misfits(study: Study, jobs: Iterable[Estimate], gpu_bytes: float) -> Iterator[str]:
+    """A sentence for each line of the plan whose largest job needs more memory than a GPU has: which, what fits."""
+    largest: dict[str, Estimate] = {}
+    for job in sorted(jobs, key=lambda job: job.gpu_bytes):
+        largest[job.line] = job
+    for job in largest.values():
+        if job.gpu_bytes > gpu_bytes:
+            words = f"{job.folder} needs about {gigabytes(job.gpu_bytes)} on a GPU of {gigabytes(gpu_bytes)}"
+            method = _method(study, job) if job.line.startswith("prune ") else None
+            trains = method is not None and method.declaration.trains
+            fit = suggestion(study, method.name, job.parameters, job.block, gpu_bytes) if trains else None
+            yield f"{words}; {fit}" if fit else words
+
+
+def _method(study: Study, job: Estimate) -> Method:
+    return study.methods[job.line.removeprefix("prune ")]
+
+
+def plan(study: Study, root: Path, extended: bool = False, gpu_bytes: float | None = None) -> str:
+    """The table for `study`, whose results lie or will lie under `root`, and what it says of GPUs of `gpu_bytes`."""
+    jobs = list(jobs_of(study, root, extended))
+    lines = summary(jobs, lambda job: is_done(job, root))
+    return "\n".join([table(lines, f"Plan of the scale {study.scale}"), *notes(study, jobs, gpu_bytes)])
+
+
+def plan_of_run(
+    study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]], gpu_bytes: float | None = None
+) -> str:
     """The table of the jobs that Snakemake would run, none of them done; empty if there are none."""
     estimates = jobs_to_run(study, root, jobs)
-    return table(summary(estimates, lambda job: False), f"Plan of this run, scale {study.scale}") if estimates else ""
+    if not estimates:
+        return ""
+    lines = summary(estimates, lambda job: False)
+    return "\n".join([table(lines, f"Plan of this run, scale {study.scale}"), *notes(study, estimates, gpu_bytes)])
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the configuration, print the plan."""
     config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
     study = read_study(config | ({"scale": arguments.scale} if arguments.scale else {}))
-    print(plan(study, Path("results") / study.scale, arguments.extended), file=sys.stdout)
+    gpu_bytes = arguments.gpu_memory * 1e9 if arguments.gpu_memory else largest_memory(devices())
+    print(plan(study, Path("results") / study.scale, arguments.extended, gpu_bytes), file=sys.stdout)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -207,6 +292,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=Path("config.yaml"))
     parser.add_argument("--scale", help="instead of the configuration's own")
     parser.add_argument("--extended", action="store_true", help="with the extended grid")
+    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="of a GPU; without it this machine's largest")
     return parser
 
 

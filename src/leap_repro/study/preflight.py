@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from leap_repro.launch.devices import Device, largest_memory
+from leap_repro.study.fitting import gigabytes
 from leap_repro.study.grid import Study
-from leap_repro.study.plan import Estimate, jobs_to_run
+from leap_repro.study.plan import Estimate, disk_of, jobs_to_run, misfits
 
 GO_ON = "To start all the same: --config preflight=warn"
 FALSE = ("", "0", "false", "no", "off")
@@ -21,21 +23,21 @@ FALSE = ("", "0", "false", "no", "off")
 
 @dataclass(frozen=True)
 class Machine:
-    """What is at hand: memory in bytes of the largest GPU (0: none; None: the jobs run elsewhere), free bytes where the
-    results go, and whether gated repositories can be asked for: by a token, or not at all because all is cached."""
+    """What is at hand: the GPUs that jobs may use (None: they run elsewhere), free bytes where the results go, and
+    whether gated repositories can be asked for: by a token, or not at all because all is cached."""
 
-    gpu_bytes: int | None
+    devices: list[Device] | None
     free_bytes: int
     has_token: bool
 
 
 def obstacles(study: Study, jobs: list[Estimate], machine: Machine) -> Iterator[str]:
     """One sentence for each thing that the machine lacks for these jobs."""
-    yield from _gpu_obstacles(jobs, machine.gpu_bytes)
-    needed = sum(job.disk_bytes for job in jobs)
+    yield from _gpu_obstacles(study, jobs, machine.devices)
+    needed = disk_of(jobs)
     if needed > machine.free_bytes:
         yield (
-            f"the results of this run need about {_gigabytes(needed)} of disk and {_gigabytes(machine.free_bytes)} are "
+            f"the results of this run need about {gigabytes(needed)} of disk and {gigabytes(machine.free_bytes)} are "
             "free: make room, or run from a larger disk"
         )
     fetched = {job.folder for job in jobs if job.line == "models"}
@@ -47,41 +49,33 @@ def obstacles(study: Study, jobs: list[Estimate], machine: Machine) -> Iterator[
         )
 
 
-def _gpu_obstacles(jobs: list[Estimate], gpu_bytes: int | None) -> Iterator[str]:
-    on_gpu = sorted((job for job in jobs if job.gpu_bytes), key=lambda job: -job.gpu_bytes)
-    if gpu_bytes is None or not on_gpu:
+def _gpu_obstacles(study: Study, jobs: list[Estimate], devices: list[Device] | None) -> Iterator[str]:
+    on_gpu = [job for job in jobs if job.gpus]
+    if devices is None or not on_gpu:
         return
-    too_large = [job for job in on_gpu if job.gpu_bytes > gpu_bytes]
-    if not gpu_bytes:
+    if not devices:
         yield (
-            f"{len(on_gpu)} of {len(jobs)} jobs need a GPU and torch finds none here: run on a machine with one, or on "
+            f"{len(on_gpu)} of {len(jobs)} jobs need a GPU and none is found here: run on a machine with one, or on "
             "a cluster, or let `cluster: {gpus: 0}` in the config say that they may run on the CPU"
         )
-    elif too_large:
+        return
+    for name in dict.fromkeys(job.line for job in on_gpu if job.gpus > len(devices)):
+        method = name.removeprefix("prune ")
         yield (
-            f"{len(too_large)} of {len(jobs)} jobs need more GPU memory than the {_gigabytes(gpu_bytes)} here, "
-            f"{too_large[0].folder} about {_gigabytes(too_large[0].gpu_bytes)}: docs/plan.md says what lowers it"
+            f"a cell of {method} is trained on {study.methods[method].gpus} GPUs and {len(devices)} may be used here: "
+            f"`gpus: {{{method}: {len(devices)}}}` under the scale, or fewer"
         )
+    yield from misfits(study, on_gpu, largest_memory(devices))
 
 
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-def this_machine(jobs: list[Estimate], folder: Path, local: bool) -> Machine:
-    """Ask this machine, with the slow questions only where a job depends on the answer. `local`: jobs run here."""
+def this_machine(jobs: list[Estimate], folder: Path, devices: list[Device] | None) -> Machine:
+    """Ask this machine, with the slow questions only where a job depends on the answer. `devices`: the GPUs that jobs
+    may use; None if they run elsewhere."""
     return Machine(
-        gpu_bytes=_largest_gpu() if local and any(job.gpu_bytes for job in jobs) else None,
+        devices=devices,
         free_bytes=_free_bytes(folder),
         has_token=_is_offline() or (any(job.line == "models" for job in jobs) and _has_token()),
     )
-
-
-def _largest_gpu() -> int:
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return max((torch.cuda.get_device_properties(index).total_memory for index in range(count)), default=0)
 
 
 def _free_bytes(folder: Path) -> int:
@@ -99,7 +93,10 @@ def _has_token() -> bool:
     return bool(get_token())
 
 
-def preflight(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]], local: bool) -> list[str]:
-    """What stands in the way of `jobs`, pairs (rule, wildcards) as Snakemake plans them; results go under `root`."""
+def preflight(
+    study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]], devices: list[Device] | None
+) -> list[str]:
+    """What stands in the way of `jobs`, pairs (rule, wildcards) as Snakemake plans them; results go under `root`.
+    `devices`: the GPUs that jobs may use, None if they run elsewhere."""
     estimates = jobs_to_run(study, root, jobs)
-    return list(obstacles(study, estimates, this_machine(estimates, root, local)))
+    return list(obstacles(study, estimates, this_machine(estimates, root, devices)))

@@ -1,32 +1,26 @@
-"""What a job asks a cluster for: memory, time, a GPU and a partition, sized from the model before any job has run.
+"""What a job needs: memory and floating point operations, estimated from its model's size before any job has run.
 
 One rule of thumb makes the size of a model enough: the width of a decoder of P parameters is about 2 P^(1/3) (Llama 8B:
-4,000 against the true 4,096; 1B: 2,000 against 2,048). The estimates are upper bounds for ordinary cases, not promises:
-a job that needs more is killed by the cluster and tried again with twice, then three times as much (`attempt`).
+4,000 against the true 4,096; 1B: 2,000 against 2,048). The estimates are upper bounds for ordinary cases, not promises.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import Entry, largest_block, tensors
+from leap_repro.prune.learned.declaration import tokens_at_once
 from leap_repro.study.grid import Method, Study
 
 UNKNOWN_PARAMETERS = 8_000_000_000
 """A model of which nobody said how large it is counts as the paper's largest."""
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-BASE_MB = 1500  # Python with torch, transformers and lm-eval, and two of Snakemake that watch over them
-BASE_MINUTES = 20  # start-up, reading and writing of files on a slow shared disk
-TABLE_MINUTES = 5  # the same for a table or a figure, which reads no model and shares its cluster job with many others
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 CORE_FLOPS = 5e10  # per second and core, sustained: products with AVX2 in float32
 GATE_FLOPS = 8000  # per logit and forward pass of a training: its masks, which are made anew, and their gradient
@@ -45,25 +39,18 @@ SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores
 SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
 MINIATURE_EVALUATION_TOKENS = 500_000
 EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
-SCORES = 2**27  # of one pass of a perplexity, windows x length x vocabulary; or one window's
+SCORES = 2**27  # of a perplexity at once: windows x length x vocabulary, or a part of one window's
 QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
 MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
+HARDEN_BYTES = 24  # per weight of the largest matrix: its mask, the places of equal logits, sums over tiles
+HARDEN_BUFFERS = 5e7  # a chunk of logits with its keys, and the counts of their digits
 LEARNED_HOST_BYTES = 16  # per weight, the training on a GPU: what a checkpoint copies to the host
 
 
 @dataclass(frozen=True)
-class Request:
-    """What one job asks for; the names are Snakemake's. `runtime` is in minutes."""
-
-    mem_mb: int
-    runtime: int
-    gpu: int
-    slurm_partition: str
-
-
-@dataclass(frozen=True)
 class Need:
-    """One job's estimate: bytes on the host, bytes on the GPU (0 without one), floating point operations."""
+    """One job's estimate: bytes of each process on the host and on its GPU (0 without one), floating point operations
+    of all together."""
 
     host_bytes: float
     gpu_bytes: float = 0.0
@@ -131,6 +118,11 @@ def vocabulary_of(parameters: int) -> float:
     return min(VOCABULARY, parameters / width_of(parameters)) if parameters else 0
 
 
+def prunable_of(parameters: int) -> float:
+    """The rule of thumb for the weights that are pruned: all but the embeddings, and half of all at the least."""
+    return max(parameters / 2, parameters - vocabulary_of(parameters) * width_of(parameters))
+
+
 def need(stage: str, study: Study, parameters: int, method: str | None = None, block: Block | None = None) -> Need:
     """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate, `block` is
     the model's largest where that is known."""
@@ -140,7 +132,8 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     if stage == "prune":
         return _layer_wise(study, parameters, weight, study.methods[method], block)
     if stage == "harden":
-        return Need(parameters * (2 * weight + 8))
+        width = width_of(parameters)
+        return Need(harden_bytes(parameters, 4 * width**2))
     if stage == "evaluate":
         tokens = evaluation_tokens(study)
         memory = parameters * 2 * weight + scores_bytes(study, parameters, weight)
@@ -148,6 +141,11 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)
+
+
+def harden_bytes(parameters: float, largest: float) -> float:
+    """What a hardening holds besides files that it maps: the packed masks, and its work on the largest matrix."""
+    return parameters / 8 + HARDEN_BYTES * largest + HARDEN_BUFFERS
 
 
 def evaluation_tokens(study: Study) -> int:
@@ -164,9 +162,8 @@ def scores_bytes(study: Study, parameters: int, weight: int) -> float:
     """What an evaluation holds of scores over the vocabulary: those of a perplexity's pass, or of a batch of questions
     with their logarithms."""
     rows, settings = vocabulary_of(parameters), study.settings.evaluation
-    longest = max(settings.perplexity_lengths)
-    windows = max(1, min(settings.batch_size, SCORES // max(1, longest * rows)))
-    perplexity = windows * longest * rows * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
+    asked = settings.batch_size * max(settings.perplexity_lengths) * rows
+    perplexity = min(asked, SCORES) * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
     return max(perplexity, settings.batch_size * QUESTION_TOKENS * rows * 2 * max(weight, 4))
 
 
@@ -186,7 +183,7 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method, know
         flops = 8 * parameters * tokens + 60 * parameters * width
         if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
             work += 4 * gram + SOLVE_BYTES * inner**2
-    return Need(resident + block * (1 + weight), resident + work if method.tokens else 0, flops)
+    return Need(resident + block * (1.2 + 2 * weight), resident + work if method.tokens else 0, flops)
 
 
 def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:
@@ -197,13 +194,13 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
     inner, blocks = 4 * width, parameters / (12 * width**2)
     tokens = options.micro_batch_size * length
     per_weight = options.logits_per_weight
-    logit, moment = DTYPE_BYTES[options.logits_dtype], DTYPE_BYTES[options.state_dtype]
     kept = 1 if options.gradient_checkpointing else blocks
-    beside = options.frozen_mask_bytes + 4 + 4 * (kept > 1)
-    state = parameters * (weight + per_weight * (logit + 2 * moment) + beside)
+    beside = options.frozen_mask_bytes + options.gradient_bytes + 4 * (kept > 1)
+    state = parameters * (weight + per_weight * (options.logit_bytes + 2 * options.moment_bytes) + beside)
     working = MATRIX_BYTES * width * inner * (1 + per_weight)
     activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
-    scores = tokens * vocabulary_of(parameters) * (2 * weight + 8)
+    vocabulary = vocabulary_of(parameters)
+    scores = min(tokens, tokens_at_once(vocabulary)) * vocabulary * (2 * weight + 8)
     passes = options.steps * options.batch_size / options.micro_batch_size
     flops = parameters * passes * (8 * tokens + GATE_FLOPS * per_weight)
     return Need(parameters * (2 * weight + LEARNED_HOST_BYTES), state + working + activations + scores, flops)
@@ -212,57 +209,3 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
 def flops_per_second(study: Study, on_gpu: bool) -> float:
     """The rate that a job of this study is expected to sustain."""
     return GPU_FLOPS if on_gpu else CORE_FLOPS * study.settings.threads
-
-
-def request(
-    stage: str,
-    study: Study,
-    parameters: int,
-    method: str | None = None,
-    attempt: int = 1,
-    block: Block | None = None,
-) -> Request:
-    """What a job of `stage` asks for at its `attempt`-th try, 1 being the first."""
-    cluster = study.settings.cluster
-    estimate = need(stage, study, parameters, method, block)
-    gpu = min(1, cluster.gpus) if estimate.gpu_bytes else 0
-    size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
-    seconds = estimate.flops / flops_per_second(study, bool(gpu))
-    base = TABLE_MINUTES if stage in ("aggregate", "figures") else BASE_MINUTES
-    # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
-    on_gpu = gpu or (stage == "harden" and request("evaluate", study, parameters, method).gpu)
-    return Request(
-        mem_mb=attempt * math.ceil(BASE_MB + 1.25 * size / 1e6),
-        runtime=_within(cluster.max_runtime, stage, attempt * math.ceil(base + 2 * seconds / 60), attempt),
-        gpu=gpu,
-        slurm_partition=(cluster.gpu_partition if on_gpu else cluster.partition) or "",
-    )
-
-
-def requests(study: Study, root: Path) -> Callable[[str], dict[str, Any]]:
-    """A function that gives a rule, named by its stage, its resources: {name: value, or function of the wildcards and
-    the attempt}, sized from the model that its job works on. `root` is where the study's results lie."""
-    cluster = study.settings.cluster
-    partition = cluster.partition is not None or cluster.gpu_partition is not None
-    names = ("mem_mb", "runtime", "gpu", *(["slurm_partition"] if partition else []))
-
-    @cache
-    def size(model: str) -> tuple[int, Block | None]:
-        return model_size(study, root, model)
-
-    def resource(stage: str, name: str) -> Callable[..., int | str]:
-        def value(w: Any, attempt: int) -> int | str:
-            parameters, block = size(w.model) if hasattr(w, "model") else (0, None)
-            return getattr(request(stage, study, parameters, getattr(w, "method", None), attempt, block), name)
-
-        return value
-
-    return lambda stage: {"in_turn": 1} | {name: resource(stage, name) for name in names}
-
-
-def _within(limit: int | None, stage: str, minutes: int, attempt: int) -> int:
-    """`minutes`, but no more than a partition's limit, which harden and evaluate share as they share a cluster job."""
-    if limit is None:
-        return minutes
-    harden = min(attempt * BASE_MINUTES, (limit + 1) // 2)
-    return min(minutes, {"harden": harden, "evaluate": max(1, limit - harden)}.get(stage, limit))

@@ -11,8 +11,9 @@ from leap_repro.evaluate.export import export_cell
 from leap_repro.harden.__main__ import main as harden
 from leap_repro.harden.__main__ import parser
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.store.artifacts import Artifact, sha256_of, writing
-from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.hashes import sha256_of
+from leap_repro.store.pruned import PrunedFolder
 
 COMPANIONS = {
     "preprocessor_config.json": '{"size":  224}',
@@ -52,8 +53,10 @@ def cell_of(base, folder, moved):
         if moved:
             tensors[f"{linear.name}.values"] = torch.full(keep.shape, 0.1) * keep
     with writing(folder / "pruned", {}) as (payload, facts):
-        TensorFolder(payload).write("pruned", tensors)
+        store = PrunedFolder(payload)
+        store.write("pruned", tensors)
         facts |= {
+            "tensors": store.finish(),
             "sparsity": "0.5",
             "seed": 0,
             "tokens_sha256": None,

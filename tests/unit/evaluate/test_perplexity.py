@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from families import SUPPORTED
+from families import tiny as tiny_of
 from transformers import BertConfig, BertLMHeadModel, GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from leap_repro.errors import UserError
@@ -11,6 +13,7 @@ from leap_repro.evaluate import perplexity
 from leap_repro.evaluate.perplexity import evaluate_perplexity, windows_of
 from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
+from leap_repro.models.prunable import decoder_blocks
 from leap_repro.study import resources
 
 SIZES = {
@@ -112,6 +115,21 @@ def test_a_pass_holds_no_more_scores_than_allowed(monkeypatch):
     monkeypatch.setattr(perplexity, "SCORES", 3 * 16 * 400)
     perplexity.window_losses(model, torch.zeros(7, 16, dtype=torch.long), batch_size=32)
     assert sizes == [3 * 16 * 400, 3 * 16 * 400, 16 * 400]
+
+
+@pytest.mark.parametrize("family", SUPPORTED)
+def test_the_scores_of_a_long_window_are_made_in_parts_and_are_the_same(family, monkeypatch):
+    model = tiny_of(family)
+    windows = torch.randint(3, 60, (2, 17), generator=torch.Generator().manual_seed(0))
+    whole, rows, passes = perplexity.window_losses(model, windows, 2), [], []
+    vocabulary = model.get_input_embeddings().num_embeddings
+    decoder_blocks(model)[1][0].register_forward_hook(lambda *_: passes.append(family))
+    model.get_output_embeddings().register_forward_hook(lambda _, given, made: rows.append(made.shape[:-1].numel()))
+    monkeypatch.setattr(perplexity, "SCORES", 5 * vocabulary)
+    torch.testing.assert_close(perplexity.window_losses(model, windows, 2), whole, rtol=1e-6, atol=1e-6)
+    assert rows == 2 * [5, 5, 5, 1]
+    assert len(passes) == len(windows)
+    assert "forward" not in vars(model.get_decoder())
 
 
 def test_the_plan_counts_with_the_same_number():

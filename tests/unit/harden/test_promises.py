@@ -14,6 +14,7 @@ from leap_repro.prune.job import Job
 from leap_repro.prune.methods import thanos, wanda
 from leap_repro.store.artifacts import MASK_FILE, Artifact, writing
 from leap_repro.store.masks import pack, unpack_masks
+from leap_repro.store.pruned import PrunedFolder
 
 CELL = "tiny/wanda-2-4/0.5/0"
 TENSOR = "model.layers.0.mlp.down_proj.weight"
@@ -34,8 +35,9 @@ def pruned(build_tiny):
 
 def harden(folder, tensors, facts):
     with writing(folder / "pruned", {}) as (payload, manifest):
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, payload / "pruned.safetensors")
-        manifest |= facts | {"sparsity": "0.5", "seed": 0, "tokens_sha256": None}
+        store = PrunedFolder(payload)
+        store.write("pruned", tensors)
+        manifest |= facts | {"sparsity": "0.5", "seed": 0, "tokens_sha256": None, "tensors": store.finish()}
     main(argparse.Namespace(pruned=folder / "pruned", rule="exact", cell=CELL, output=folder / "cell"))
     return Artifact.read(folder / "cell")
 

@@ -13,7 +13,7 @@ from leap_repro.hub.lock import entry_of, key
 from leap_repro.hub.pin import pin_repository
 from leap_repro.hub.repository import Repository
 from leap_repro.models.fetch import fetch_hub
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.hashes import sha256_of
 
 WEIGHTS = "model.safetensors"
 TOKEN = "hf_aTokenThatNobodyMaySee"

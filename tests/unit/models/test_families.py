@@ -24,7 +24,7 @@ from leap_repro.models.stream import stream_model
 from leap_repro.prune.job import Job
 from leap_repro.prune.methods import declaration
 from leap_repro.store.artifacts import Artifact, writing
-from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.pruned import PrunedFolder
 
 SPARSITY = Fraction("0.6")
 TRAINING = {"steps": 2, "batch_size": 4, "micro_batch_size": 2}
@@ -80,8 +80,9 @@ def test_masks_are_learned_the_same_with_recomputation(checkpoint, tokens):
 def test_the_export_loads_to_the_logits_of_the_pruned_model(method, checkpoint, tokens, tmp_path):
     with writing(tmp_path / "pruned", {}) as (payload, facts):
         cell = pruned(method, load_model(checkpoint), tokens)
-        TensorFolder(payload).write("pruned", cell.tensors)
-        facts |= cell.facts | {"sparsity": "0.6", "seed": 0, "tokens_sha256": None}
+        store = PrunedFolder(payload)
+        store.write("pruned", cell.tensors)
+        facts |= cell.facts | {"sparsity": "0.6", "seed": 0, "tokens_sha256": None, "tensors": store.finish()}
     arguments = ["--pruned", tmp_path / "pruned", "--cell", "a/cell", "--output", tmp_path / "cell"]
     harden(harden_parser().parse_args([str(argument) for argument in arguments]))
     cell = Artifact.read(tmp_path / "cell")

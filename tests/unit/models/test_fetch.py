@@ -11,7 +11,8 @@ from leap_repro.models.examine import describe, empty_model, examine
 from leap_repro.models.fetch import fetch_bundled, fetch_path
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.hashes import sha256_of
 
 CONFIG = yaml.safe_load((Path(__file__).resolve().parents[3] / "config.yaml").read_text(encoding="utf-8"))
 BUNDLED = CONFIG["scales"]["miniature"]["models"]
@@ -63,6 +64,28 @@ def test_a_local_checkpoint_is_copied_without_code_and_pickles(checkpoint, paylo
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= copied
     assert not [name for name in copied if name.endswith((".py", ".bin"))]
     assert sha256_of(payload / "model.safetensors") == sha256_of(checkpoint / "model.safetensors")
+
+
+def test_weights_get_a_second_name_and_what_people_edit_is_copied(checkpoint, payload):
+    fetch_path({"source": "path", "path": str(checkpoint)}, payload)
+    for path in payload.iterdir():
+        assert path.samefile(checkpoint / path.name) == (path.suffix == ".safetensors"), path.name
+
+
+def test_weights_that_are_written_over_in_place_are_refused_and_replaced_ones_change_nothing(
+    checkpoint, tmp_path, refused
+):
+    with writing(tmp_path / "model", {}) as (payload, _):
+        fetch_path({"source": "path", "path": str(checkpoint)}, payload)
+    weights, artifact = checkpoint / "model.safetensors", Artifact.read(tmp_path / "model")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"\x55")
+    with refused("model.safetensors", "differs from its manifest"):
+        artifact.verified_payload()
+    weights.write_bytes(whole)
+    (checkpoint / "new").write_bytes(b"others")
+    (checkpoint / "new").replace(weights)
+    assert artifact.verified_payload()
 
 
 def test_a_fetched_checkpoint_loads_to_the_same_model_and_tokenizer(checkpoint, payload, build_tiny, tokenizer):

@@ -14,7 +14,7 @@ from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
 from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.store.artifacts import Artifact
-from leap_repro.store.tensor_files import TensorFolder
+from leap_repro.store.masks import read_kept_values, unpack_masks
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
 FAMILIES = {
@@ -45,7 +45,8 @@ def test_a_model_from_a_folder_is_pruned_to_its_budget(family, tmp_path):
     stage("harden", "--pruned", tmp_path / "pruned", "--cell", family, "--output", tmp_path / "cell")
     pruned = load_model(model / "payload")
     apply_cell(pruned, Artifact.read(tmp_path / "cell"))
-    left = TensorFolder(tmp_path / "pruned/payload")
+    left = Artifact.read(tmp_path / "pruned")
+    masks, values = unpack_masks(left), read_kept_values(left)
     for linear in prunable_linears(pruned):
         assert int((linear.weight == 0).sum()) == round(0.6 * linear.weight.numel()), linear.name
-        assert torch.equal(linear.weight, left[f"{linear.name}.values"]), linear.name
+        assert torch.equal(linear.weight[masks[linear.name]], values[linear.name]), linear.name

@@ -83,6 +83,15 @@ BAD = [
     ("scales.miniature.extended", ["wanda-2-4", "wanda-2-4"], "it must be a list of different method names"),
     ("scales.miniature.cluster", {"gpus": 2}, "scales.miniature.cluster.gpus is 2; it must be 0 or 1"),
     ("scales.miniature.cluster", {"gpus": True}, "scales.miniature.cluster.gpus is True"),
+    ("methods.leap.gpus", 0, "methods.leap.gpus is 0"),
+    (
+        "methods.wanda.gpus",
+        2,
+        "methods.wanda.gpus is 2; only the modules ['leap', 'maskllm', 'patch'] train",
+    ),
+    ("scales.miniature.gpus", {"wanda": 2}, "scales.*.gpus.wanda is 2; only the modules"),
+    ("scales.miniature.gpus", {"wandb": 2}, "scales.*.gpus names the unknown method 'wandb'"),
+    ("scales.miniature.gpus", {"leap": 3}, "scales.*.gpus.leap is 3; it must divide the"),
     ("scales.miniature.options.leap", None, "scales.miniature.options.leap is None; it must be a mapping"),
     ("scales.miniature.sparsities", [[0.5]], "scales.miniature.sparsities.0 is [0.5]"),
     ("methods.wanda.options", None, "methods.wanda.options is None; it must be a mapping"),
@@ -231,6 +240,18 @@ def test_the_options_of_a_scale_win_over_those_of_the_method(config):
     assert options["steps"] == config["scales"]["miniature"]["options"]["leap"]["steps"]
     assert options["steps"] != config["methods"]["leap"]["options"]["steps"]
     assert options["beta2"] == config["methods"]["leap"]["options"]["beta2"]
+
+
+def test_the_gpus_of_a_scale_win_over_those_of_the_method_and_fill_nodes(config, refused):
+    config["methods"]["leap"]["gpus"] = 2
+    config["scale"] = "paper"
+    assert read_study(config).methods["leap"].gpus == 2
+    config["scales"]["paper"]["gpus"] = {"leap": 8}
+    method = read_study(config).methods["leap"]
+    assert [method.gpus, *(method.nodes(per_node) for per_node in (None, 8, 4))] == [8, 1, 1, 2]
+    config["scales"]["paper"]["cluster"]["gpus_per_node"] = 3
+    with refused("scales.*.gpus.leap is 8; it must be a multiple of scales.*.cluster.gpus_per_node (3), or no more"):
+        read_study(config)
 
 
 def test_a_reconstruction_carries_the_merged_options_of_its_selector(config):

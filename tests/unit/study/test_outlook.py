@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from leap_repro.study.grid import read_study
-from leap_repro.study.outlook import Outlook, span
+from leap_repro.study.outlook import Outlook, slots_here, span
 from leap_repro.study.plan import Estimate
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -110,3 +110,11 @@ def test_a_file_that_cannot_be_read_costs_the_words_about_it_only(outlook):
 )
 def test_a_span_is_said_for_people(seconds, words):
     assert span(seconds) == words
+
+
+def test_a_machine_works_on_as_many_jobs_as_its_cores_and_gpus_allow():
+    trainings = [Estimate("prune leap", "prune/a", 0.0, 1.0, 1.0, 0.0, gpus=gpus) for gpus in (1, 2)]
+    assert slots_here(trainings, cores=16, threads=2, devices=0) == 8
+    assert slots_here(trainings, cores=16, threads=2, devices=8) == 4
+    assert slots_here(trainings[:1], cores=16, threads=2, devices=1) == 1
+    assert slots_here(trainings, cores=1, threads=2, devices=1) == 1

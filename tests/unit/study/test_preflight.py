@@ -1,12 +1,14 @@
 """The preflight says in one sentence each what the machine lacks for the jobs of a run, and nothing where it lacks
 nothing."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from leap_repro.launch.devices import Device
 from leap_repro.study import preflight
 from leap_repro.study.config import Cluster
 from leap_repro.study.grid import read_study
@@ -15,7 +17,7 @@ from leap_repro.study.preflight import Machine, obstacles, this_machine
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere")
-LARGE = Machine(gpu_bytes=10**12, free_bytes=10**13, has_token=True)
+LARGE = Machine(devices=[Device("large", 10**12)], free_bytes=10**13, has_token=True)
 LEAP = ("prune", ("llama3.1-8b", "leap", "0.5", "0"))
 MAGNITUDE = ("prune", ("llama3.1-8b", "magnitude", "0.5", "0"))
 GATED, OPEN = ("fetch_model", ("gemma3-1b",)), ("fetch_model", ("qwen2.5-0.5b",))
@@ -36,29 +38,54 @@ def test_a_machine_that_has_everything_is_let_through(paper):
 
 
 def test_no_gpu_is_named_with_the_number_of_jobs_that_need_one(paper):
-    (sentence,) = found(paper, replace(LARGE, gpu_bytes=0), LEAP, MAGNITUDE)
-    assert sentence.startswith("1 of 2 jobs need a GPU and torch finds none here")
-    assert found(paper, replace(LARGE, gpu_bytes=0), MAGNITUDE) == []
+    (sentence,) = found(paper, replace(LARGE, devices=[]), LEAP, MAGNITUDE)
+    assert sentence.startswith("1 of 2 jobs need a GPU and none is found here")
+    assert found(paper, replace(LARGE, devices=[]), MAGNITUDE) == []
 
 
-def test_a_small_gpu_is_named_with_the_largest_job(paper):
-    (sentence,) = found(paper, replace(LARGE, gpu_bytes=80 * 10**9), LEAP, MAGNITUDE)
-    assert "1 of 2 jobs need more GPU memory than the 80.0 GB here" in sentence
-    assert "prune/llama3.1-8b/leap/0.5/0" in sentence
+def with_gpus(*gigabytes):
+    return replace(LARGE, devices=[Device(f"gpu-{size}", size * 10**9) for size in gigabytes])
+
+
+def test_a_small_gpu_is_named_with_the_largest_job_and_settings_that_fit(paper):
+    """Which do fit, by the same formula asked from the configuration that they make."""
+    (sentence,) = found(paper, with_gpus(40, 141), LEAP, MAGNITUDE)
+    assert sentence.startswith("prune/llama3.1-8b/leap/0.5/0 needs about 168.5 GB on a GPU of 141.0 GB; with `")
+    chosen, needed = re.search(r"with `(.*)` it needs about ([\d.]+) GB$", sentence).groups()
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config["scales"]["paper"]["options"]["leap"] |= yaml.safe_load(f"{{{chosen}}}")
+    changed = read_study(config | {"scale": "paper"})
+    (job,) = jobs_to_run(changed, NOWHERE, [LEAP])
+    assert job.gpu_bytes / 1e9 == pytest.approx(float(needed), abs=0.06)
+    assert found(changed, with_gpus(40, 141), LEAP) == []
+
+
+def test_where_no_setting_fits_that_is_said(paper):
+    (sentence,) = found(paper, with_gpus(16), LEAP)
+    assert "even with `micro_batch_size: 1, state_dtype: bfloat16, logits_dtype: bfloat16` it needs" in sentence
+    (evaluation,) = found(paper, with_gpus(16), ("evaluate", ("llama3.1-8b", "leap", "0.5", "0")))
+    assert evaluation == "evaluate/llama3.1-8b/leap/0.5/0 needs about 34.7 GB on a GPU of 16.0 GB"
+
+
+def test_more_gpus_than_there_are_is_named_with_the_number_that_there_is(paper):
+    four = replace(paper, methods=paper.methods | {"leap": replace(paper.methods["leap"], gpus=4)})
+    (sentence,) = found(four, with_gpus(1000, 1000), LEAP)
+    assert "a cell of leap is trained on 4 GPUs and 2 may be used here: `gpus: {leap: 2}`" in sentence
+    assert found(four, with_gpus(1000, 1000, 1000, 1000), LEAP) == []
 
 
 def test_jobs_that_run_elsewhere_are_not_held_against_this_machines_gpu(paper):
-    assert found(paper, replace(LARGE, gpu_bytes=None), LEAP) == []
+    assert found(paper, replace(LARGE, devices=None), LEAP) == []
 
 
 def test_a_grid_that_says_it_has_no_gpu_needs_none(paper):
     cpu = replace(paper, settings=paper.settings.model_copy(update={"cluster": Cluster(gpus=0)}))
-    assert found(cpu, replace(LARGE, gpu_bytes=0), LEAP) == []
+    assert found(cpu, replace(LARGE, devices=[]), LEAP) == []
 
 
 def test_a_full_disk_is_named_with_what_is_needed(paper):
     (sentence,) = found(paper, replace(LARGE, free_bytes=10**9), LEAP, OPEN)
-    assert "need about 33.1 GB of disk and 1.0 GB are free" in sentence  # 4 bytes x 8.03e9, 2 bytes x 0.49e9
+    assert "need about 30.5 GB of disk and 1.0 GB are free" in sentence  # 4 bytes x 7.39e9, 2 bytes x 0.49e9
 
 
 def test_gated_models_that_must_be_fetched_need_a_token(paper):
@@ -73,9 +100,8 @@ def test_gated_models_that_must_be_fetched_need_a_token(paper):
 def test_with_everything_in_the_cache_no_token_is_asked_for(paper, tmp_path, monkeypatch, offline, has_token):
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(preflight, "_has_token", lambda: False)
-    machine = this_machine(jobs_to_run(paper, NOWHERE, [GATED]), tmp_path / "not/yet", local=True)
+    machine = this_machine(jobs_to_run(paper, NOWHERE, [GATED]), tmp_path / "not/yet", devices=None)
     assert machine.has_token is has_token
-    assert machine.gpu_bytes is None  # fetching needs none: torch was not even asked
     assert machine.free_bytes > 0
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from leap_repro.models.examine import describe
 from leap_repro.study.grid import read_study
+from leap_repro.study.requests import cores, request
 from leap_repro.study.resources import (
     QUESTIONS,
     UNKNOWN_PARAMETERS,
@@ -20,7 +21,6 @@ from leap_repro.study.resources import (
     evaluation_tokens,
     need,
     parameters_of,
-    request,
     width_of,
 )
 
@@ -116,6 +116,26 @@ def test_only_jobs_that_compute_ask_for_a_gpu():
     assert request("evaluate", paper, 1e9, "dense").gpu == 1
     assert request("harden", paper, 1e9, "leap").gpu == 0
     assert request("prune", study("miniature"), 1e6, "leap").gpu == 0
+
+
+def test_a_training_on_several_gpus_asks_for_them_and_for_their_nodes():
+    paper = study("paper", gpus={"leap": 8}, cluster={"gpus": 1, "gpus_per_node": 4})
+    one, eight = request("prune", study("paper"), 1e9, "leap"), request("prune", paper, 1e9, "leap")
+    assert (eight.gpu, eight.processes, eight.nodes) == (8, 8, 2)
+    assert eight.mem_mb == 4 * one.mem_mb  # of each node
+    assert eight.runtime < one.runtime
+    assert eight.slurm == {"mpi": "srun", "tasks": 2, "tasks_per_gpu": 0, "slurm_extra": "--gpus-per-node=4"}
+    assert cores(paper, "leap", on_cluster=True) == 4 * cores(paper, "wanda", on_cluster=True)
+    other = request("prune", paper, 1e9, "wanda")
+    assert (other.gpu, other.processes, other.nodes, other.slurm) == (1, 1, 1, {})
+
+
+def test_this_machine_is_one_node_and_has_the_devices_that_it_has():
+    paper = study("paper", gpus={"leap": 8}, cluster={"gpus": 0, "gpus_per_node": 4})
+    asked = [request("prune", paper, 1e9, "leap", devices=devices) for devices in (None, 0, 8)]
+    assert [(each.gpu, each.processes, each.nodes) for each in asked] == [(0, 8, 2), (0, 8, 1), (8, 8, 1)]
+    assert request("harden", paper, 1e9, "leap", devices=8).gpu == 0
+    assert cores(paper, "leap", on_cluster=False) == 8 * paper.settings.threads
 
 
 def test_partitions_follow_the_gpu_and_jobs_that_share_one_agree():

@@ -1,25 +1,55 @@
 """AdamW over many tensors, with its moments in a declared precision.
 
 Ours, because torch's own keeps the moments in the parameter's precision: here logits can stay in float32 while the
-moments, two of them per logit and the largest part of a training's memory, take half the room in bfloat16. The
-arithmetic is float32, gradients are freed one by one, the moments are all of its state. A test holds it to torch's.
+moments, two of them per logit and the largest part of a training's memory, take half the room in bfloat16, or a quarter
+in 8 bits (`moments.py`). The arithmetic is float32, a million entries at a time; gradients are freed one by one, the
+moments are all of its state. A test holds it to torch's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from leap_repro.prune.learned.moments import moments
+from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.seeds import named_seed
+
 EPSILON = 1e-8
+AT_ONCE = 2**20
+"""Entries updated at a time: 4 MiB of float32."""
 
 
 class AdamW:
-    """Adam with decoupled weight decay (arXiv 1711.05101) on `parameters`, whose `.grad` the caller sets."""
+    """Adam with decoupled weight decay (arXiv 1711.05101) on `parameters`, whose `.grad` the caller sets.
 
-    def __init__(self, parameters: list[Tensor], betas: tuple[float, float], decay: float, dtype: torch.dtype) -> None:
-        self.parameters, self.betas, self.decay = parameters, betas, decay
-        self.first = [torch.zeros_like(p, dtype=dtype, requires_grad=False) for p in parameters]
-        self.second = [torch.zeros_like(p, dtype=dtype, requires_grad=False) for p in parameters]
+    `dtype` is that of the moments, int8 for codes. With `chance` parameters in bfloat16 are rounded by chance, as codes
+    always are; what chance decides hangs on `seed`, the step and the parameter's number.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        betas: tuple[float, float],
+        decay: float,
+        dtype: torch.dtype,
+        chance: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.parameters, self.betas, self.decay, self.chance, self.seed = parameters, betas, decay, chance, seed
+        self.first = [moments(local(p), signed=True, dtype=dtype) for p in parameters]
+        self.second = [moments(local(p), signed=False, dtype=dtype) for p in parameters]
+
+    def state(self, names: list[str]) -> dict[str, Tensor]:
+        """Every tensor that a step reads and changes beside the parameters, by the parameter's name and its own."""
+        return {
+            f"{name}.{which}{part}": tensor
+            for which, found in (("first", self.first), ("second", self.second))
+            for name, moment in zip(names, found, strict=True)
+            for part, tensor in moment.tensors.items()
+        }
 
     @torch.no_grad()
     def step(self, number: int, rate: float) -> None:
@@ -27,15 +57,40 @@ class AdamW:
 
         Gradients are freed one by one.
         """
+        for index, parameter in enumerate(self.parameters):
+            gradient = local(parameter.grad).contiguous()
+            parameter.grad = None
+            chance = torch.Generator(gradient.device).manual_seed(named_seed("rounding", self.seed, number, index))
+            for rows in _parts(gradient):
+                self._update(index, rows, _flat(gradient)[rows].float(), number, rate, chance)
+
+    def _update(
+        self, index: int, rows: slice, gradient: Tensor, number: int, rate: float, chance: torch.Generator
+    ) -> None:
+        """Some rows of one parameter."""
         beta1, beta2 = self.betas
         unbias1, unbias2 = 1 - beta1 ** (number + 1), 1 - beta2 ** (number + 1)
-        for parameter, first, second in zip(self.parameters, self.first, self.second, strict=True):
-            gradient = parameter.grad.float()
-            parameter.grad = None
-            mean = first.float().lerp_(gradient, 1 - beta1)
-            square = second.float().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            first.copy_(mean)
-            second.copy_(square)
-            size = (square / unbias2).sqrt_().add_(EPSILON)
-            value = parameter.float().mul_(1 - rate * self.decay).addcdiv_(mean, size, value=-rate / unbias1)
-            parameter.copy_(value)
+        first, second, parameter = self.first[index], self.second[index], _flat(local(self.parameters[index]))[rows]
+        mean = first.read(rows).lerp_(gradient, 1 - beta1)
+        square = second.read(rows).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        first.write(rows, mean, chance)
+        second.write(rows, square, chance)
+        size = (square / unbias2).sqrt_().add_(EPSILON)
+        value = parameter.float().mul_(1 - rate * self.decay).addcdiv_(mean, size, value=-rate / unbias1)
+        parameter.copy_(by_chance(value, parameter.dtype, chance) if self.chance else value)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's rows of a tensor that several share, else the tensor."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """A view as rows along the last dimension."""
+    return tensor.view(-1, tensor.shape[-1])
+
+
+def _parts(tensor: Tensor) -> Iterator[slice]:
+    """Its rows, so many at a time as hold AT_ONCE entries."""
+    rows = max(1, AT_ONCE // tensor.shape[-1])
+    return (slice(start, start + rows) for start in range(0, tensor.numel() // tensor.shape[-1], rows))

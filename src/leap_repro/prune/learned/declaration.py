@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 MOST_LOST = 0.05
 """The largest share of the steps that a killed training may have to repeat."""
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SCALE_BYTES = 4 / 256
+"""Per 8-bit moment: a float32 for every block (`moments.py`)."""
+SCORES_AT_ONCE = 2**26
+"""Scores over the vocabulary made, or taken to float32, at a time: 256 MiB of float32."""
 Schedule = Literal["linear", "constant", "cosine", "exponential"]
 
 
@@ -59,6 +64,11 @@ class TrainingOptions(Options):
     noise: Literal["step", "forward"] = Field(
         "step", description="drawn once a step, for all its micro-batches; forward: anew for each of them, as released"
     )
+    noise_source: Literal["generator", "counter"] = Field(
+        "generator",
+        description="torch's, which draws other numbers on a GPU than on a CPU; counter: Philox4x32-10, the same "
+        "everywhere, with LEAP's gates in one pass on a GPU",
+    )
     timing: Literal["exact", "as_released"] = Field(
         "exact",
         description="schedules end at the last step and the warm-up starts above 0; as_released: one step later, at 0",
@@ -89,7 +99,17 @@ class TrainingOptions(Options):
         False, description="activations and masks are made again in the backward pass, not kept"
     )
     logits_dtype: Precision = Field("float32", description="of the logits")
-    state_dtype: Precision = Field("float32", description="of the optimiser's two moments")
+    logits_rounding: Literal["nearest", "stochastic"] = Field(
+        "nearest",
+        description="after a step, of logits in bfloat16; stochastic: up or down by chance, so that small steps count",
+    )
+    state_dtype: Literal[Precision, "int8"] = Field(
+        "float32", description="of the optimiser's two moments; int8: codes with a scale for every 256"
+    )
+    gradients_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the gradients at masked weights, summed over micro-batches; bfloat16 is rounded by chance",
+    )
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> TrainingOptions:
@@ -98,10 +118,33 @@ class TrainingOptions(Options):
             raise contradiction("batch_size", self.batch_size, whole)
         return self
 
+    @model_validator(mode="after")
+    def _chance_rounds_bfloat16(self) -> TrainingOptions:
+        if self.logits_rounding == "stochastic" and self.logits_dtype == "float16":
+            raise contradiction("logits_rounding", "stochastic", "it needs logits_dtype bfloat16, not float16")
+        return self
+
     @property
     def logits_per_weight(self) -> float:
         """How many logits are trained for each prunable weight: what memory and disk go by."""
         return 1.0
+
+    @property
+    def logit_bytes(self) -> int:
+        """Bytes of a logit."""
+        return DTYPE_BYTES[self.logits_dtype]
+
+    @property
+    def moment_bytes(self) -> float:
+        """Bytes of one of a logit's two moments."""
+        return 1 + SCALE_BYTES if self.state_dtype == "int8" else DTYPE_BYTES[self.state_dtype]
+
+    @property
+    def gradient_bytes(self) -> float:
+        """Bytes per prunable weight of gradients: their sums over micro-batches or, at last, those of the logits, which
+        take their place matrix by matrix."""
+        sums = DTYPE_BYTES[self.gradients_dtype] if self.batch_size > self.micro_batch_size else 0
+        return max(sums, self.logits_per_weight * self.logit_bytes)
 
     @property
     def frozen_mask_bytes(self) -> int:
@@ -130,6 +173,11 @@ class TrainingOptions(Options):
     def checkpoint_steps(self) -> int:
         """Steps between two checkpoints: as asked for, but never so many that 5 % of the steps could be lost."""
         return max(1, min(self.checkpoint_every, int(MOST_LOST * self.steps)))
+
+
+def tokens_at_once(vocabulary: float) -> int:
+    """How many tokens' scores over the vocabulary are made at a time."""
+    return max(1, int(SCORES_AT_ONCE // max(1, vocabulary)))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ keeping them, be it another process or the backward pass, and a resumed run draw
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.prune.learned.declaration import Relaxation
+from leap_repro.prune.learned.philox import uniforms
 from leap_repro.prune.learned.processes import whole
 from leap_repro.seeds import named_seed
 
@@ -43,6 +45,23 @@ class Noise:
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=self.generator, device=self.device)
+
+
+class CounterNoise(Noise):
+    """The same by counting: each number follows from the key, how many draws came before, and its place in its draw, on
+    any device (`philox.py`)."""
+
+    def __init__(self, device: torch.device, *numbers: int) -> None:
+        self.device, self.draws = device, 0
+        self.key = named_seed("noise", *numbers) | named_seed("upper half of the noise's key", *numbers) << 32
+
+    def _uniform(self, shape: tuple[int, ...]) -> Tensor:
+        self.draws += 1
+        return uniforms(self.key, self.draws - 1, 0, math.prod(shape), self.device).view(shape)
+
+
+NOISES = {"generator": Noise, "counter": CounterNoise}
+"""By the names that the option `noise_source` has for them."""
 
 
 class Gate(ABC):

@@ -25,6 +25,8 @@ from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
+from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.seeds import named_seed
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Step:
     micro: int = 0
     slopes: tuple[Tensor, Tensor] | None = None  # d(regulariser)/d(sums), d/d(sizes), float64 [matrices]
     absolute: bool = False  # sizes are absolute sums, not squared norms
+    sums: torch.dtype = torch.float32  # of gradients at masked weights over micro-batches
+    noise: type[Noise] = Noise
 
 
 @dataclass
@@ -63,22 +67,30 @@ class MaskedLinear:
         if it is kept."""
         if self.kept is not None:
             return self.kept
-        numbers = (step.seed, step.number, self.index, *((step.micro,) if step.anew else ()))
-        noise = Noise(self.linear.weight.device, *numbers)
         with torch.set_grad_enabled(graph or not step.remake):
-            mask = self.gate.mask(noise, step.relaxation)
+            mask = self.gate.mask(self._noise(step), step.relaxation)
         self.kept = None if step.remake else mask
         return mask
 
+    def _noise(self, step: Step) -> Noise:
+        """This matrix's in this step or micro-batch."""
+        numbers = (step.seed, step.number, self.index, *((step.micro,) if step.anew else ()))
+        return step.noise(self.linear.weight.device, *numbers)
+
     @torch.no_grad()
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        mask = self.mask(step, graph=False).detach()
-        masked = self.weight() * mask
         if step.measuring and self.sum is not None:
             raise UserError(f"{self.linear.name} is used twice in a pass: a mask is learned for one use of its weight")
+        masked = self._product(self.mask(step, graph=False), step)
+        return nn.functional.linear(x, masked.to(self.linear.weight.dtype), self.linear.module.bias)
+
+    def _product(self, mask: Tensor, step: Step) -> Tensor:
+        """W * M; if the step is measuring, the sum of M and the size of W * M are noted."""
+        mask = mask.detach()
+        masked = self.weight() * mask
         if step.measuring:
             self.sum, self.size = mask.sum(dtype=torch.float32), size_of(masked, step.absolute)
-        return nn.functional.linear(x, masked.to(self.linear.weight.dtype), self.linear.module.bias)
+        return masked
 
     def backward(self, x: Tensor, gradient: Tensor, step: Step, needs_input: bool) -> Tensor | None:
         """Note the gradient at the masked weight and return the one at the input, if it is needed."""
@@ -87,27 +99,38 @@ class MaskedLinear:
         self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float(), step)
         at_input = None
         if needs_input:
-            masked = (self.weight() * mask.detach()).to(gradient.dtype)
+            masked = self._product(mask, step).to(gradient.dtype)
             at_input = matrix_product(gradient_TO, masked).to(gradient.dtype).view(x.shape)
         if step.last:
             self._to_logits(mask, step)
         return at_input
 
     def _accumulate(self, gradient: Tensor, step: Step) -> None:
-        """Add up this process's micro-batches; those with masks of their own have no more than one."""
-        self.gradient = gradient if self.gradient is None else self.gradient.add_(gradient)
+        """Add up this process's micro-batches, or take the only one that has this mask. Between them the sum may lie in
+        bfloat16, rounded by chance, so that many small parts count."""
+        total = gradient if self.gradient is None else self.gradient.float().add_(gradient)
+        self.gradient = total if step.last else by_chance(total, step.sums, self._chance(step))
+
+    def _chance(self, step: Step) -> torch.Generator:
+        """What decides how a sum is rounded, of this matrix, step and micro-batch."""
+        numbers = (step.seed, step.number, self.index, step.micro)
+        return torch.Generator(self.linear.weight.device).manual_seed(named_seed("sums", *numbers))
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
-        weight = self.weight()
         at_sum, at_size = (float(slope[self.index]) for slope in step.slopes)
+        gradients = self._at_logits(mask, step, at_sum, at_size)
+        self.gradient = self.kept = None
+        for leaf, gradient in zip(self.gate.logits.values(), gradients, strict=True):
+            leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
+
+    def _at_logits(self, mask: Tensor, step: Step, at_sum: float, at_size: float) -> tuple[Tensor, ...]:
+        """The gradient at W * M and the regulariser's slopes, carried to each of the gate's logits."""
+        weight = self.weight()
         if step.absolute:
             at_mask = self.gradient.mul_(weight).add_(weight.abs(), alpha=at_size).add_(at_sum)
         else:
             at_mask = self.gradient.addcmul_(weight, mask.detach().float(), value=2 * at_size).mul_(weight).add_(at_sum)
-        self.gradient = self.kept = None
-        logits = list(self.gate.logits.values())
-        for leaf, gradient in zip(logits, torch.autograd.grad(mask, logits, at_mask.to(mask.dtype)), strict=True):
-            leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
+        return torch.autograd.grad(mask, list(self.gate.logits.values()), at_mask.to(mask.dtype))
 
 
 def size_of(weight: Tensor, absolute: bool) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
-from leap_repro.prune.learned.declaration import TrainingOptions
+from leap_repro.prune.learned.declaration import TrainingOptions, tokens_at_once
 
 FLOAT = 4
 MATRIX_FLOATS = 6
@@ -55,24 +55,20 @@ class Sizes:
 def training_bytes(sizes: Sizes, options: TrainingOptions, weight_dtype: str, length: int) -> dict[str, int]:
     """The peak of one process by part, in bytes; their sum is the peak. `length` is the tokens of a sequence. What
     Python and torch take for themselves is not counted."""
-    weight, logit, moment = (
-        DTYPES[dtype].itemsize for dtype in (weight_dtype, options.logits_dtype, options.state_dtype)
-    )
+    weight = DTYPES[weight_dtype].itemsize
     per_weight = options.logits_per_weight
-    logits = per_weight * sizes.prunable
-    accumulating = options.batch_size > options.micro_batch_size
     tokens = options.micro_batch_size * length
     block = tokens * (BLOCK_HIDDEN * sizes.hidden + BLOCK_WIDE * sizes.widest)
     at_once = 1 if options.gradient_checkpointing else sizes.blocks
     parts = {
         "weights": weight * sizes.parameters,
-        "logits": logit * logits,
-        "moments": 2 * moment * logits,
-        "gradients": max(FLOAT * sizes.prunable * accumulating, logit * logits),
+        "logits": options.logit_bytes * per_weight * sizes.prunable,
+        "moments": 2 * options.moment_bytes * per_weight * sizes.prunable,
+        "gradients": options.gradient_bytes * sizes.prunable,
         "masks": 0 if options.gradient_checkpointing else FLOAT * sizes.prunable,
         "matrix": FLOAT * MATRIX_FLOATS * sizes.largest * (1 + per_weight),
         "activations": weight * (block * at_once + tokens * sizes.hidden * sizes.blocks),
-        "vocabulary": tokens * sizes.vocabulary * (2 * weight + 2 * FLOAT),
+        "vocabulary": min(tokens, tokens_at_once(sizes.vocabulary)) * sizes.vocabulary * (2 * weight + 2 * FLOAT),
     }
     if options.frozen_mask_bytes:
         parts["frozen masks"] = options.frozen_mask_bytes * sizes.prunable

@@ -64,6 +64,20 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
+def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """What this process holds beside its shard of `parameter`, row for row, as a shard of what all hold."""
+    if not hasattr(parameter, "placements"):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    (placement,), shape = parameter.placements, list(tensor.shape)
+    shape[placement.dim] = parameter.shape[placement.dim]
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(
+        tensor, parameter.device_mesh, [placement], run_check=False, shape=torch.Size(shape), stride=stride
+    )
+
+
 def shard(module: nn.Module, device: torch.device) -> None:
     """Spread a module's parameters over the processes, each on `device`; a module inside it that is sharded already
     keeps its own. Its forward pass gathers them, and its backward pass averages their gradients."""
@@ -74,9 +88,10 @@ def shard(module: nn.Module, device: torch.device) -> None:
     from torch.distributed.tensor import Shard
 
     def placement(parameter: nn.Parameter) -> Shard | None:
-        """A few long rows are cut across: the six patterns of a group are no number to share out."""
-        first, *rest = parameter.shape
-        return Shard(1) if first < count() and rest and rest[0] % count() == 0 else None
+        """By rows: of logits [6, out, in / 4] those of the second dimension, as six is no number to share out."""
+        return (
+            Shard(1) if parameter.dim() == 3 and parameter.requires_grad and len(parameter[0]) % count() == 0 else None
+        )
 
     mesh = init_device_mesh(device.type, (count(),))
     fully_shard(

@@ -21,10 +21,10 @@ from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES, best_device
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.learned import checkpoint, processes
+from leap_repro.prune.learned import checkpoint, fused, processes
 from leap_repro.prune.learned.adamw import AdamW
-from leap_repro.prune.learned.gates import Gate
-from leap_repro.prune.learned.loss import next_token_loss
+from leap_repro.prune.learned.gates import NOISES, Gate
+from leap_repro.prune.learned.loss import LanguageLoss
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
 from leap_repro.prune.learned.progress import Progress
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
@@ -62,7 +62,15 @@ class MaskTrainer:
         self.dense_sizes = torch.tensor(self._place(linears, iter(gates)), dtype=torch.float64)
         parameters = [leaf for layer in self.layers for leaf in layer.gate.logits.values()]
         betas = (self.options.beta1, self.options.beta2)
-        self.optimizer = AdamW(parameters, betas, self.options.weight_decay, DTYPES[self.options.state_dtype])
+        self.optimizer = AdamW(
+            parameters,
+            betas,
+            self.options.weight_decay,
+            getattr(torch, self.options.state_dtype),
+            chance=self.options.logits_rounding == "stochastic",
+            seed=self.seed,
+        )
+        self.language_loss = LanguageLoss(self.model, self.options.micro_batch_size * self.tokens_NT.shape[1])
         self.rows: list[dict[str, float]] = []
 
     def _place(self, linears: list[PrunableLinear], gates: Iterator[Gate]) -> list[float]:
@@ -76,7 +84,8 @@ class MaskTrainer:
                 leaves = ((kind, nn.Parameter(v.detach().to(self.device, dtype))) for kind, v in gate.logits.items())
                 gate.logits = nn.ParameterDict(OrderedDict(leaves))
                 held.append(gate.logits)
-                self.layers.append(MaskedLinear(linear, gate, len(self.layers)))
+                kind = fused.layer_kind(gate, self.options, self.device)
+                self.layers.append(kind(linear, gate, len(self.layers)))
                 sizes.append(size_of(self.layers[-1].weight(), self.regulariser.absolute).item())
             if processes.count() > 1:
                 block.add_module("gates", held)
@@ -94,16 +103,14 @@ class MaskTrainer:
         }
         return PrunedCell(tensors, self.rows, facts)
 
-    def language_loss(self, tokens_BT: Tensor) -> Tensor:
-        """Mean next-token cross-entropy of the model as it stands."""
-        return next_token_loss(self.model(tokens_BT, use_cache=False).logits, tokens_BT)
-
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step, without any state but the logits and the optimiser's moments; returns its log row."""
         options = self.options
         anew = options.noise == "forward"
         remake, absolute = options.gradient_checkpointing, self.regulariser.absolute
         step = Step(self.seed, number, options.relaxation(number), remake=remake, anew=anew, absolute=absolute)
+        step.sums = getattr(torch, options.gradients_dtype)
+        step.noise = NOISES[options.noise_source]
         loss_lm, density, terms = self._gradients(step)
         if options.gradient_clip:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, options.gradient_clip)
@@ -194,13 +201,12 @@ class MaskTrainer:
     def _state(self, steps: int) -> dict[str, Tensor]:
         """Every tensor that a step reads and changes, by name: logits, moments, and room for the log of `steps`."""
         logits = {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
-        parts = {"logits": list(logits.values()), "first": self.optimizer.first, "second": self.optimizer.second}
-        state = {
-            f"{name}.{part}": tensor
-            for part, found in parts.items()
-            for name, tensor in zip(logits, found, strict=True)
+        moments = {
+            name: processes.shard_of(tensor, logits[".".join(name.split(".")[:2])])
+            for name, tensor in self.optimizer.state([*logits]).items()
         }
-        return state | {"log": torch.zeros(steps, len(LOG_COLUMNS), dtype=torch.float64)}
+        room = torch.zeros(steps, len(LOG_COLUMNS), dtype=torch.float64)
+        return {f"{name}.logits": leaf for name, leaf in logits.items()} | moments | {"log": room}
 
     def _save(self, folder: Path) -> None:
         """Write logits, moments and the log so far, every process its own shards."""

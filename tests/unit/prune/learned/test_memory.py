@@ -6,14 +6,23 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+from families import real
 
 from leap_repro.prune.learned.memory import Sizes, training_bytes
 from leap_repro.prune.methods.leap import Options
 
+FEW_BITS = {
+    "logits_dtype": "bfloat16",
+    "logits_rounding": "stochastic",
+    "state_dtype": "int8",
+    "gradients_dtype": "bfloat16",
+}
 CASES = {
     "leap": ("leap", {}),
     "leap, no accumulation, moments in bfloat16": ("leap", {"batch_size": 1, "state_dtype": "bfloat16"}),
+    "leap in few bits": ("leap", FEW_BITS),
     "maskllm": ("maskllm", {}),
 }
 
@@ -48,3 +57,27 @@ def test_each_saving_saves_what_it_says(build_tiny):
     assert peak(gradient_checkpointing=True)["masks"] == 0
     assert plain["masks"] == 4 * sizes.prunable
     assert peak(gradient_checkpointing=True)["activations"] < plain["activations"]
+    assert plain["moments"] - peak(state_dtype="int8")["moments"] == 2 * (4 - 1 - 4 / 256) * sizes.prunable
+    assert plain["gradients"] == 4 * sizes.prunable
+    assert peak(gradients_dtype="bfloat16", logits_dtype="bfloat16")["gradients"] == 2 * sizes.prunable
+
+
+def test_eight_billion_parameters_fit_a_gpu_of_80_gb():
+    """Llama-3.1-8B with 4,096 tokens, at the settings that docs/memory.md names."""
+    options = Options(**FEW_BITS, micro_batch_size=1, gradient_checkpointing=True)
+    sizes = Sizes.of(real("llama"))
+    parts = training_bytes(sizes, options, "bfloat16", length=4096)
+    assert sizes.parameters == 8_030_261_248
+    assert 60e9 < sum(parts.values()) < 76e9
+
+
+def test_the_vocabulary_counts_for_as_many_tokens_as_are_scored_at_once():
+    sizes = Sizes.of(real("llama"))
+    parts = [training_bytes(sizes, Options(micro_batch_size=m), "bfloat16", 4096)["vocabulary"] for m in (1, 8)]
+    assert parts[0] == parts[1] == 2**26 // 128256 * 128256 * 12
+
+
+def test_every_published_row_is_within_a_tenth_of_the_formula(project):
+    rows = pd.read_csv(project / "benchmarks/learned_memory.csv")
+    assert {"small", "llama3.2-1b"} <= set(rows[rows["options"].str.contains("int8")]["shape"])
+    assert rows["measured_over_predicted"].between(0.9, 1.1).all()

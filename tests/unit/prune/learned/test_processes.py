@@ -24,6 +24,12 @@ from leap_repro.store.artifacts import writing
 STEPS = 20
 OPTIONS = {"steps": STEPS, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-2}
 SPARSITIES = {"leap": "0.6", "maskllm": "0.5", "patch": "0.4"}
+FEW_BITS = {
+    "logits_dtype": "bfloat16",
+    "logits_rounding": "stochastic",
+    "state_dtype": "int8",
+    "gradients_dtype": "bfloat16",
+}
 CASES = {
     "leap": ("leap", "model", {}),
     "maskllm": ("maskllm", "model", {}),
@@ -31,6 +37,7 @@ CASES = {
     "noise for each pass, clipped": ("leap", "model", {"noise": "forward", "gradient_clip": 1.0}),
     "recomputed": ("leap", "model", {"gradient_checkpointing": True}),
     "mixture of experts": ("leap", "mixture", {}),
+    "in few bits": ("leap", "model", FEW_BITS),
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 ONE = [sys.executable]
@@ -94,20 +101,22 @@ def losses(output):
     return np.array([pq.read_table(output / "payload/log.parquet")[name] for name in ("loss_lm", "loss")])
 
 
-def assert_close(ours, theirs):
+def assert_close(case, ours, theirs):
     """But for rounding: losses to 1e-5, logits to 1e-4 on average, where a step is 1e-2. (Adam divides by the size of
-    gradients, so that where one is nothing but rounding its sign makes whole steps.)"""
+    gradients, so that where one is nothing but rounding its sign makes whole steps.) Few bits are rounded by chance:
+    losses to a tenth, logits to a step."""
+    of_losses, of_logits = (1e-1, 1e-2) if case == "in few bits" else (1e-5, 1e-4)
     assert losses(ours).shape == (2, STEPS)
-    np.testing.assert_allclose(losses(ours), losses(theirs), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(losses(ours), losses(theirs), rtol=of_losses, atol=of_losses)
     ours, theirs = logits(ours), logits(theirs)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
-        assert (tensor.float() - theirs[name].float()).abs().mean() < 1e-4, name
+        assert (tensor.float() - theirs[name].float()).abs().mean() < of_logits, name
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one_but_for_rounding(case, trained):
-    assert_close(trained / "one" / case, trained / "two" / case)
+    assert_close(case, trained / "one" / case, trained / "two" / case)
 
 
 def kill_after_checkpoint(training, scratch):
@@ -121,15 +130,13 @@ def kill_after_checkpoint(training, scratch):
     assert process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(
-    ("first", "then"), [(TWO, [sys.executable]), ([sys.executable], TWO)], ids=["2 to 1", "1 to 2"]
-)
-def test_another_number_of_processes_goes_on_with_a_killed_training(first, then, trained, sources, tmp_path):
-    training = [*command(sources, "leap", tmp_path / "output"), "--scratch", str(tmp_path / "scratch")]
+@pytest.mark.parametrize(("case", "first", "then"), [("in few bits", TWO, ONE), ("maskllm", ONE, TWO)])
+def test_another_number_of_processes_goes_on_with_a_killed_training(case, first, then, trained, sources, tmp_path):
+    training = [*command(sources, case, tmp_path / "output"), "--scratch", str(tmp_path / "scratch")]
     kill_after_checkpoint([*first, *training], tmp_path / "scratch")
     again = subprocess.run([*then, *training], check=True, env=ENVIRONMENT, capture_output=True, text=True)
     assert "resumed after step" in again.stderr
-    assert_close(tmp_path / "output", trained / "one" / "leap")
+    assert_close(case, tmp_path / "output", trained / "one" / case)
 
 
 SHARES = """
@@ -154,7 +161,8 @@ trainer = leap.trainer(Job(model, options, Fraction("0.5"), 0, tokens))
 kept = sum(p.to_local().numel() for p in model.parameters())
 prunable = int(trainer.numels.sum())
 assert abs(kept - (before + prunable) / 2) < 0.01 * before, (kept, before, prunable)
-assert sum(m.to_local().numel() for m in trainer.optimizer.first) == prunable / 2
+names = [str(index) for index in range(len(trainer.layers))]
+assert sum(moment.numel() for moment in trainer.optimizer.state(names).values()) == prunable  # two halves
 trainer.step(0)
 assert len(sent) == 2 and sum(sent) == prunable / 2, sent  # a block's gradients travel once, after four micro-batches
 processes.leave()

@@ -14,8 +14,15 @@ from leap_repro.prune.learned import checkpoint
 from leap_repro.prune.methods import leap, maskllm, patch
 
 OPTIONS = {"steps": 40, "batch_size": 2, "micro_batch_size": 1}
+FEW_BITS = {
+    "logits_dtype": "bfloat16",
+    "logits_rounding": "stochastic",
+    "state_dtype": "int8",
+    "gradients_dtype": "bfloat16",
+}
 METHODS = {
     "leap": (leap, leap.Options(**OPTIONS), "0.4"),
+    "leap in few bits": (leap, leap.Options(**OPTIONS, **FEW_BITS), "0.4"),
     "maskllm": (maskllm, maskllm.Options(**OPTIONS), "0.5"),
     "patch": (patch, patch.Options(**OPTIONS, learn="joint", tile=8), "0.4"),
 }

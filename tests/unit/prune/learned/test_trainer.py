@@ -17,6 +17,7 @@ from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.__main__ import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise
+from leap_repro.prune.learned.masked import Step
 from leap_repro.prune.learned.trainer import batch_indices
 from leap_repro.prune.methods import leap
 from leap_repro.prune.methods.leap import Options
@@ -117,11 +118,48 @@ def test_theta_follows_adam_with_the_papers_betas(decay, clip, trainer):
     torch.testing.assert_close(flat(thetas(ours)).double(), expected.detach(), rtol=0, atol=2e-7)
 
 
+def sums(trainer, parts, **options):
+    """(the sum of `parts` at a masked weight as a step's micro-batches add them up, their sum in float64)."""
+    ours = trainer(**options)
+    layer = ours.layers[0]
+    step = Step(0, 0, ours.options.relaxation(0), sums=getattr(torch, ours.options.gradients_dtype))
+    for micro, part in enumerate(parts):
+        step.micro, step.last = micro, micro + 1 == len(parts)
+        layer._accumulate(part.clone(), step)
+    return layer.gradient, sum(part.double() for part in parts)
+
+
+def test_many_small_gradients_count_in_a_sum_in_bfloat16(trainer):
+    """A thousandth of the first, a thousand times: to the nearest bfloat16 the sum would stay at the first."""
+    parts = [torch.full((32, 32), 1.0), *[torch.full((32, 32), 1e-3)] * 1000]
+    found, exact = sums(trainer, parts, gradients_dtype="bfloat16")
+    assert found.dtype == torch.float32
+    assert float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.01)
+    assert float((found / exact - 1).abs().max()) < 0.3
+    full, _ = sums(trainer, parts)
+    torch.testing.assert_close(full.double(), exact, rtol=1e-4, atol=0)
+
+
+def test_few_bits_lead_where_float32_leads(trainer):
+    few = {"logits_dtype": "bfloat16", "logits_rounding": "stochastic", "state_dtype": "int8"}
+    exact, lean = trainer(micro_batch_size=1), trainer(micro_batch_size=1, gradients_dtype="bfloat16", **few)
+    start = flat(thetas(exact)).clone()
+    for run in (exact, lean):
+        run.run(None)
+    ours, theirs = flat(thetas(lean)).float() - start, flat(thetas(exact)) - start
+    assert float((ours * theirs).sum() / theirs.square().sum()) == pytest.approx(1, abs=0.03)
+    assert lean.rows[-1]["loss"] == pytest.approx(exact.rows[-1]["loss"], abs=0.01)
+    state = lean._state(0)
+    state.pop("log")
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16, torch.uint8, torch.float32}
+
+
 def test_moments_in_bfloat16_leave_theta_in_float32_and_near_the_exact_run(trainer):
     exact, lean = trainer(), trainer(state_dtype="bfloat16")
     for run in (exact, lean):
         run.run(None)
-    assert {moment.dtype for moment in lean.optimizer.first + lean.optimizer.second} == {torch.bfloat16}
+    names = [str(number) for number in range(len(lean.layers))]
+    assert {moment.dtype for moment in lean.optimizer.state(names).values()} == {torch.bfloat16}
     moved = (flat(thetas(exact)) - flat(thetas(trainer()))).norm()
     difference = (flat(thetas(exact)) - flat(thetas(lean))).norm()
     assert 0 < difference < 0.1 * moved

@@ -1,0 +1,72 @@
+"""What is rounded by chance is one of its two neighbours, and itself on average."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from leap_repro.prune.learned.moments import levels
+from leap_repro.prune.learned.rounding import by_chance, to_codes
+
+DRAWS = 40_000
+
+
+def chance(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def mean_within_five_deviations(found, value, low, high):
+    deviation = ((high - value) * (value - low) / DRAWS) ** 0.5
+    assert abs(float(found.double().mean()) - value) <= 5 * deviation + 1e-12 * abs(value)
+
+
+@pytest.mark.parametrize("value", [1.001, -1.001, 0.042, -3e-9, 1.0, -0.25, 0.0, 255.9, 1.99999])
+def test_a_bfloat16_is_a_neighbour_of_the_number_and_its_mean_the_number(value):
+    value = float(torch.tensor(value))
+    found = by_chance(torch.full((DRAWS,), value), torch.bfloat16, chance())
+    unit = 2.0 ** (torch.frexp(torch.tensor(value, dtype=torch.float64)).exponent.item() - 8)
+    low, high = (value // unit) * unit, -((-value) // unit) * unit
+    assert found.dtype == torch.bfloat16
+    assert set(found.double().tolist()) <= {low, high}
+    mean_within_five_deviations(found, value, low, high)
+
+
+def test_infinities_and_what_is_no_number_stay_so():
+    found = by_chance(torch.tensor([float("inf"), float("-inf"), float("nan")]), torch.bfloat16, chance())
+    assert found[0] == float("inf")
+    assert found[1] == float("-inf")
+    assert found[2].isnan()
+
+
+def test_a_float32_is_left_as_it_is_without_a_draw():
+    generator, value = chance(), torch.randn(5)
+    before = generator.get_state()
+    assert by_chance(value, torch.float32, generator) is value
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_chance_is_the_generators():
+    value = torch.randn(1000)
+    found = [by_chance(value, torch.bfloat16, chance(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_code_stands_for_a_level_next_to_the_number_and_for_the_number_on_average(signed):
+    table = levels(signed)
+    assert torch.equal(table.sort().values, table)
+    assert len(table.unique()) == len(table) <= 256
+    for value in (0.97, 0.3, 1e-4, *((-0.3, -2e-6, 3e-9, 0.0) if signed else (3e-13,))):
+        value = float(torch.tensor(value))
+        found = table[to_codes(torch.full((DRAWS,), value), table, chance()).int()].double()
+        high = float(table[table >= value].min())
+        low = float(table[table <= value].max())
+        assert set(found.tolist()) <= {low, high}
+        mean_within_five_deviations(found, value, low, high)
+
+
+def test_a_number_beyond_the_levels_has_the_nearest_of_them():
+    table = levels(False)
+    found = table[to_codes(torch.tensor([0.0, 1e-30, 1.0, 2.0]), table, chance()).int()]
+    assert torch.equal(found, table[[0, 0, -1, -1]])
