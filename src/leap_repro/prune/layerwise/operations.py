@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from math import isqrt
 
-STEPS = 40
-"""Steps of conjugate gradients that a row counts for before it is solved: real inputs take 15 to 30
-(benchmarks/optima_solvers.csv, docs/methods/optima.md)."""
-
+STEPS = 30
+"""Steps of conjugate gradients that a matrix is counted with: real ones take 19 to 30 (benchmarks/optima_solvers.csv)."""
 FACTORING = 2.5
 """How much longer an operation takes in a row's own factor than in a product of all rows (the same table)."""
 NARROW = 512
