@@ -25,7 +25,10 @@ from leap_repro.study.resources import FLOAT32_COST, flops_per_second, need
 PUBLISHED = {"magnitude": 24, "wanda": 1118, "sparsegpt": 2392, "ALPS": 6735}
 OURS = ("magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "wanda+optima-as-released")
 LLAMA, OPT = 8_030_261_248, 175_000_000_000
-BLOCKS, SHAPES = 32, ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096), (14336, 4096), (4096, 14336))
+BLOCKS, SHAPES = (
+    32,
+    ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096), (14336, 4096), (4096, 14336)),
+)
 """Of Llama-3.1-8B: rows and columns of a block's matrices."""
 
 
@@ -38,7 +41,9 @@ def seconds(study: Study, method: str, parameters: int = LLAMA) -> float | None:
 def solving(study: Study, steps: float | None, kept: float) -> float:
     """Seconds that OPTIMA's solves take by their counts over the true shapes: with so many steps of conjugate gradients,
     or for None with a factor for each row."""
-    counts = (operations.of_factors(r, kept * c) if steps is None else operations.of_gradients(r, c, steps) for r, c in SHAPES)
+    counts = (
+        operations.of_factors(r, kept * c) if steps is None else operations.of_gradients(r, c, steps) for r, c in SHAPES
+    )
     return BLOCKS * FLOAT32_COST * sum(counts) / flops_per_second(study, True)
 
 

@@ -6,6 +6,8 @@ from importlib import import_module
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 METHODS = {
     "magnitude": {"module": "magnitude", "options": {}},
@@ -21,7 +23,7 @@ METHODS = {
 def scripts(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "benchmarks"))
     yield
-    for name in ("measure", "one_shot", "optima_vs_qp"):
+    for name in ("measure", "one_shot", "one_shot_at_8b", "optima_vs_qp", "optima_solvers"):
         sys.modules.pop(name, None)
 
 
@@ -65,3 +67,26 @@ def test_osqp_reaches_our_residual_in_both_forms(tmp_path):
         assert ours["solver"] == "ours"
         assert ours["residual"] < 1e-4
         assert all(row["residual"] <= ours["residual"] for row in others)
+
+
+def test_both_of_optimas_solvers_are_timed_on_made_and_on_real_inputs(tmp_path, project):
+    output = tmp_path / "solvers.csv"
+    run("optima_solvers", "--widths", 24, 48, "--rows", 30, "--rows-timed", 8, "--output", output)
+    shard = tmp_path / "tokens.safetensors"
+    save_file({"tokens": torch.randint(0, 100, (6, 64), generator=torch.Generator().manual_seed(0))}, shard)
+    model = project / "src/leap_repro/miniature/released/llama3.2-1b-mini"
+    real = ("--model", model, "--model-name", "mini", "--tokens", shard, "--token-count", 300, "--block", 1)
+    run("optima_solvers", *real, "--rows-timed", 8, "--output", output)
+    table = pd.read_csv(output)
+    assert list(table["solver"]) == ["factors", "gradients"] * 6
+    assert list(table["rows"][:4]) == [24, 24, 30, 30]
+    assert (table["residual"][:4] < 1e-4).all()
+    assert (table["excess"][:4] < 1e-5).all()
+    assert table["inputs"].str.startswith("mini: ").sum() == 8
+
+
+def test_the_table_of_one_shot_methods_at_8b_is_what_the_plan_says_now(tmp_path, project):
+    again = "run `python benchmarks/one_shot_at_8b.py --output benchmarks/one_shot_at_8b.csv --page docs/plan.md`"
+    run("one_shot_at_8b", "--output", tmp_path / "one_shot_at_8b.csv")
+    for name in ("one_shot_at_8b.csv", "one_shot_at_8b.md"):
+        assert (tmp_path / name).read_text() == (project / "benchmarks" / name).read_text(), again
