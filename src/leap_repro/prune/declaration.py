@@ -46,6 +46,11 @@ class Options(Closed):
         least, most = self.sparsity_bounds
         return f"the method allows only [{float(least):g}]" if least == most else f"at most {float(most):g}"
 
+    def operations(self, rows: float, columns: float, kept: float) -> float:
+        """Floating point operations for one matrix of which each row keeps `kept` weights, beyond what the plan counts
+        for every layer-wise method."""
+        return 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration(ABC):

@@ -15,6 +15,7 @@ from typing import Any
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import Entry, largest_block, tensors
 from leap_repro.prune.learned.declaration import tokens_at_once
+from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.study.grid import Method, Study
 
 UNKNOWN_PARAMETERS = 8_000_000_000
@@ -22,6 +23,7 @@ UNKNOWN_PARAMETERS = 8_000_000_000
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
+FLOAT32_COST = 15  # a GPU's float32 operation in bfloat16 ones, TF32 off: an H100's peaks, 989 and 67 x 10^12 a second
 CORE_FLOPS = 5e10  # per second and core, sustained: products with AVX2 in float32
 GATE_FLOPS = 8000  # per logit and forward pass of a training: its masks, which are made anew, and their gradient
 QUESTIONS = {  # of the six test sets; tokens that are read for each with its choices, by a tokenizer of 49,152 tokens
@@ -182,7 +184,21 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method, know
         flops = 8 * parameters * tokens + 60 * parameters * width
         if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
             work += 4 * gram + SOLVE_BYTES * inner**2
+            exact = 4 * parameters * tokens + 60 * parameters * width + _solve_flops(method, parameters)
+            flops = 4 * parameters * tokens + exact * (FLOAT32_COST if study.settings.cluster.gpus else 1)
     return Need(resident + block * (1.2 + 2 * weight), resident + work if method.tokens else 0, flops)
+
+
+def _solve_flops(method: Method, parameters: int) -> float:
+    """What a method solves beyond the others, at the least of its sparsities: in a block 8 D rows of D inputs and D rows
+    of 4 D."""
+    if not parameters:
+        return 0.0
+    width = width_of(parameters)
+    kept = 1 - min(float(parse_sparsity(sparsity)) for sparsity in method.sparsities)
+    shapes = ((8 * width, width), (width, 4 * width))
+    block = sum(method.options.operations(rows, columns, kept * columns) for rows, columns in shapes)
+    return block * parameters / (12 * width**2)
 
 
 def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:

@@ -6,6 +6,8 @@ from importlib import import_module
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 METHODS = {
     "magnitude": {"module": "magnitude", "options": {}},
@@ -21,7 +23,8 @@ METHODS = {
 def scripts(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "benchmarks"))
     yield
-    for name in ("measure", "one_shot", "optima_vs_qp", "decode_formats", "gguf_zeros", "scaling"):
+    names = ("measure", "one_shot", "one_shot_at_8b", "optima_vs_qp", "optima_solvers", "scaling")
+    for name in (*names, "decode_formats", "gguf_zeros"):
         sys.modules.pop(name, None)
 
 
@@ -91,3 +94,26 @@ def test_the_table_of_gpus_is_the_plans(project):
     found = import_module("scaling").table()
     assert found == (project / "benchmarks/scaling.md").read_text()
     assert len(found.splitlines()) == 4 + 2 * 5
+
+
+def test_both_of_optimas_solvers_are_timed_on_made_and_on_real_inputs(tmp_path, project):
+    output = tmp_path / "solvers.csv"
+    run("optima_solvers", "--widths", 24, 48, "--rows", 30, "--rows-timed", 8, "--output", output)
+    shard = tmp_path / "tokens.safetensors"
+    save_file({"tokens": torch.randint(0, 100, (6, 64), generator=torch.Generator().manual_seed(0))}, shard)
+    model = project / "src/leap_repro/miniature/released/llama3.2-1b-mini"
+    real = ("--model", model, "--model-name", "mini", "--tokens", shard, "--token-count", 300, "--block", 1)
+    run("optima_solvers", *real, "--rows-timed", 8, "--output", output)
+    table = pd.read_csv(output)
+    assert list(table["solver"]) == ["factors", "gradients"] * 6
+    assert list(table["rows"][:4]) == [24, 24, 30, 30]
+    assert (table["residual"][:4] < 1e-4).all()
+    assert (table["excess"][:4] < 1e-5).all()
+    assert table["inputs"].str.startswith("mini: ").sum() == 8
+
+
+def test_the_table_of_one_shot_methods_at_8b_is_what_the_plan_says_now(tmp_path, project):
+    again = "run `python benchmarks/one_shot_at_8b.py --output benchmarks/one_shot_at_8b.csv --page docs/plan.md`"
+    run("one_shot_at_8b", "--output", tmp_path / "one_shot_at_8b.csv")
+    for name in ("one_shot_at_8b.csv", "one_shot_at_8b.md"):
+        assert (tmp_path / name).read_text() == (project / "benchmarks" / name).read_text(), again

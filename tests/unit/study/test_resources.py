@@ -14,11 +14,13 @@ from leap_repro.models.examine import describe
 from leap_repro.study.grid import read_study
 from leap_repro.study.requests import cores, request
 from leap_repro.study.resources import (
+    FLOAT32_COST,
     QUESTIONS,
     UNKNOWN_PARAMETERS,
     Block,
     block_of,
     evaluation_tokens,
+    flops_per_second,
     need,
     parameters_of,
     width_of,
@@ -170,6 +172,36 @@ def test_the_model_of_a_job_fits_into_what_it_asks_for():
     assert need("prune", paper, 8e9, "leap").host_bytes >= 2 * 8e9
     assert need("evaluate", paper, 8e9, "leap").host_bytes >= 2 * 8e9
     assert need("prune", paper, 8e9, "leap").gpu_bytes >= 8e9 * (2 + 4 * 3)  # weights, logits, two moments
+
+
+LLAMA_8B = ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096), (14336, 4096), (4096, 14336))
+"""Rows and columns of the matrices of each of Llama-3.1-8B's 32 blocks."""
+
+
+def test_optimas_solves_are_counted_as_of_the_true_shapes():
+    """By the rule of thumb for the width; conjugate gradients on all of them, in float32."""
+    paper = study("paper")
+    solves = need("prune", paper, 8_030_261_248, "wanda+optima").flops
+    solves -= need("prune", paper, 8_030_261_248, "sparsegpt").flops
+    products = 32 * sum(rows * 2 * columns**2 for rows, columns in LLAMA_8B)
+    assert 31 * products < solves / FLOAT32_COST < 1.5 * 32 * products
+    assert 32 * sum(rows * (columns / 2) ** 3 / 3 for rows, columns in LLAMA_8B) > 4 * 32 * products
+
+
+def test_optima_at_8b_takes_less_than_an_hour_of_one_h100_by_plan():
+    paper = study("paper")
+    seconds = need("prune", paper, 8_030_261_248, "wanda+optima").flops / flops_per_second(paper, True)
+    assert 600 < seconds < 3600
+    assert need("prune", paper, 8_030_261_248, "wanda+optima-as-released").flops / 2e14 > 2 * seconds
+
+
+def test_what_float32_computes_counts_at_its_own_rate_on_a_gpu_only():
+    on_gpu, on_cpu = study("paper"), study("paper", cluster={"gpus": 0})
+    for method, grows in (("wanda", False), ("sparsegpt", True)):
+        flops = [need("prune", each, 1e9, method).flops for each in (on_gpu, on_cpu)]
+        assert (flops[0] > 5 * flops[1]) is grows
+    tokens = 128 * 2048
+    assert need("prune", on_cpu, 1e9, "sparsegpt").flops == pytest.approx(8e9 * tokens + 60e9 * width_of(1e9))
 
 
 MEASURED = REPOSITORY / "benchmarks/memory_at_size.csv"

@@ -19,6 +19,7 @@ from leap_repro.checked import Rate, Weight, contradiction
 from leap_repro.prune import declaration
 from leap_repro.prune.layerwise.declaration import Reconstruction
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.prune.layerwise.operations import of_solve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 ABSOLUTE = 0.01
 CONVERGED = 0.95
 """The public code leaves a matrix as it was unless this share of its rows meets the tolerance."""
+
+RELEASED_STEPS = 1000
+"""Steps that the public code's solver is planned with: up to 906 in benchmarks/optima_released.csv."""
 
 
 class Options(declaration.Options):
@@ -45,6 +49,10 @@ class Options(declaration.Options):
     only_if_better: bool = Field(
         False, description="a matrix keeps the selector's values unless its output error falls"
     )
+
+    def operations(self, rows: float, columns: float, kept: float) -> float:
+        """The solve, by the way that the exact solver takes, or the released one's products."""
+        return of_solve(rows, columns, kept) if self.solver == "exact" else RELEASED_STEPS * 2 * rows * columns**2
 
     @model_validator(mode="after")
     def _only_one_solver_stops_early(self) -> Options:
@@ -70,15 +78,18 @@ def reconstruct(layer: Layer, selected: PrunedLayer, options: Options) -> Pruned
 
 
 def optimal_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, dict[str, Any]]:
-    """The best weights, in the weight's dtype; for the log the dampings tried and the KKT residual."""
+    """The best weights, in the weight's dtype; for the log the dampings tried, the KKT residual, the most steps of a row
+    by conjugate gradients and the number of rows that were solved by factors."""
     from leap_repro.prune.layerwise.cholesky import factor_damped, fill_dead_inputs
-    from leap_repro.prune.layerwise.masked_solve import solve_exactly
+    from leap_repro.prune.layerwise.masked_solve import solve
 
     weight = layer.weight.clone()
     hessian = fill_dead_inputs(layer.statistics.hessian.to(weight.dtype), weight)
     dampings = factor_damped(hessian, layer.name, options.damping).dampings
-    values = weight * keep + solve_exactly(hessian, (weight * ~keep) @ hessian, keep, layer.name)
-    return values, {"dampings": dampings, "kkt_residual": kkt_residual(hessian, weight, values, keep)}
+    found = solve(hessian, (weight * ~keep) @ hessian, keep, layer.name)
+    values = weight * keep + found.x
+    row = {"dampings": dampings, "kkt_residual": kkt_residual(hessian, weight, values, keep)}
+    return values, row | {"iterations": found.steps, "factored_rows": found.factored}
 
 
 def released_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, dict[str, Any]]:

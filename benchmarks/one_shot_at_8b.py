@@ -1,0 +1,104 @@
+"""One-shot methods at 8B: published times, the plan's for one GPU, and what was measured on a CPU.
+
+    python benchmarks/one_shot_at_8b.py --output benchmarks/one_shot_at_8b.csv
+
+Nothing is run: published seconds are those of the ALPS paper (arXiv 2406.07831) for LLaMA-3-8B, the plan's are those of
+`leap_repro.study.plan` for the scale `paper`, and the CPU's come from `one_shot.csv` and `memory_at_size.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+import yaml
+from measure import REPOSITORY, show, write_rows
+
+from leap_repro.cli import run_stage
+from leap_repro.prune.layerwise import operations
+from leap_repro.study.grid import Study, read_study
+from leap_repro.study.plan import START_SECONDS
+from leap_repro.study.resources import FLOAT32_COST, flops_per_second, need
+
+PUBLISHED = {"magnitude": 24, "wanda": 1118, "sparsegpt": 2392, "ALPS": 6735}
+OURS = ("magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "wanda+optima-as-released")
+LLAMA, OPT = 8_030_261_248, 175_000_000_000
+BLOCKS, SHAPES = (
+    32,
+    ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096), (14336, 4096), (4096, 14336)),
+)
+"""Of Llama-3.1-8B: rows and columns of a block's matrices."""
+
+
+def seconds(study: Study, method: str, parameters: int = LLAMA) -> float | None:
+    """The plan's for one cell on one GPU; None where it counts no operations."""
+    flops = need("prune", study, parameters, method).flops
+    return START_SECONDS + flops / flops_per_second(study, True) if flops else None
+
+
+def solving(study: Study, steps: float | None, kept: float) -> float:
+    """Seconds that OPTIMA's solves take by their counts over the true shapes: with so many steps of conjugate gradients,
+    or for None with a factor for each row."""
+    counts = (
+        operations.of_factors(r, kept * c) if steps is None else operations.of_gradients(r, c, steps) for r, c in SHAPES
+    )
+    return BLOCKS * FLOAT32_COST * sum(counts) / flops_per_second(study, True)
+
+
+def measured(table: str, **where: str) -> dict[str, str]:
+    """CPU seconds by method of the rows of a benchmark's table that `where` describes."""
+    with (REPOSITORY / "benchmarks" / table).open(encoding="utf-8") as file:
+        found = [row for row in csv.DictReader(file) if all(row[key] == value for key, value in where.items())]
+    return {row["method"]: row["cpu_seconds"] for row in found}
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """A row for each of our methods, and for ALPS, which we have not."""
+    matrix = measured("one_shot.csv", rows="1024", columns="4096", device="cpu")
+    block = measured("memory_at_size.csv", shape="llama3.1-8b-block")
+    found = []
+    for method in (*OURS, "ALPS"):
+        planned = seconds(study, method) if method in OURS else None
+        found.append(
+            {
+                "method": method,
+                "published_seconds": PUBLISHED.get(method, ""),
+                "planned_seconds": round(planned) if planned else "",
+                "cpu_seconds_1024x4096": matrix.get(method, ""),
+                "cpu_seconds_8b_block": block.get(method, ""),
+            }
+        )
+    return found
+
+
+def note(study: Study) -> str:
+    """What stands below the table."""
+    kept = 1 - min(map(float, study.methods["wanda+optima"].sparsities))
+    by = [round(solving(study, steps, kept)) for steps in (operations.STEPS, 100, None)]
+    return (
+        f"By the true shapes, OPTIMA's solves take {by[0]} s of its time with {operations.STEPS} steps of conjugate "
+        f"gradients, {by[1]} s with 100, the most that are tried, and {by[2]} s with a factor for each row. SparseGPT on "
+        f"175B by plan: {seconds(study, 'sparsegpt', OPT) / 3600:.1f} h; published: under 4.5 h on one A100."
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the table, and put it into docs/plan.md."""
+    study = read_study(yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8")) | {"scale": "paper"})
+    write_rows(arguments.output, rows(study), note(study))
+    if arguments.page:
+        show(arguments.page)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The benchmark's arguments."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/one_shot_at_8b.py", description=__doc__)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--page", help="the page that shows the table, filled anew")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
