@@ -18,6 +18,7 @@ from measure import REPOSITORY, show, write_rows
 
 from leap_repro.cli import run_stage
 from leap_repro.prune.layerwise import operations
+from leap_repro.prune.layerwise.conjugate_gradients import LIMIT
 from leap_repro.study.grid import Study, read_study
 from leap_repro.study.plan import START_SECONDS
 from leap_repro.study.resources import FLOAT32_COST, flops_per_second, need
@@ -25,10 +26,8 @@ from leap_repro.study.resources import FLOAT32_COST, flops_per_second, need
 PUBLISHED = {"magnitude": 24, "wanda": 1118, "sparsegpt": 2392, "ALPS": 6735}
 OURS = ("magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "wanda+optima-as-released")
 LLAMA, OPT = 8_030_261_248, 175_000_000_000
-BLOCKS, SHAPES = (
-    32,
-    ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096), (14336, 4096), (4096, 14336)),
-)
+BLOCKS = 32
+SHAPES = ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096), (14336, 4096), (4096, 14336))
 """Of Llama-3.1-8B: rows and columns of a block's matrices."""
 
 
@@ -39,12 +38,13 @@ def seconds(study: Study, method: str, parameters: int = LLAMA) -> float | None:
 
 
 def solving(study: Study, steps: float | None, kept: float) -> float:
-    """Seconds that OPTIMA's solves take by their counts over the true shapes: with so many steps of conjugate gradients,
-    or for None with a factor for each row."""
-    counts = (
-        operations.of_factors(r, kept * c) if steps is None else operations.of_gradients(r, c, steps) for r, c in SHAPES
-    )
-    return BLOCKS * FLOAT32_COST * sum(counts) / flops_per_second(study, True)
+    """Seconds that OPTIMA's solves take by their counts over the true shapes: with so many steps of conjugate
+    gradients, or for None with a factor for each row."""
+    if steps is None:
+        counted = sum(operations.of_factors(rows, kept * columns) for rows, columns in SHAPES)
+    else:
+        counted = sum(operations.of_gradients(rows, columns, steps) for rows, columns in SHAPES)
+    return BLOCKS * FLOAT32_COST * counted / flops_per_second(study, True)
 
 
 def measured(table: str, **where: str) -> dict[str, str]:
@@ -76,11 +76,12 @@ def rows(study: Study) -> list[dict[str, Any]]:
 def note(study: Study) -> str:
     """What stands below the table."""
     kept = 1 - min(map(float, study.methods["wanda+optima"].sparsities))
-    by = [round(solving(study, steps, kept)) for steps in (operations.STEPS, 100, None)]
+    by = [round(solving(study, steps, kept)) for steps in (operations.STEPS, LIMIT, None)]
     return (
         f"By the true shapes, OPTIMA's solves take {by[0]} s of its time with {operations.STEPS} steps of conjugate "
-        f"gradients, {by[1]} s with 100, the most that are tried, and {by[2]} s with a factor for each row. SparseGPT on "
-        f"175B by plan: {seconds(study, 'sparsegpt', OPT) / 3600:.1f} h; published: under 4.5 h on one A100."
+        f"gradients, {by[1]} s with {LIMIT}, the most that are tried, and {by[2]} s with a factor for each row. "
+        f"SparseGPT on 175B by plan: {seconds(study, 'sparsegpt', OPT) / 3600:.1f} h; published: under 4.5 h on one "
+        "A100."
     )
 
 

@@ -1,11 +1,11 @@
-"""OPTIMA's two solvers on the same masks: a factor for each row, and conjugate gradients with the Hessian all rows share.
+"""OPTIMA's two solvers on the same masks: a factor for each row, and conjugate gradients with the shared Hessian.
 
     python benchmarks/optima_solvers.py --output benchmarks/optima_solvers.csv
     python benchmarks/optima_solvers.py --output … --model FOLDER --tokens SHARD --block 3     # real inputs, rows added
 
-Masks by Wanda. Factors are timed on a sample of rows and multiplied up (`rows_timed` against `rows`). `gflops`:
-operations that `operations.py` counts for the steps taken, per second of CPU time. `residual`: the worst row's,
-relative to its right side. `excess`: the worst sampled row's output error above that of its factor's answer, relative.
+Masks by Wanda, seconds of CPU time. Factors are timed on a sample of rows and multiplied up. `gflops`: operations that
+`operations.py` counts for the steps taken, per second. `residual`: the worst row's, relative to its right side.
+`excess`: the worst sampled row's output error above that of its factor's answer, relative. `taken`: by the rule.
 """
 
 from __future__ import annotations
@@ -50,31 +50,35 @@ def real_layers(folder: Path, shard: Path, block: int, tokens: int, sparsity: Fr
         yield Layer(f"{name} of block {block}", module.weight.clone(), statistics[name], sparsity)
 
 
-def compare(layer: Layer, rows_timed: int) -> Iterator[dict[str, Any]]:
-    """A row of the table for each solver."""
+def compare(layer: Layer, rows_timed: int) -> dict[str, Any]:
+    """A row of the table."""
     weight, hessian = layer.weight, layer.statistics.hessian
     keep = wanda.prune_layer(layer, wanda.Options()).keep
     right, (rows, columns), kept = weight * ~keep @ hessian * keep, keep.shape, float(keep.sum()) / len(keep)
     sample = torch.linspace(0, rows - 1, min(rows, rows_timed)).long()
-    solved: list[Solved] = []
-    times = {
-        "factors": clock(lambda: solved.append(factored(hessian, right[sample], keep[sample], layer.name)), 1),
-        "gradients": clock(lambda: solved.append(solve_by_gradients(hessian, right, keep)), 1),
-    }
-    share = rows / len(sample)
-    times["factors"] |= {unit: round(times["factors"][unit] * share, 4) for unit in ("wall_seconds", "cpu_seconds")}
-    steps = solved[1].steps
-    counted = (operations.of_factors(rows, kept), operations.of_gradients(rows, columns, steps))
-    change = [(found - (weight * ~keep)[sample]).double() for found in (solved[0].x, solved[1].x[sample])]
-    errors = [((c @ hessian.double()) * c).sum(dim=1) for c in change]
-    excess = float(((errors[1] - errors[0]) / errors[0]).max())
-    taken = "gradients" if operations.gradients_pay(rows, columns, kept) else "factors"
-    for i, solver in enumerate(times):
-        facts = {"inputs": layer.name, "columns": columns, "rows": rows, "solver": solver, "taken": taken}
-        facts |= {"rows_timed": (len(sample), rows)[i], "steps": (0, steps)[i]}
-        facts |= {"residual": f"{float(solved[i].residual.max()):.1e}", "excess": f"{(0, excess)[i]:.0e}"}
-        seconds = times[solver]["cpu_seconds"]
-        yield facts | {"cpu_seconds": seconds, "gflops": round(counted[i] / max(seconds, 1e-4) / 1e9, 1)} | place()
+    found: list[Solved] = []
+    one = clock(lambda: found.append(factored(hessian, right[sample], keep[sample], layer.name)), 1)["cpu_seconds"]
+    other = clock(lambda: found.append(solve_by_gradients(hessian, right, keep)), 1)["cpu_seconds"]
+    one = round(one * rows / len(sample), 4)
+    counted = operations.of_factors(rows, kept), operations.of_gradients(rows, columns, found[1].steps)
+    change = [(x - (weight * ~keep)[sample]).double() for x in (found[0].x, found[1].x[sample])]
+    error, approximate = (((each @ hessian.double()) * each).sum(dim=1) for each in change)
+    return {
+        "inputs": layer.name,
+        "columns": columns,
+        "rows": rows,
+        "taken": "gradients" if operations.gradients_pay(rows, columns, kept) else "factors",
+        "factors_seconds": one,
+        "gradients_seconds": other,
+        "times_faster": round(one / max(other, 1e-4), 1),
+        "steps": found[1].steps,
+        "factors_residual": f"{float(found[0].residual.max()):.1e}",
+        "gradients_residual": f"{float(found[1].residual.max()):.1e}",
+        "excess": f"{float(((approximate - error) / error).max()):.0e}",
+        "factors_gflops": round(counted[0] / max(one, 1e-4) / 1e9, 1),
+        "gradients_gflops": round(counted[1] / max(other, 1e-4) / 1e9, 1),
+        "rows_timed": len(sample),
+    } | place()
 
 
 def factored(hessian: Tensor, right: Tensor, keep: Tensor, name: str) -> Solved:
@@ -93,9 +97,9 @@ def main(arguments: argparse.Namespace) -> None:
         found = real_layers(arguments.model, arguments.tokens, arguments.block, arguments.token_count, sparsity)
         layers = [partial(_named, arguments.model_name, layer) for layer in found]
     for make in layers:
-        for row in compare(make(), arguments.rows_timed):
-            print(row, flush=True)
-            add_row(arguments.output, row, ("inputs", "columns", "rows", "solver"))
+        row = compare(make(), arguments.rows_timed)
+        print(row, flush=True)
+        add_row(arguments.output, row, ("inputs",))
 
 
 def _named(model: str, layer: Layer) -> Layer:

@@ -190,8 +190,8 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method, know
 
 
 def _solve_flops(method: Method, parameters: int) -> float:
-    """What a method solves beyond the others, at the least of its sparsities: in a block 8 D rows of D inputs and D rows
-    of 4 D."""
+    """What a method solves beyond the others, at the least of its sparsities: in a block 8 D rows of D inputs and D
+    rows of 4 D."""
     if not parameters:
         return 0.0
     width = width_of(parameters)

@@ -184,8 +184,8 @@ def test_optimas_solves_are_counted_as_of_the_true_shapes():
     solves = need("prune", paper, 8_030_261_248, "wanda+optima").flops
     solves -= need("prune", paper, 8_030_261_248, "sparsegpt").flops
     products = 32 * sum(rows * 2 * columns**2 for rows, columns in LLAMA_8B)
-    assert 31 * products < solves / FLOAT32_COST < 1.5 * 32 * products
-    assert 32 * sum(rows * (columns / 2) ** 3 / 3 for rows, columns in LLAMA_8B) > 4 * 32 * products
+    assert 41 * products < solves / FLOAT32_COST < 1.5 * 41 * products
+    assert 32 * sum(rows * (columns / 2) ** 3 / 3 for rows, columns in LLAMA_8B) > 4 * 41 * products
 
 
 def test_optima_at_8b_takes_less_than_an_hour_of_one_h100_by_plan():

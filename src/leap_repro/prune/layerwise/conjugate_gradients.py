@@ -22,14 +22,14 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """A row is done when its residual has fallen to this share of its right side."""
 LIMIT = 100
 """The most steps: rows that need more are for a factor of their own."""
-FLOOR = 0.01
+FLOOR = 0.001
 """The least share of H's diagonal that D has."""
 
 
 @dataclass(frozen=True)
 class Approximation:
-    """H is nearly L L' + D. `factors` is D^-1 L, [n, r], `diagonal` is D, [n], and `products` [n, r r] holds each row of
-    D^-1/2 L times itself, of which a mask's sums are L_K' D_K^-1 L_K."""
+    """H is nearly L L' + D. `factors` is D^-1 L, [n, r], `diagonal` is D, [n], and `products` [n, r r] holds each row
+    of D^-1/2 L times itself, of which a mask's sums are L_K' D_K^-1 L_K."""
 
     factors: Tensor
     diagonal: Tensor

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from math import isqrt
 
-STEPS = 30
-"""Steps of conjugate gradients that a matrix is counted with: real ones take 19 to 30 (benchmarks/optima_solvers.csv)."""
+STEPS = 40
+"""Steps of conjugate gradients that a matrix is counted with: real ones take 37 on average
+(benchmarks/optima_solvers.csv)."""
 FACTORING = 2.5
 """How much longer an operation takes in a row's own factor than in a product of all rows (the same table)."""
 NARROW = 512
-"""Fewer columns are solved by factors: they take no time to speak of, and less room for choice keeps bits as they are."""
+"""Fewer columns are always solved by factors: they take no time to speak of."""
 
 
 def of_factors(rows: float, kept: float) -> float:

@@ -78,8 +78,8 @@ def reconstruct(layer: Layer, selected: PrunedLayer, options: Options) -> Pruned
 
 
 def optimal_values(layer: Layer, keep: Tensor, options: Options) -> tuple[Tensor, dict[str, Any]]:
-    """The best weights, in the weight's dtype; for the log the dampings tried, the KKT residual, the most steps of a row
-    by conjugate gradients and the number of rows that were solved by factors."""
+    """The best weights, in the weight's dtype; for the log the dampings tried, the KKT residual, the most steps of
+    conjugate gradients that a row took, and the number of rows that were solved by factors."""
     from leap_repro.prune.layerwise.cholesky import factor_damped, fill_dead_inputs
     from leap_repro.prune.layerwise.masked_solve import solve
 

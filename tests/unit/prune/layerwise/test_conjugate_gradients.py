@@ -1,4 +1,4 @@
-"""Conjugate gradients with a shared matrix: against numpy's solve in float64, and what they leave is solved by factors."""
+"""Conjugate gradients with a shared matrix: against numpy's solve in float64; what they leave is solved by factors."""
 
 from __future__ import annotations
 
