@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from leap_repro.calibration.packed import CURSOR, pack
-from leap_repro.calibration.shards import ids_sha256, random_windows
+from leap_repro.calibration.shards import WINDOWS, ids_sha256
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit, read_config
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     check_length(folder, arguments.length)
     tokenizer = load_tokenizer(folder)
     with writing(arguments.output, origin) as (payload, facts):
-        if arguments.recipe == "windows":
+        if arguments.recipe in WINDOWS:
             write_windows(tokenizer, sources["text"], arguments, payload)
         else:
             write_packed(tokenizer, sources["text"], arguments, payload, scratch_folder(arguments.scratch, origin))
@@ -47,8 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def write_windows(tokenizer: Any, text: Artifact, arguments: argparse.Namespace, payload: Path) -> None:
     """The calibration sample, one file."""
-    sizes = (arguments.sequences, arguments.length)
-    save_file({TENSOR: random_windows(tokenizer, read_texts(text), *sizes, arguments.seed)}, payload / shard_name(0, 1))
+    sizes, draw = (arguments.sequences, arguments.length), WINDOWS[arguments.recipe]
+    save_file({TENSOR: draw(tokenizer, read_texts(text), *sizes, arguments.seed)}, payload / shard_name(0, 1))
 
 
 def write_packed(
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.calibration", description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model (its tokenizer is used)")
     parser.add_argument("--text", required=True, type=Path, help="folder of the fetched text")
-    parser.add_argument("--recipe", required=True, choices=("packed", "grouped", "windows"))
+    parser.add_argument("--recipe", required=True, choices=("packed", "grouped", *WINDOWS))
     parser.add_argument("--sequences", required=True, type=int)
     parser.add_argument("--length", required=True, type=int, help="tokens per sequence")
     parser.add_argument("--seed", type=int, default=0)

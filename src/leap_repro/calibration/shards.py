@@ -32,14 +32,42 @@ def random_windows(
     for index in order:
         ids = tokenizer(texts[index], verbose=False)["input_ids"]
         if len(ids) > length:
-            start = rng.randrange(len(ids) - length)
-            windows.append(torch.tensor(ids[start : start + length], dtype=torch.int32))
+            windows.append(_window(ids, rng.randrange(len(ids) - length), length))
         if len(windows) == sequences:
             return torch.stack(windows)
     raise UserError(
         f"only {len(windows)} of {len(texts)} documents are longer than length={length} tokens, "
         f"sequences={sequences} are asked for: lower one of them or give more text"
     )
+
+
+def released_windows(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], sequences: int, length: int, seed: int
+) -> Tensor:
+    """As the public codes draw (their get_loaders): Python's generator seeded with the number itself; for each sequence
+    documents with replacement until one is long enough, and a window of it.
+
+    Returns int32 [sequences, length]. Raises UserError if no document is long enough.
+    """
+    rng, short, windows = random.Random(seed), set(), []
+    while len(windows) < sequences:
+        index = rng.randint(0, len(texts) - 1)
+        ids = tokenizer(texts[index], verbose=False)["input_ids"]
+        if len(ids) > length:
+            windows.append(_window(ids, rng.randint(0, len(ids) - length - 1), length))
+        else:
+            short.add(index)
+        if len(short) == len(texts):
+            raise UserError(f"none of {len(texts)} documents is longer than length={length} tokens: give longer text")
+    return torch.stack(windows)
+
+
+def _window(ids: Sequence[int], start: int, length: int) -> Tensor:
+    return torch.tensor(ids[start : start + length], dtype=torch.int32)
+
+
+WINDOWS = {"windows": random_windows, "windows_as_released": released_windows}
+"""The ways to draw a calibration sample, by the recipe's name."""
 
 
 def ids_sha256(pieces: Iterable[Tensor | np.ndarray]) -> str:

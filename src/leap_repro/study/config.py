@@ -46,6 +46,15 @@ class Shard(Closed):
     length: Length
 
 
+class Calibration(Shard):
+    """How the layer-wise methods' sample is drawn."""
+
+    draw: Literal["shuffled", "as_released"] = Field(
+        "shuffled",
+        description="documents in seeded order, each once; as_released: with replacement, by Python's generator",
+    )
+
+
 class Evaluation(Closed):
     """How cells are scored."""
 
@@ -80,7 +89,7 @@ class Scale(Closed):
 
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     data: Data
-    calibration: Shard
+    calibration: Calibration
     mask_training: Shard | None = None
     evaluation: Evaluation
     clean_up: Annotated[list[Literal["tokens", "logits"]], distinct("kinds of files", least=0)] = Field(

@@ -92,6 +92,8 @@ def shard_arguments(study: Study, role: str) -> str:
     """How a token shard is cut."""
     name, recipe = SHARDS[role]
     shard = getattr(study.settings, name)
+    if recipe == "windows" and shard.draw == "as_released":
+        recipe = "windows_as_released"
     return f"--recipe {recipe} --sequences {shard.sequences} --length {shard.length}"
 
 

@@ -1,13 +1,14 @@
 """The calibration sample is what it claims: windows of real documents, the same for the same seed."""
 
 import hashlib
+import random
 import struct
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from leap_repro.calibration.shards import ids_sha256, random_windows
+from leap_repro.calibration.shards import ids_sha256, random_windows, released_windows
 from leap_repro.miniature.text import pages
 
 LENGTH = 48
@@ -51,6 +52,28 @@ def test_windows_start_anywhere_in_their_document(texts, documents, tokenizer):
         ids = documents[sources(window, documents)[0]]
         starts.add(next(start for start in range(len(ids)) if ids[start : start + LENGTH] == window))
     assert len(starts) > 10
+
+
+def test_as_released_the_draws_are_those_of_the_global_generator(texts, documents, tokenizer):
+    """The public loaders call random.seed(0) and the module's functions."""
+    found = released_windows(tokenizer, texts, 40, LENGTH, seed=0)
+    assert (found.dtype, found.shape) == (torch.int32, (40, LENGTH))
+    state = random.getstate()
+    random.seed(0)
+    for window in found.tolist():
+        ids = documents[random.randint(0, len(documents) - 1)]
+        while len(ids) <= LENGTH:
+            ids = documents[random.randint(0, len(documents) - 1)]
+        start = random.randint(0, len(ids) - LENGTH - 1)
+        assert window == ids[start : start + LENGTH]
+    random.setstate(state)
+    drawn = [sources(window, documents)[0] for window in found.tolist()]
+    assert len(set(drawn)) < len(drawn), "with replacement"
+
+
+def test_as_released_texts_that_are_all_too_short_are_refused(tokenizer, refused):
+    with refused("none of 2 documents", "length=48"):
+        released_windows(tokenizer, ["The friend of Dala.", "Dala."], 3, LENGTH, seed=0)
 
 
 def test_the_seed_decides_the_shard(texts, tokenizer):

@@ -134,3 +134,11 @@ def test_the_density_figure_shows_a_method_before_its_variants(config):
     config = config | {"methods": config["methods"] | lines}
     config["scales"]["miniature"]["methods"] = ["dense", "wanda", "leap-half", "leap"]
     assert list(jobs.figure_methods(read_study(config), "density", extended=False)) == ["leap"]
+
+
+def test_the_calibration_sample_is_drawn_as_the_scale_says(config):
+    assert "--recipe windows " in jobs.shard_arguments(read_study(config), "calibration")
+    config["scales"]["miniature"]["calibration"]["draw"] = "as_released"
+    changed = read_study(config)
+    assert "--recipe windows_as_released " in jobs.shard_arguments(changed, "calibration")
+    assert "--recipe packed " in jobs.shard_arguments(changed, "mask_training")
