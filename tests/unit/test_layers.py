@@ -39,7 +39,7 @@ FLOORS = {
     "loss_curve": STAGE | {"calibration", "data", "portable", "prune"},
     # what is asked of them
     "study": STORE | {"hub", "launch", "models", "prune"},
-    "prune_model": STORE | {"hub", "models", "study", "progress", "export"},
+    "prune_model": STORE | {"hub", "launch", "models", "study", "progress", "export"},
     "__main__": GROUND,
 }
 PRUNE = {

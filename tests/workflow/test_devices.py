@@ -31,7 +31,10 @@ def leases(folder):
 def test_jobs_that_run_at_once_have_devices_of_their_own(finished, tmp_path, count):
     """The words of those that had to wait for a device would show that Snakemake started more than there are."""
     folder = start_again(finished, tmp_path)
-    output = snakemake(folder, *PRUNED, variables={"LEAP_REPRO_PRETEND_DEVICES": str(count)})
+    leases_of_its_own = tmp_path / "temporary"
+    leases_of_its_own.mkdir()
+    variables = {"LEAP_REPRO_PRETEND_DEVICES": str(count), "TMPDIR": str(leases_of_its_own)}
+    output = snakemake(folder, *PRUNED, variables=variables)
     found = leases(folder)
     assert len(found) == 2  # not dense
     assert {device for device, _, _ in found} == {f"pretended-{index}" for index in range(count)}

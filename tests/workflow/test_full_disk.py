@@ -15,8 +15,9 @@ from leap_repro.store.hashes import sha256_of
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES_FOR_SNAKEMAKE = 40
-"""Enough for its locks and logs, too little for the masks of a model."""
+"""Enough for its locks and logs, too little for the moved weights of a model."""
 WANDA = "mini/wanda/0.5/0"
+ADMM = "mini/admm/0.5/0"  # with moved weights
 STAGES = {
     "models": "leap_repro.models ",
     "data": "--role tasks",
@@ -119,17 +120,17 @@ def test_a_run_of_snakemake_fails_with_that_sentence_and_goes_on_once_there_is_r
     folder = shutil.copytree(finished, disk.folder / "checkout", symlinks=True)
     expected = checksums(finished)
     for stage in ("prune", "harden"):
-        shutil.rmtree(folder / f"results/tiny/{stage}/{WANDA}")
-    goal = f"results/tiny/harden/{WANDA}/{MANIFEST}"
+        shutil.rmtree(folder / f"results/tiny/{stage}/{ADMM}")
+    goal = f"results/tiny/harden/{ADMM}/{MANIFEST}"
     disk.leave(PAGES_FOR_SNAKEMAKE)
     refused = subprocess.run(command(goal), cwd=folder, env=environment(), capture_output=True, text=True)
     assert "of disk and" in refused.stdout + refused.stderr, "the preflight sees it before the first job"
     run = command("--show-failed-logs", goal, "--config", "preflight=warn")
     done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"error: cannot write results/tiny/prune/{WANDA}: No space left on device" in done.stdout + done.stderr
+    assert f"error: cannot write results/tiny/prune/{ADMM}: No space left on device" in done.stdout + done.stderr
     assert checksums(folder).items() < expected.items()
-    assert not (folder / f"results/tiny/prune/{WANDA}/{MANIFEST}").exists()
+    assert not (folder / f"results/tiny/prune/{ADMM}/{MANIFEST}").exists()
     disk.leave(4096)
     snakemake(folder, goal, "--config", "preflight=warn")
     assert checksums(folder) == expected

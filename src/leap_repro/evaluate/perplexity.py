@@ -9,10 +9,8 @@ so with `bos_per_window`: the window's first token is then the BOS and it scores
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +19,7 @@ from tqdm import tqdm
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit
+from leap_repro.models.head import Head
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 SCORES = 2**27
 """The most scores (windows x length x vocabulary) at once: half a gigabyte in float32."""
-TAKES_ROWS = "logits_to_keep"
-"""What transformers calls the tokens whose scores are wanted."""
 CAUSAL_TOKENS, CLOSE = 32, 1e-2
 SEPARATOR = "\n\n"
 
@@ -64,40 +61,24 @@ def window_losses(model: nn.Module, windows_NT: Tensor, batch_size: int) -> Tens
     device = next(model.parameters()).device
     vocabulary = model.get_input_embeddings().num_embeddings
     at_once = max(1, min(batch_size, SCORES // (windows_NT.shape[1] * vocabulary)))
+    head = Head.of(model) if windows_NT.shape[1] * vocabulary > SCORES else None
     losses = []
     for batch in tqdm(windows_NT.split(at_once), desc=f"windows of {windows_NT.shape[1]} tokens", mininterval=2.0):
         batch = batch.to(device)
-        if batch.numel() * vocabulary <= SCORES or TAKES_ROWS not in signature(model.forward).parameters:
+        if head:
+            found = [_long_window_losses(head, batch, max(1, SCORES // vocabulary))]
+        else:
             logits = model(batch, use_cache=False).logits
             found = [_losses(scores[:-1], window[1:]) for scores, window in zip(logits, batch, strict=True)]
-        else:
-            found = [_long_window_losses(model, batch, max(1, SCORES // vocabulary))]
         losses.append(torch.stack(found).double().mean(dim=1).cpu())
     return torch.cat(losses)
 
 
-def _long_window_losses(model: nn.Module, window_1T: Tensor, rows: int) -> Tensor:
+def _long_window_losses(head: Head, window_1T: Tensor, rows: int) -> Tensor:
     """The cross-entropy of each token of one window, float32 [T - 1], its scores made `rows` tokens at a time."""
-    before = torch.arange(window_1T.shape[1] - 1, device=window_1T.device)
-    with _body_run_once(model, window_1T):
-        parts = [
-            _losses(model(window_1T, use_cache=False, **{TAKES_ROWS: part}).logits[0], window_1T[0, part + 1])
-            for part in before.split(rows)
-        ]
-    return torch.cat(parts)
-
-
-@contextmanager
-def _body_run_once(model: nn.Module, ids: Tensor) -> Iterator[None]:
-    """Within it the model's body answers with what it made of `ids`, so that a pass is one through the head alone, with
-    all that the family does to scores."""
-    body = model.get_decoder()
-    outputs = body(ids, use_cache=False)
-    body.forward = lambda *_, **__: outputs
-    try:
-        yield
-    finally:
-        del body.forward
+    states_TD, targets_T = head.states(window_1T)[0, :-1], window_1T[0, 1:]
+    parts = zip(states_TD.split(rows), targets_T.split(rows), strict=True)
+    return torch.cat([_losses(head.scores(states), targets) for states, targets in parts])
 
 
 def _losses(scores_TV: Tensor, targets_T: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from leap_repro.evaluate.cell import put
 from leap_repro.models.layout import as_in_checkpoint
 from leap_repro.models.prunable import PrunableLinear, prunable_linears
 from leap_repro.store.masks import CellMasks
@@ -42,19 +41,21 @@ class PrunedBlocks:
             found |= dict.fromkeys(as_in_checkpoint(self.model, named, self.keys), block)
         return found
 
-    def changes(self, block: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """({key: mask}, {key: values of what stays, zero elsewhere}) of a block; no values if the method moves none."""
-        masks: dict[str, Tensor] = {}
-        values: dict[str, Tensor] = {}
+    def changes(self, block: int) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """({key: mask}, {key: values}, {key: where values are new ones}) of a block; the latter two only for tensors of
+        which the method moved something. Of a mixture's experts it may have moved some."""
+        found: tuple[dict[str, Tensor], ...] = ({}, {}, {})
+        masks, values, moved = found
         for linear in self.linears[block]:
             name, shape = linear.parameter, whole_parameter(linear).shape
             mask = self.masks[linear.name]
             view_of(linear, masks.setdefault(name, torch.ones(shape, dtype=torch.bool))).copy_(mask)
             if linear.name in self.values:
-                matrix = torch.zeros(mask.shape, dtype=self.values[linear.name].dtype)
-                put(matrix, mask, self.values[linear.name])
-                view_of(linear, values.setdefault(name, torch.zeros(shape, dtype=matrix.dtype))).copy_(matrix)
-        return as_in_checkpoint(self.model, masks, self.keys), as_in_checkpoint(self.model, values, self.keys)
+                kept = self.values[linear.name]
+                matrix = torch.zeros(mask.shape, dtype=kept.dtype).masked_scatter_(mask, kept)
+                view_of(linear, values.setdefault(name, torch.zeros(shape, dtype=kept.dtype))).copy_(matrix)
+                view_of(linear, moved.setdefault(name, torch.zeros(shape, dtype=torch.bool))).copy_(mask)
+        return tuple(as_in_checkpoint(self.model, each, self.keys) for each in found)
 
 
 def whole_parameter(linear: PrunableLinear) -> Tensor:

@@ -91,10 +91,10 @@ def _pruned_tensors(
         tensors, metadata = {key: file.get_tensor(key) for key in file.offset_keys()}, file.metadata()
     kept: dict[str, Tensor] = {}
     for block in sorted({blocks.places[key] for key in tensors.keys() & blocks.places.keys()}):
-        masks, values = blocks.changes(block)
+        masks, values, moved = blocks.changes(block)
         for key in tensors.keys() & masks.keys():
             base = tensors[key]
-            pruned = values.get(key, base).to(base.dtype)
+            pruned = values[key].where(moved[key], base).to(base.dtype) if key in values else base
             if not bool(torch.isfinite(pruned).all()):
                 raise UserError(f"the pruned weights of {key} are not finite in {base.dtype}, the type of {source}")
             tensors[key], kept[key] = pruned.masked_fill(~masks[key], 0), masks[key].contiguous()

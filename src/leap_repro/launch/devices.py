@@ -46,7 +46,7 @@ def devices() -> list[Device]:
             return []
         found = [_device(nvml, handle) for handle in _handles(nvml)]
         entries = os.environ.get(VISIBLE)
-        return found if entries is None else list(_chosen(nvml, found, entries))
+        return found if entries is None else list(dict.fromkeys(_chosen(nvml, found, entries)))
 
 
 def visible(chosen: list[Device]) -> str:

@@ -23,6 +23,7 @@ from leap_repro.errors import UserError
 from leap_repro.export.folder import refuse_filled
 from leap_repro.hub.card import licence_of
 from leap_repro.hub.lock import COMMIT, LOCK_FILE, obey, read_lock, repositories
+from leap_repro.launch.devices import devices
 from leap_repro.prune_model.overlay import SCALE, bundled_models, overlay
 from leap_repro.prune_model.summary import summary
 from leap_repro.prune_model.workflow import checkout, environment, failure, plan, run_workflow
@@ -44,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     arguments.method = "imported" if arguments.masks else arguments.method
     refuse_filled(arguments.output)
     config = read_config([home / "config.yaml"])
-    written = overlay(arguments, config, on_gpu=any(Path("/dev").glob("nvidia[0-9]*")))
+    written = overlay(arguments, config, on_gpu=bool(devices()))
     run = arguments.run_folder.absolute()
     if (run / "config.yaml").exists() and run != home:
         raise UserError(f"--run-folder {run} holds a config.yaml, which the workflow would read: give another folder")

@@ -50,9 +50,15 @@ def _read(path: Path) -> dict[str, Any]:
     """What is known; nothing if the file is not there or not readable."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        return {name: entry for name, entry in known.items() if {"state", "believed", "sha256"} <= entry.keys()}
+        return {name: entry for name, entry in known.items() if _is_entry(entry)}
     except (OSError, ValueError, AttributeError):
         return {}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is what this module writes."""
+    kinds = {"state": list, "believed": int, "sha256": str}
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
 
 
 def _write(path: Path, known: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from leap_repro.study.grid import Method, Study
 from leap_repro.study.resources import Block, need
 
@@ -26,8 +28,12 @@ def suggestion(study: Study, name: str, parameters: int, block: Block | None, gp
     SAVINGS: the end of a sentence."""
     chosen: dict[str, Any] = {}
     method = study.methods[name]
+    needed = _needed(study, method, chosen, parameters, block)
     for saving in SAVINGS:
-        chosen |= {key: value for key, value in saving.items() if getattr(method.options, key) != value}
+        further = {key: value for key, value in saving.items() if getattr(method.options, key) != value}
+        if not _allowed(method, chosen | further):
+            continue
+        chosen |= further
         needed = _needed(study, method, chosen, parameters, block)
         if needed <= gpu_bytes:
             return f"with {_words(chosen)} it needs about {gigabytes(needed)}"
@@ -40,6 +46,15 @@ def suggestion(study: Study, name: str, parameters: int, block: Block | None, gp
 def gigabytes(size: float) -> str:
     """Bytes for people."""
     return f"{size / 1e9:.1f} GB"
+
+
+def _allowed(method: Method, chosen: dict[str, Any]) -> bool:
+    """Whether the method takes these options beside its own."""
+    try:
+        type(method.options).model_validate(method.options.model_dump() | chosen)
+    except ValidationError:
+        return False
+    return True
 
 
 def _needed(study: Study, method: Method, chosen: dict[str, Any], parameters: int, block: Block | None) -> float:

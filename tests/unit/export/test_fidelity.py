@@ -7,10 +7,12 @@ import torch
 from families import tiny
 from safetensors.torch import load_file, save_file
 
+from leap_repro.evaluate.cell import apply_cell
 from leap_repro.export.lineage import Lineage
 from leap_repro.export.write import export_cell
 from leap_repro.harden.__main__ import main as harden
 from leap_repro.harden.__main__ import parser
+from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.hashes import sha256_of
@@ -45,13 +47,14 @@ def base(tmp_path_factory):
     return folder
 
 
-def cell_of(base, folder, moved):
-    """A hardened cell that keeps every other weight, with new values for them if `moved`."""
+def cell_of(base, folder, moved, family="llama"):
+    """A hardened cell that keeps every other weight, with new values for them in matrices whose name has `moved` in it
+    (True: in all)."""
     tensors = {}
-    for linear in prunable_linears(tiny("llama")):
+    for linear in prunable_linears(tiny(family)):
         keep = torch.arange(linear.weight.numel()).view_as(linear.weight) % 2 == 0
         tensors[f"{linear.name}.keep"] = keep
-        if moved:
+        if moved is True or (moved and moved in linear.name):
             tensors[f"{linear.name}.values"] = torch.full(keep.shape, 0.1) * keep
     with writing(folder / "pruned", {}) as (payload, facts):
         store = PrunedFolder(payload)
@@ -92,6 +95,17 @@ def test_only_the_pruned_matrices_differ(base, tmp_path, moved):
         keep = torch.arange(tensor.numel()).view_as(tensor) % 2 == 0
         expected = torch.full_like(tensor, 0.1) if moved else before[name]
         assert torch.equal(tensor, expected * keep), name
+
+
+def test_of_a_mixture_some_experts_may_be_moved(tmp_path):
+    """As an import of a checkpoint whose pruner never saw a token for the others."""
+    tiny("mixtral").save_pretrained(tmp_path / "base")
+    cell = cell_of(None, tmp_path, "experts.0.", "mixtral")
+    export_of(tmp_path / "base", cell, tmp_path / "out")
+    evaluated, exported = load_model(tmp_path / "base"), load_model(tmp_path / "out")
+    apply_cell(evaluated, cell)
+    for name, tensor in exported.state_dict().items():
+        assert torch.equal(tensor, evaluated.state_dict()[name]), name
 
 
 def test_files_are_those_of_the_base_and_configurations_stay(base, tmp_path):

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import shutil
+import time
 import warnings
 from pathlib import Path
 
@@ -27,6 +28,8 @@ KEPT = 2
 """How many of the newest checkpoints stay: the last one, and the one to fall back on."""
 ALONE = "torch.distributed is disabled, unavailable or uninitialized"  # which is how most trainings are run
 DIGESTS = "sha256.json"
+SHARED = "several processes need a disk that all of them share for --scratch"
+SHOWN_SECONDS = 90.0
 STEM, TEMPORARY = "state-", ".state.tmp"
 
 
@@ -48,7 +51,7 @@ def save(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
         )
         state = {name: tensor.detach() for name, tensor in tensors.items()}
         save_shards(state, storage_writer=writer, no_dist=processes.count() == 1)
-        processes.agree(f"{temporary}", len(list(temporary.glob("*.safetensors"))))
+        _refuse_unshared(temporary)
         processes.first(lambda: _publish(temporary, folder / f"{STEM}{done:08d}"))
     except (OSError, SafetensorError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -56,7 +59,8 @@ def save(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
 
 
 def newest(folder: Path) -> int | None:
-    """After how many steps the newest whole checkpoint in `folder` was written, or None; damaged ones are deleted."""
+    """After how many steps the newest whole checkpoint in `folder` was written, or None; damaged ones are deleted. For
+    one process, which tells the others."""
     for path in _states(folder):
         try:
             _verify(path)
@@ -68,16 +72,43 @@ def newest(folder: Path) -> int | None:
 
 
 def load(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
-    """Fill `tensors`, whole or this process's shards of them, with the state after `done` steps."""
+    """Fill `tensors`, whole or this process's shards of them, with the state after `done` steps.
+
+    UserError if it holds others, or if this process does not see it.
+    """
     from torch.distributed.checkpoint import HuggingFaceStorageReader
     from torch.distributed.checkpoint import load as load_shards
+    from torch.distributed.checkpoint.api import CheckpointException
 
     warnings.filterwarnings("ignore", ALONE)
-    load_shards(
-        {name: tensor.detach() for name, tensor in tensors.items()},
-        storage_reader=HuggingFaceStorageReader(str(folder / f"{STEM}{done:08d}")),
-        no_dist=processes.count() == 1,
-    )
+    path = folder / f"{STEM}{done:08d}"
+    if not _seen(path, [DIGESTS]):
+        raise UserError(f"the first process found the checkpoint {path}, and another does not see it: {SHARED}")
+    try:
+        load_shards(
+            {name: tensor.detach() for name, tensor in tensors.items()},
+            storage_reader=HuggingFaceStorageReader(str(path)),
+            no_dist=processes.count() == 1,
+        )
+    except CheckpointException as error:
+        raise UserError(f"{path} is no state of this training: {_cause(error)}") from error
+
+
+def _refuse_unshared(temporary: Path) -> None:
+    """UserError in all processes unless the first sees the files of every one."""
+    own = f"shard-{processes.rank() + 1:05d}-" if processes.count() > 1 else ""
+    written = processes.gathered([file.name for file in temporary.glob(f"{own}*.safetensors")])
+    seen = processes.said_by_first(lambda: _seen(temporary, [name for names in written for name in names]))
+    if not seen:
+        raise UserError(f"what other processes wrote into {temporary} is not there for the first: {SHARED}")
+
+
+def _seen(folder: Path, names: list[str]) -> bool:
+    """Whether the files are there, within the time that a network's disk may take to show them."""
+    until = time.monotonic() + SHOWN_SECONDS
+    while not (there := all((folder / name).is_file() for name in names)) and time.monotonic() < until:
+        time.sleep(0.5)
+    return there
 
 
 def _files(tensors: dict[str, Tensor]) -> dict[str, int]:

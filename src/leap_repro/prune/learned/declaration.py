@@ -126,6 +126,14 @@ class TrainingOptions(Options):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sums_are_of_several(self) -> TrainingOptions:
+        if self.gradients_dtype != "float32" and self.noise == "forward":
+            raise contradiction("gradients_dtype", self.gradients_dtype, "with noise: forward nothing is summed in it")
+        if self.gradients_dtype != "float32" and self.batch_size == self.micro_batch_size:
+            raise contradiction("gradients_dtype", self.gradients_dtype, "a step of one micro-batch has no sum")
+        return self
+
     @property
     def logits_per_weight(self) -> float:
         """How many logits are trained for each prunable weight: what memory and disk go by."""

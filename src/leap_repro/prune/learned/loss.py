@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from leap_repro.models.head import Head
 from leap_repro.prune.learned.declaration import tokens_at_once
-from leap_repro.prune.learned.head import Head
 
 NO_TARGET = -100
 

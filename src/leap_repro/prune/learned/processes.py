@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from leap_repro.errors import UserError
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: while one hashes a checkpoint of a hundred gigabytes, for instance."""
 
 
 def join() -> None:
@@ -26,7 +29,7 @@ def join() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
 
 
 def leave() -> None:
@@ -116,10 +119,18 @@ def first(work: Callable[[], None]) -> None:
         dist.barrier()
 
 
-def agree(what: str, number: int) -> None:
-    """UserError unless every process found the same number: they must see the same files."""
+def gathered(value: Any) -> list[Any]:
+    """What every process has, by rank; called by all of them in the same order."""
+    if count() == 1:
+        return [value]
+    found: list[Any] = [None] * count()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def said_by_first(work: Callable[[], Any]) -> Any:
+    """What the first process finds by `work`, which the others wait for and take over."""
+    found = [work() if rank() == 0 else None]
     if count() > 1:
-        found: list[int | None] = [None] * count()
-        dist.all_gather_object(found, number)
-        if len(set(found)) > 1:
-            raise UserError(f"{what} must look the same to every process; by rank they find {found}")
+        dist.broadcast_object_list(found, src=0)
+    return found[0]

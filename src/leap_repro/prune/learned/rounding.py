@@ -17,12 +17,14 @@ HALF = 1 << 16
 def by_chance(value: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """A float32 tensor in `dtype`, bfloat16 or float32: up or down by chance, so that the mean is `value`.
 
-    The bits that are cut off, as a share of a unit, are the chance of the next number away from 0.
+    The bits that are cut off, as a share of a unit, are the chance of the next number away from 0. What is not finite
+    stays what it is: a draw could carry a NaN's bits over to a number.
     """
     if dtype == torch.float32:
         return value
     draw = torch.randint(0, HALF, value.shape, dtype=torch.int32, generator=generator, device=value.device)
-    return draw.add_(value.view(torch.int32)).bitwise_and_(-HALF).view(torch.float32).to(dtype)
+    rounded = draw.add_(value.view(torch.int32)).bitwise_and_(-HALF).view(torch.float32)
+    return rounded.where(value.isfinite(), value).to(dtype)
 
 
 def to_codes(value: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:

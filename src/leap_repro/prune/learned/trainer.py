@@ -217,8 +217,7 @@ class MaskTrainer:
 
     def _resume(self, folder: Path | None) -> int:
         """Load the newest whole state in `folder`, if any; the number of steps already done."""
-        done = (checkpoint.newest(folder) or 0) if folder else 0
-        processes.agree(f"the checkpoint in {folder}", done)
+        done = processes.said_by_first(lambda: checkpoint.newest(folder)) if folder else None
         if not done:
             return 0
         state = self._state(done)

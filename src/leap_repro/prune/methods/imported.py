@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from leap_repro.models.prunable import PrunableLinear
     from leap_repro.prune.job import Job, PrunedCell
 
+BESIDE_A_PASS = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+BESIDE_A_PASS |= {"bos_token_id", "eos_token_id", "pad_token_id", "attn_implementation", "_attn_implementation"}
+"""What a configuration says that no score depends on."""
 CLOSE = 0.005
 """How far the share of zeros may be from the sparsity that the line says: public codes round."""
 
@@ -50,9 +53,10 @@ class Options(declaration.Options):
         path = Path(self.path).expanduser()
         if self.path and path.is_file() and path.suffix == ".npz":
             return [path]
-        if self.path and path.is_dir():
+        if self.path and path.is_dir() and list(path.glob("*.safetensors")):
             return sorted(path.glob("*.safetensors"))
-        raise UserError(f"options.path of the module imported is {self.path!r}; it must be an .npz file or a folder")
+        allowed = "it must be an .npz file, or a folder with safetensors"
+        raise UserError(f"options.path of the module imported is {self.path!r}; {allowed}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def _checkpoint_matrices(job: Job) -> Iterator[tuple[int, dict[str, Tensor]]]:
     shapes = [{n.name: n.weight.shape for n in prunable_linears(model)} for model in (job.model, theirs)]
     if shapes[0] != shapes[1]:
         raise UserError(f"{job.options.path} is no pruned {type(job.model).__name__} of this size")
+    _refuse_other_shape(job, theirs)
     _refuse_other(job, "", job.model, theirs, skip=f"{decoder_blocks(job.model)[0]}.")
     for block, linears in _blocks(job):
         with job.residency(block), residency(block):
@@ -162,6 +167,21 @@ def _kept(weight: Tensor, pattern: str) -> Tensor:
     groups = keep.view(len(weight), -1, found.group)
     first = groups.int().argsort(dim=2, descending=True, stable=True)[..., : found.group - found.dropped]
     return (groups | groups.new_zeros(groups.shape).scatter_(2, first, True)).view_as(keep)
+
+
+def _refuse_other_shape(job: Job, theirs: nn.Module) -> None:
+    """UserError for a parameter that only one of the two has, or a setting of a pass that differs: scored with the
+    base's, the number would be nobody's."""
+    names = [{name for name, _ in model.named_parameters()} for model in (job.model, theirs)]
+    if names[0] != names[1]:
+        raise UserError(
+            f"{job.options.path} is no pruned version of the model: only one has {min(names[0] ^ names[1])}"
+        )
+    mine, other = job.model.config.to_dict(), theirs.config.to_dict()
+    for key in sorted((mine.keys() | other.keys()) - BESIDE_A_PASS):
+        if mine.get(key) != other.get(key):
+            said = f"{key} is {other.get(key)!r}, the model's {mine.get(key)!r}"
+            raise UserError(f"{job.options.path} is no pruned version of the model: its config.json's {said}")
 
 
 def _refuse_other(

@@ -220,3 +220,31 @@ def test_processes_that_cannot_share_the_batch_are_refused(sources, tmp_path):
     found = subprocess.run(training, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert found.returncode != 0
     assert "1 micro-batches per step cannot be shared by 2 processes" in found.stderr
+
+
+APART = """
+import os, sys, torch
+from pathlib import Path
+from leap_repro.errors import UserError
+from leap_repro.prune.learned import checkpoint, processes
+
+checkpoint.SHOWN_SECONDS = 0.1
+processes.join()
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+tensor = distribute_tensor(torch.ones(4, 2), init_device_mesh("cpu", (2,)), [Shard(0)])
+try:
+    checkpoint.save(Path(sys.argv[1]) / str(processes.rank()), 1, {"0.logits": tensor})
+except UserError as error:
+    assert "a disk that all of them share" in str(error), error
+else:
+    raise AssertionError("it was not refused")
+processes.leave()
+"""
+
+
+def test_disks_that_are_not_shared_are_noticed_at_the_first_checkpoint(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(APART)
+    subprocess.run([*TWO, str(script), str(tmp_path)], check=True, env=ENVIRONMENT, timeout=300)
+    assert not list(tmp_path.glob("*/state-*"))

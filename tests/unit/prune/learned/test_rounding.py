@@ -70,3 +70,12 @@ def test_a_number_beyond_the_levels_has_the_nearest_of_them():
     table = levels(False)
     found = table[to_codes(torch.tensor([0.0, 1e-30, 1.0, 2.0]), table, chance()).int()]
     assert torch.equal(found, table[[0, 0, -1, -1]])
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, -1, 0x7FC00000, 0x7F800001, 0x7F800000, -0x800000])
+def test_what_is_no_finite_number_does_not_become_one(bits):
+    """0x7FFFFFFF is the NaN of a GPU's arithmetic: a draw would carry it over to -0."""
+    value = torch.full((1000,), bits, dtype=torch.int32).view(torch.float32)
+    found = by_chance(value.clone(), torch.bfloat16, torch.Generator().manual_seed(0)).float()
+    assert torch.equal(found.isnan(), value.isnan())
+    assert torch.equal(found.isinf(), value.isinf())

@@ -142,3 +142,26 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path, refused):
     with refused("theirs", "LlamaForCausalLM"):
         imported(tmp_path / "base", tmp_path / "theirs")
     assert json.loads((tmp_path / "theirs/config.json").read_text())["intermediate_size"] == 32
+
+
+def test_what_the_base_has_not_is_refused(tmp_path, refused):
+    """As biases that make up for what was dropped: masks and values alone would score another model."""
+    tiny("llama").save_pretrained(tmp_path / "base")
+    tiny("llama", attention_bias=True).save_pretrained(tmp_path / "theirs")
+    with refused("theirs", "only one has", "bias"):
+        imported(tmp_path / "base", tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(("key", "value"), [("rms_norm_eps", 0.5), ("hidden_act", "gelu")])
+def test_a_pass_of_another_kind_is_refused(tmp_path, refused, key, value):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    tiny("llama", **{key: value}).save_pretrained(tmp_path / "theirs")
+    with refused("theirs", key, str(value)):
+        imported(tmp_path / "base", tmp_path / "theirs")
+
+
+def test_a_folder_without_weights_is_refused(tmp_path, refused):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    (tmp_path / "theirs").mkdir()
+    with refused("theirs", "an .npz file, or a folder with safetensors"):
+        imported(tmp_path / "base", tmp_path / "theirs")

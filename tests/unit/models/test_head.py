@@ -9,9 +9,9 @@ import torch
 from families import SMALL, SUPPORTED, tiny
 from transformers import CohereConfig, CohereForCausalLM
 
+from leap_repro.models.head import Head
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.learned import declaration
-from leap_repro.prune.learned.head import Head
 from leap_repro.prune.learned.loss import LanguageLoss
 
 HEADS = {
