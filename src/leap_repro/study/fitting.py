@@ -27,7 +27,7 @@ def suggestion(study: Study, name: str, parameters: int, block: Block | None, gp
     chosen: dict[str, Any] = {}
     method = study.methods[name]
     for saving in SAVINGS:
-        chosen |= {key: value for key, value in saving.items() if getattr(method.options, key) != value}
+        chosen |= {key: value for key, value in saving.items() if getattr(method.options, key, value) != value}
         needed = _needed(study, method, chosen, parameters, block)
         if needed <= gpu_bytes:
             return f"with {_words(chosen)} it needs about {gigabytes(needed)}"

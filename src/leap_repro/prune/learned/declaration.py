@@ -18,11 +18,13 @@ from leap_repro.prune.declaration import Declaration, Options, Tokens
 
 if TYPE_CHECKING:
     from leap_repro.prune.job import Job, PrunedCell
+    from leap_repro.prune.learned.recovery import RecoveryTrainer
     from leap_repro.prune.learned.trainer import MaskTrainer
 
 MOST_LOST = 0.05
 """The largest share of the steps that a killed training may have to repeat."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+FLOAT_BYTES = DTYPE_BYTES["float32"]
 SCALE_BYTES = 4 / 256
 """Per 8-bit moment: a float32 for every block (`moments.py`)."""
 SCORES_AT_ONCE = 2**26
@@ -199,12 +201,13 @@ def tokens_at_once(vocabulary: float) -> int:
 
 @dataclass(frozen=True)
 class Learned(Declaration):
-    """A method that trains gates on the language-modelling loss: `trainer` makes them, with their regulariser, for a
-    job. The loss looks at the whole model at once, so that it is not streamed from disk."""
+    """A method that trains on the language-modelling loss, gates or kept weights: `trainer` makes them for a job. The
+    loss looks at the whole model at once, so that it is not streamed from disk."""
 
-    trainer: Callable[[Job], MaskTrainer]
+    trainer: Callable[[Job], MaskTrainer | RecoveryTrainer]
     _: KW_ONLY
     starts: tuple[str, ...] = ("warm_start",)
+    is_shared: bool = True
 
     @property
     def tokens(self) -> Tokens:
