@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 EARLY, LATE = "early", "late"
-LEARNED = ("prune leap", "prune maskllm", "prune patch")
+LEARNED = ("prune leap", "prune maskllm", "prune patch", "prune recover")
 LOOK_SECONDS, POLL_SECONDS = 0.2, 0.02
 """How often new processes are looked for, which takes a few milliseconds, and how often a known one is asked."""
 SURELY_ALIVE = 0.6

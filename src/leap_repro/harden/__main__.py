@@ -54,6 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
             "blocks": {str(block): list(counts) for block, counts in block_of(rows).items()},
             "tensors": rows,
         }
+        facts |= {name: pruned.facts[name] for name in ("recovery",) if name in pruned.facts}
 
 
 def parser() -> argparse.ArgumentParser:

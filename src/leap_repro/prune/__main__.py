@@ -21,7 +21,7 @@ from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.portable import use_portable_kernels
 from leap_repro.portable.denormals import denormals_flushed
 from leap_repro.prune.declaration import Declaration, Options
-from leap_repro.prune.job import Job, Selector
+from leap_repro.prune.job import Job, Parent, Selector
 from leap_repro.prune.learned import processes
 from leap_repro.prune.methods import declaration, module_of
 from leap_repro.sparsity.budget import parse_sparsity
@@ -78,7 +78,7 @@ def arithmetic(method: Declaration) -> AbstractContextManager[None]:
 
 def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
     """The artifacts that the job reads, by argument."""
-    given = {name: getattr(arguments, name) for name in ("model", "tokens", "warm_start", "pattern_start")}
+    given = {name: getattr(arguments, name) for name in ("model", "tokens", "warm_start", "pattern_start", "parent")}
     return {name: Artifact.read(folder) for name, folder in given.items() if folder}
 
 
@@ -96,7 +96,7 @@ def main(arguments: argparse.Namespace) -> None:
 def prune(arguments: argparse.Namespace) -> None:
     """Load, prune, write the tensors (layer-wise methods: a file per block) and `log.parquet`."""
     method, options = load_method(arguments.module, arguments.options)
-    if processes.count() > 1 and not method.trains:
+    if processes.count() > 1 and not method.is_shared:
         raise UserError(f"{arguments.module} runs in one process; torchrun is for the methods that train masks")
     selector = load_selector(arguments.selector)
     sources = read_sources(arguments)
@@ -115,6 +115,7 @@ def prune(arguments: argparse.Namespace) -> None:
         tokens=read_tokens(sources.get("tokens"), model),
         warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
         pattern_start=unpack_masks(sources["pattern_start"]) if arguments.pattern_start else None,
+        parent=Parent.of(sources["parent"]) if arguments.parent else None,
         checkpoints=checkpoints,
         selector=selector,
         residency=residency,
@@ -146,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=Path, help="folder of the token shard (calibration, or mask training)")
     parser.add_argument("--warm-start", type=Path, help="hardened cell whose mask a learned gate starts from")
     parser.add_argument("--pattern-start", type=Path, help="hardened cell whose 2:4 mask lies under patch's tiles")
+    parser.add_argument("--parent", type=Path, help="hardened cell whose kept weights recover trains")
     parser.add_argument("--module", required=True, help="the method: a module under leap_repro.prune.methods")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
     parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')

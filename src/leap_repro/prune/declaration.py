@@ -56,14 +56,15 @@ class Options(Closed):
 class Declaration(ABC):
     """One method. `options` is its class of options; `moves_weights` whether it gives new values to the weights that
     stay; `selects` whether it chooses a mask in one shot, which others may start from or reconstruct; `starts` which
-    other lines' masks it takes up ("warm_start", "pattern_start", "selector"); `hardenings` how its results may become
-    masks."""
+    other lines' masks it takes up ("warm_start", "pattern_start", "selector", "parent"); `hardenings` how its results
+    may become masks; `is_shared` whether several processes may make a cell together."""
 
     options: type[Options]
     moves_weights: bool = False
     selects: bool = False
     starts: tuple[str, ...] = ()
     hardenings: tuple[Hardening, ...] = ("exact",)
+    is_shared: bool = False
 
     @property
     def name(self) -> str:
@@ -81,8 +82,13 @@ class Declaration(ABC):
 
     @property
     def trains(self) -> bool:
-        """Whether its masks are learned, for which the whole model must be in memory at once."""
+        """Whether it trains, for which the whole model must be in memory at once."""
         return self.tokens == "mask_training"
+
+    @property
+    def leaves_logits(self) -> bool:
+        """Whether what it trains are masks: it leaves logits, which hardening makes masks of."""
+        return self.trains and not self.moves_weights
 
     def prune_cell(self, job: Job) -> PrunedCell:
         """Prune `job.model`; UserError for a sparsity that the options cannot give."""

@@ -16,6 +16,8 @@ from leap_repro.errors import UserError
 from leap_repro.models.stream import Residency, always_resident
 from leap_repro.prune.declaration import Declaration, Options
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.store.artifacts import Artifact
+from leap_repro.store.masks import read_kept_values, unpack_masks
 from leap_repro.store.tensor_files import TensorFolder, TensorsInMemory
 from leap_repro.store.tokens import TokenRows
 
@@ -29,11 +31,32 @@ class Selector:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The hardened `cell` that a method goes on from: its masks, and what stays of the matrices whose weights it moved
+    [kept]; `promises` are its manifest's `pattern` and `budget_scope`."""
+
+    cell: str
+    masks: Mapping[str, Tensor]
+    values: Mapping[str, Tensor]
+    promises: dict[str, str]
+    sparsity: str
+    manifest_sha256: str
+
+    @classmethod
+    def of(cls, cell: Artifact) -> Parent:
+        """Of a cell on disk; UserError if a file is damaged."""
+        facts = cell.facts
+        promises = {name: facts[name] for name in ("pattern", "budget_scope")}
+        masks, values = unpack_masks(cell), read_kept_values(cell)
+        return cls(facts["cell"], masks, values, promises, facts["sparsity"], cell.manifest_sha256)
+
+
+@dataclass(frozen=True)
 class Job:
     """One cell. `tokens` is int64 [sequences, length] or such rows, read when indexed; `warm_start` maps tensor names
-    to bool masks; `reconstruct` gets each matrix's original layer (with its Gram matrix) and what the method made of
-    it, and has the last word; `residency` brings a block of `model` into memory, and `store` takes its results as soon
-    as it is pruned."""
+    to bool masks; `parent` is a whole cell of another method; `reconstruct` gets each matrix's original layer (with its
+    Gram matrix) and what the method made of it, and has the last word; `residency` brings a block of `model` into
+    memory, and `store` takes its results as soon as it is pruned."""
 
     model: torch.nn.Module
     options: Options
@@ -42,6 +65,7 @@ class Job:
     tokens: Tensor | TokenRows | None = None
     warm_start: Mapping[str, Tensor] | None = None
     pattern_start: Mapping[str, Tensor] | None = None
+    parent: Parent | None = None
     checkpoints: Path | None = None
     selector: Selector | None = None
     reconstruct: Callable[[Layer, PrunedLayer], PrunedLayer] | None = None

@@ -120,6 +120,7 @@ class Line(Closed):
     sparsities: Sparsities | None = None
     warm_start: str | None = None
     pattern_start: str | None = None
+    parent: str | None = None
     selector: str | None = None
     hardening: Literal["exact", "threshold"] = "exact"
     variant_of: str | None = None

@@ -30,7 +30,7 @@ def suggestion(study: Study, name: str, parameters: int, block: Block | None, gp
     method = study.methods[name]
     needed = _needed(study, method, chosen, parameters, block)
     for saving in SAVINGS:
-        further = {key: value for key, value in saving.items() if getattr(method.options, key) != value}
+        further = {key: value for key, value in saving.items() if getattr(method.options, key, value) != value}
         if not _allowed(method, chosen | further):
             continue
         chosen |= further

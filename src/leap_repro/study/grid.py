@@ -40,6 +40,7 @@ class Method:
     options: Options
     warm_start: str | None
     pattern_start: str | None
+    parent: str | None
     hardening: str
     sparsities: tuple[str, ...]
     has_own_sparsities: bool
@@ -173,6 +174,7 @@ def _method(name: str, line: Line, settings: Scale) -> Method:
         options=line.options,
         warm_start=line.warm_start,
         pattern_start=line.pattern_start,
+        parent=line.parent,
         hardening=line.hardening,
         sparsities=tuple(_decimal(value) for value in sparsities),
         has_own_sparsities=line.sparsities is not None,
@@ -240,9 +242,9 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
     """Only trainings are shared out, evenly over nodes and in whole micro-batches."""
     place = f"scales.*.gpus.{method.name}" if method.name in settings.gpus else f"methods.{method.name}.gpus"
     asked, per_node = method.gpus, settings.cluster.gpus_per_node
-    if not method.declaration.trains:
-        trained = [name for name in names() if declaration(name).trains]
-        yield f"{place} is {asked}; only the modules {trained} train on several GPUs"
+    if not method.declaration.is_shared:
+        shared = [name for name in names() if declaration(name).is_shared]
+        yield f"{place} is {asked}; only the modules {shared} train on several GPUs"
         return
     if per_node and asked > per_node and asked % per_node:
         yield f"{place} is {asked}; it must be a multiple of scales.*.cluster.gpus_per_node ({per_node}), or no more"
@@ -253,7 +255,7 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
     """The other lines that a method builds on: whether it may, whether they are of the right kind, whether they run."""
-    starts = {"warm_start": method.warm_start, "pattern_start": method.pattern_start}
+    starts = {"warm_start": method.warm_start, "pattern_start": method.pattern_start, "parent": method.parent}
     for key, start in starts.items():
         if start is not None and key not in method.declaration.starts:
             yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
@@ -262,7 +264,11 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
     two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
     if "pattern_start" in method.declaration.starts and method.pattern_start not in two_four:
         yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a 2:4 method: {two_four}"
-    for key, start in (("warm_start", methods.get(method.warm_start or "")), ("selector", method.selector)):
+    parents = sorted(other.name for other in methods.values() if "parent" not in other.declaration.starts)
+    if "parent" in method.declaration.starts and method.parent not in parents:
+        yield f"methods.{name}.parent is {method.parent!r}; it must be a method that has no parent itself: {parents}"
+    found = {key: methods.get(start or "") for key, start in starts.items() if key != "pattern_start"}
+    for key, start in (found | {"selector": method.selector}).items():
         if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
             yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"
 

@@ -106,13 +106,15 @@ def scoring_arguments(study: Study) -> str:
 
 
 def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: str) -> dict[str, str]:
-    """{argument: folder} of what a method reads besides the model: tokens, and the cells whose masks it starts from."""
+    """{argument: folder} of what a method reads besides the model: tokens, and the cells that it starts from."""
     line = study.methods[method]
     folders = {}
     if line.tokens:
         folders["tokens"] = f"calibration/{model}/{line.tokens}/{seed}"
     if line.warm_start:
         folders["warm-start"] = f"harden/{model}/{line.warm_start}/{sparsity}/{seed}"
+    if line.parent:
+        folders["parent"] = f"harden/{model}/{line.parent}/{sparsity}/{seed}"
     if line.pattern_start:
         (only,) = study.methods[line.pattern_start].sparsities
         folders["pattern-start"] = f"harden/{model}/{line.pattern_start}/{only}/{seed}"
@@ -136,7 +138,9 @@ def priorities(study: Study) -> Callable[[Mapping[str, str]], int]:
     should wait for one alone at the end. What the default grid trains decides: its table is the one that is waited for.
     """
     trained = [line for line in map(study.methods.get, study.settings.methods) if line.declaration.trains]
-    early = {name for line in trained for name in (line.name, line.warm_start, line.pattern_start)} - {None}
+    early = {name for line in trained for name in (line.name, line.warm_start, line.pattern_start, line.parent)} - {
+        None
+    }
     places = {model: place for place, model in enumerate(reversed(study.models), start=1)}
 
     def priority(wildcards: Mapping[str, str]) -> int:

@@ -132,7 +132,11 @@ def is_cleaned(stage: str, study: Study, place: str, cell: Cell | None = None) -
     """Whether the configuration lets go of what a job leaves, once its model's cells are collected."""
     if stage == "calibration":
         return "tokens" in study.settings.clean_up and place.split("/")[1] in TRAINING_SHARDS
-    return stage == "prune" and "logits" in study.settings.clean_up and study.methods[cell.method].declaration.trains
+    return (
+        stage == "prune"
+        and "logits" in study.settings.clean_up
+        and study.methods[cell.method].declaration.leaves_logits
+    )
 
 
 def disk_of(jobs: Iterable[Estimate]) -> float:
@@ -164,7 +168,7 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
 def bytes_per_weight(stage: str, method: Method, sparsity: str, weight: int) -> float:
     """What the pruning or the hardening of one cell leaves of each prunable weight: logits; a bit of mask; the value,
     of `weight` bytes, if it stays and the method moves it."""
-    if not method.declaration.trains:
+    if not method.declaration.leaves_logits:
         share = float(1 - parse_sparsity(sparsity)) if method.declaration.moves_weights else 0.0
         return 1 / 8 + weight * share if stage == "prune" else 0.0
     if stage == "harden":

@@ -14,7 +14,7 @@ from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import Entry, largest_block, tensors
-from leap_repro.prune.learned.declaration import tokens_at_once
+from leap_repro.prune.learned.declaration import LoopOptions, tokens_at_once
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.study.grid import Method, Study
 
@@ -128,8 +128,10 @@ def need(stage: str, study: Study, parameters: int, method: str | None = None, b
     """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate, `block` is
     the model's largest where that is known."""
     weight = DTYPE_BYTES[study.settings.dtype]
-    if stage == "prune" and study.methods[method].declaration.trains:
+    if stage == "prune" and study.methods[method].declaration.leaves_logits:
         return _learned(study, parameters, weight, study.methods[method])
+    if stage == "prune" and study.methods[method].declaration.trains:
+        return _recovery(study, parameters, weight, study.methods[method])
     if stage == "prune":
         return _layer_wise(study, parameters, weight, study.methods[method], block)
     if stage == "harden":
@@ -208,10 +210,9 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
     options, length, count = method.options, study.settings.mask_training.length, method.gpus
     width = width_of(parameters)
     inner, block = 4 * width, 12 * width**2
-    blocks = parameters / block
     tokens = options.micro_batch_size * length
     per_weight = options.logits_per_weight
-    kept = 1 if options.gradient_checkpointing else blocks
+    kept = 1 if options.gradient_checkpointing else parameters / block
     logits = per_weight * options.logit_bytes
     lasting = weight + logits + 2 * per_weight * options.moment_bytes
     own = options.frozen_mask_bytes + options.gradient_bytes + 4 * (kept > 1)
@@ -219,11 +220,34 @@ def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need
     gathered = (vocabulary * width * weight + 2 * block * (weight + logits)) * (count > 1)
     state = parameters * (lasting / count + own) + gathered
     working = MATRIX_BYTES * width * inner * (1 + per_weight)
-    activations = tokens * weight * ((16 * width + 5 * inner) * kept + width * blocks)
-    scores = min(tokens, tokens_at_once(vocabulary)) * vocabulary * (2 * weight + 8)
     passes = options.steps * options.batch_size / options.micro_batch_size
     flops = parameters * passes * (8 * tokens + GATE_FLOPS * per_weight)
-    return Need(parameters * (2 * weight + logits), state + working + activations + scores, flops)
+    passing = _passing_bytes(parameters, weight, options, length)
+    return Need(parameters * (2 * weight + logits), state + working + passing, flops)
+
+
+def _passing_bytes(parameters: int, weight: int, options: LoopOptions, length: int) -> float:
+    """What a micro-batch of sequences so long keeps for the backward pass: activations, and scores over the vocabulary
+    in float32."""
+    width, vocabulary, tokens = width_of(parameters), vocabulary_of(parameters), options.micro_batch_size * length
+    blocks = parameters / (12 * width**2)
+    kept = 1 if options.gradient_checkpointing else blocks
+    activations = tokens * weight * ((16 * width + 5 * 4 * width) * kept + width * blocks)
+    return activations + min(tokens, tokens_at_once(vocabulary)) * vocabulary * (2 * weight + 8)
+
+
+def _recovery(study: Study, parameters: int, weight: int, method: Method) -> Need:
+    """The model, what is trained of it with two moments and its gradient, masks, one matrix at work, one micro-batch
+    (docs/plan.md). A pass is 2 operations a weight and token, and twice as many backwards; blocks that are made again
+    pass once more."""
+    options, length = method.options, study.settings.mask_training.length
+    width = width_of(parameters)
+    state = parameters * (weight + options.lasting_bytes(weight, width))
+    working = MATRIX_BYTES * 4 * width**2
+    tokens = options.steps * options.batch_size * length
+    flops = parameters * tokens * (8 if options.gradient_checkpointing else 6)
+    host = parameters * (3 * weight + 1)  # reading the model; writing its values and masks
+    return Need(host, state + working + _passing_bytes(parameters, weight, options, length), flops)
 
 
 def flops_per_second(study: Study, on_gpu: bool) -> float:

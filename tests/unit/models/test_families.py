@@ -22,7 +22,7 @@ from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears, structure
 from leap_repro.models.shares import refuse_dense
 from leap_repro.models.stream import stream_model
-from leap_repro.prune.job import Job
+from leap_repro.prune.job import Job, Parent
 from leap_repro.prune.methods import declaration
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.pruned import PrunedFolder
@@ -65,6 +65,23 @@ def test_from_disk_as_in_memory_every_matrix_keeps_its_share(method, checkpoint,
     masks = {key: tensor for key, tensor in whole.tensors.items() if key.endswith(".keep")}
     assert {key.removesuffix(".keep") for key in masks} == {linear.name for linear in prunable_linears(model)}
     assert all(int(mask.sum()) == mask.numel() - round(SPARSITY * mask.numel()) for mask in masks.values())
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_kept_weights_are_recovered_under_their_mask(rank, checkpoint, tokens):
+    """Experts' matrices too, which are views of one parameter, in some families transposed."""
+    masks = {
+        key.removesuffix(".keep"): mask for key, mask in pruned("wanda", load_model(checkpoint), tokens).tensors.items()
+    }
+    parent = Parent("m/wanda", masks, {}, {"pattern": "unstructured", "budget_scope": "tensor"}, "0.6", "")
+    options = declaration("recover").options(**TRAINING, lora_rank=rank, learning_rate=1e-2)
+    model = load_model(checkpoint)
+    before = {linear.name: linear.weight.clone() for linear in prunable_linears(model)}
+    job = Job(model, options, SPARSITY, seed=0, tokens=tokens, parent=parent)
+    found = declaration("recover").prune_cell(job).tensors
+    moved = {name: (found[f"{name}.values"] != before[name] * mask) for name, mask in masks.items()}
+    assert not any((moved[name] & ~mask).any() for name, mask in masks.items())
+    assert sum(map(torch.Tensor.any, moved.values())) > 0.9 * len(moved)
 
 
 def test_masks_are_learned_the_same_with_recomputation(checkpoint, tokens):

@@ -16,7 +16,7 @@ import torch
 from leap_repro.harden.tensors import harden
 from leap_repro.portable import use_portable_kernels
 from leap_repro.prune.__main__ import arithmetic, load_method
-from leap_repro.prune.job import Job
+from leap_repro.prune.job import Job, Parent
 from leap_repro.prune.layerwise.layer import Layer
 from leap_repro.prune.layerwise.statistics import InputStatistics
 from leap_repro.prune.methods import names, optima
@@ -53,6 +53,7 @@ TRAINED = {
     "patch-tile": ("patch", {"tile": 8}, "0.45", "a43e771aadd486df"),
     "patch-joint": ("patch", {"tile": 8, "learn": "joint"}, "0.45", "86f2cdd8147597e8"),
 }
+RECOVERED = {"full": ({}, "fddc65bd1f5187c7"), "pairs": ({"lora_rank": 2}, "c7dcadc1ee9fa8a5")}
 
 
 def digest(masks):
@@ -122,6 +123,18 @@ def test_the_masks_of_a_short_training_are_as_ever(line, starts, tiny_llama, tok
     assert digest(masks[name] for name in sorted(masks)) == expected
 
 
+@pytest.mark.parametrize("line", RECOVERED)
+def test_a_short_recovery_keeps_the_mask_and_its_values_are_as_ever(line, starts, tiny_llama, tokens):
+    given, expected = RECOVERED[line]
+    method, options = load_method("recover", TRAINING | given)
+    parent = Parent("wanda", starts[0], {}, {"pattern": "unstructured", "budget_scope": "tensor"}, "0.6", "")
+    with arithmetic(method):
+        cell = method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 3, tokens, parent=parent))
+    kinds = split_by_kind(cell.tensors)
+    assert all(torch.equal(kinds["keep"][name], mask) for name, mask in starts[0].items())
+    assert digest(kinds["values"][name] for name in sorted(kinds["values"])) == expected
+
+
 def test_every_method_has_a_golden_mask():
-    held = {module for module, *_ in (*LAYER.values(), *TRAINED.values())} | {"optima", "imported"}
+    held = {module for module, *_ in (*LAYER.values(), *TRAINED.values())} | {"optima", "imported", "recover"}
     assert held == set(names()), "a new method needs a line here: see CONTRIBUTING.md"

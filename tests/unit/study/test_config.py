@@ -128,6 +128,13 @@ BAD = [
     ("methods.leap.pattern_start", "sparsegpt-2-4", "methods.leap.pattern_start"),
     ("methods.patch-tile.options.tile", 6, "it must be a multiple of 4"),
     # reconstructions and the methods whose masks they complete
+    ("methods.wanda+recover.parent", MISSING, "methods.wanda+recover.parent is None; it must be a method"),
+    ("methods.wanda+recover.parent", "wandb", "'wandb'; it must be a method that has no parent itself"),
+    ("methods.wanda+recover.parent", "leap+recover", "'leap+recover'; it must be a method that has no parent itself"),
+    ("methods.wanda+recover.parent", "wanda-2-4", "'wanda-2-4', which does not run at every sparsity of wanda+recover"),
+    ("methods.wanda+recover.gpus", 2, "only the modules ['leap', 'maskllm', 'patch'] train on several GPUs"),
+    ("methods.leap.warm_start", "wanda+recover", "'wanda+recover'; it must be a one-shot method"),
+    ("methods.leap.parent", "wanda", "methods.leap.parent is 'wanda'; only the modules ['recover'] have one"),
     ("methods.wanda+optima.selector", MISSING, "methods.wanda+optima.selector"),
     ("methods.wanda+optima.selector", "wandb", "wandb"),
     ("methods.wanda+optima.selector", 3, "3"),
@@ -185,8 +192,8 @@ def change(config, where, value):
 
 def test_a_method_may_run_where_the_grid_does_not(config):
     """Its start is made there too, as long as that one has no sparsities of its own."""
-    config["methods"]["leap"]["sparsities"] = [0.7]
-    assert read_study(config).methods["leap"].sparsities == ("0.7",)
+    config["methods"]["leap-layer"]["sparsities"] = [0.7]
+    assert read_study(config).methods["leap-layer"].sparsities == ("0.7",)
 
 
 @pytest.mark.parametrize(("where", "value", "word"), BAD, ids=[f"{where}={value!r:.40}" for where, value, _ in BAD])

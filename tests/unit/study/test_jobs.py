@@ -25,6 +25,10 @@ def test_a_methods_sources_are_its_tokens_and_the_cells_that_it_starts_from(stud
         "tokens": "calibration/m/mask_training/3",
         "warm-start": "harden/m/wanda/0.6/3",
     }
+    assert sources("leap+recover", "0.6") == {
+        "tokens": "calibration/m/mask_training/3",
+        "parent": "harden/m/leap/0.6/3",
+    }
     assert sources("patch-tile", "0.45")["pattern-start"] == "harden/m/sparsegpt-2-4/0.5/3"
 
 
@@ -116,6 +120,7 @@ def test_a_grid_has_the_figures_that_its_methods_fill(config, methods, figures, 
 
 def test_a_figure_goes_by_module_not_by_name(config):
     config["methods"]["mine"] = config["methods"].pop("leap") | {"label": "Mine"}
+    config["methods"]["leap+recover"]["parent"] = "mine"
     for name, line in config["methods"].items():
         if line.get("variant_of") == "leap" or line.get("module") == "patch":
             config["methods"][name] = {

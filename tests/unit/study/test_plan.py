@@ -155,5 +155,16 @@ def test_what_is_cleaned_up_counts_for_one_model_at_a_time(paper):
     assert lines_of(masks_only)["prune leap"].disk_bytes < 0.65 * lines_of(paper)["prune leap"].disk_bytes
 
 
+def test_a_recovery_leaves_masks_and_the_values_that_stay_and_costs_leaps_tokens(paper):
+    methods = [*paper.settings.methods, "leap+recover"]
+    study = replace(paper, settings=paper.settings.model_copy(update={"methods": methods}))
+    lines = lines_of(study)
+    recovery, admm = lines["prune leap+recover"], lines["prune admm"]
+    assert recovery.disk_bytes == pytest.approx(admm.disk_bytes * 0.925 / 2.05)  # at 0.6 alone, not at 0.5
+    parameters = sum(parameters_of(spec, NOWHERE) for spec in study.models.values())
+    hours = 6 * parameters * 2000 * 256 * 4096 / 2e14 / 3600
+    assert recovery.hours == pytest.approx(hours, rel=0.01)
+
+
 def test_the_papers_grid_leaves_no_more_than_350_gigabytes(paper):
     assert lines_of(paper)["all"].disk_bytes <= 350e9

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,26 @@ def test_an_evaluation_is_planned_by_what_it_asks():
     asked |= {"questions": 200, "perplexity_windows": 10, "perplexity_lengths": [2048]}
     part = evaluation_tokens(read_study(config | {"scale": "paper"}))
     assert part == 200 * sum(tokens for _, tokens in QUESTIONS.values()) + 20_480
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_recovery_needs_its_masters_moments_gradients_and_masks(dtype):
+    """Beside the model: in float32 the weights are their own master. What a micro-batch keeps is LEAP's."""
+    asked = _with(study("paper", dtype=dtype), "wanda+recover", gradient_checkpointing=True, micro_batch_size=1)
+    weight, parameters = {"float32": 4, "bfloat16": 2}[dtype], 8e9
+    bare = need("prune", asked, parameters, "wanda+recover").gpu_bytes - 96 * width_of(parameters) ** 2
+    lean = _with(asked, "wanda+recover", state_dtype="int8")
+    pairs = _with(asked, "wanda+recover", lora_rank=16)
+    per_weight = weight + 1 + 4 + 8 + (weight < 4) * 4  # model, mask, gradient, moments, master
+    passing = bare - per_weight * parameters
+    assert 0 < passing < 15e9
+    assert need("prune", lean, parameters, "wanda+recover").gpu_bytes - bare < -5.5 * parameters
+    low = need("prune", pairs, parameters, "wanda+recover").gpu_bytes - passing
+    rank = 16 * 1.5 / width_of(parameters) * 16  # a pair with its gradient and moments
+    assert low == pytest.approx((2 * weight + 1 + rank) * parameters + 96 * width_of(parameters) ** 2, rel=1e-6)
+
+
+def _with(asked, name, **options):
+    line = asked.methods[name]
+    changed = replace(line, options=line.options.model_copy(update=options))
+    return replace(asked, methods=asked.methods | {name: changed})

@@ -18,11 +18,13 @@ from leap_repro.prune.declaration import Declaration, Options, Tokens
 
 if TYPE_CHECKING:
     from leap_repro.prune.job import Job, PrunedCell
+    from leap_repro.prune.learned.recovery import RecoveryTrainer
     from leap_repro.prune.learned.trainer import MaskTrainer
 
 MOST_LOST = 0.05
 """The largest share of the steps that a killed training may have to repeat."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+FLOAT_BYTES = DTYPE_BYTES["float32"]
 SCALE_BYTES = 4 / 256
 """Per 8-bit moment: a float32 for every block (`moments.py`)."""
 SCORES_AT_ONCE = 2**26
@@ -53,14 +55,67 @@ def scheduled(schedule: Schedule, start: float, end: float, progress: float) -> 
     return start + (end - start) * progress
 
 
-class TrainingOptions(Options):
-    """What every learned mask may set; the defaults are those of LEAP's code."""
+class LoopOptions(Options):
+    """What every training on the language-modelling loss may set, whatever it trains."""
 
     steps: Positive = Field(2000, description="of the optimiser")
     batch_size: Positive = Field(256, description="sequences per step")
     micro_batch_size: Positive = Field(
         8, description="sequences per forward pass in each process: only rounding, memory and time depend on it"
     )
+    learning_rate: Rate = Field(1e-3, description="at its peak; a half cosine follows")
+    rate_end: Share = Field(0.0, description="of the peak, where the half cosine ends")
+    warmup_steps: Count = Field(5, description="linear, up to the peak")
+    beta1: Share = Field(0.9, description="of AdamW")
+    beta2: Share = Field(0.95, description="of AdamW")
+    weight_decay: Weight = Field(0.0, description="of AdamW, on what is trained")
+    gradient_clip: Weight = Field(0.0, description="largest norm of the gradient of all that is trained; 0: none")
+    packing: Literal["stream", "grouped"] = Field(
+        "stream",
+        description="documents in seeded order, each closed by EOS; grouped: as released, in file order, without EOS, "
+        "the rest of every 1,000 dropped",
+    )
+    checkpoint_every: Positive = Field(100, description="steps; never more than 5 % of all")
+    gradient_checkpointing: bool = Field(
+        False, description="activations and masks are made again in the backward pass, not kept"
+    )
+    state_dtype: Literal[Precision, "int8"] = Field(
+        "float32", description="of the optimiser's two moments; int8: codes with a scale for every 256"
+    )
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_batch(self) -> LoopOptions:
+        if self.batch_size % self.micro_batch_size:
+            whole = f"it must be a multiple of micro_batch_size, which is {self.micro_batch_size}"
+            raise contradiction("batch_size", self.batch_size, whole)
+        return self
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the warm-up starts at 0, and not at the first step above it."""
+        return False
+
+    @property
+    def moment_bytes(self) -> float:
+        """Bytes of one of the two moments of a number that is trained."""
+        return 1 + SCALE_BYTES if self.state_dtype == "int8" else DTYPE_BYTES[self.state_dtype]
+
+    def rate(self, step: int) -> float:
+        """The learning rate: linear warm-up to the peak, then a half cosine to `rate_end` of it."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + (not self.is_late)) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        return self.learning_rate * (self.rate_end + (1 - self.rate_end) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """Steps between two checkpoints: as asked for, but never so many that 5 % of the steps could be lost."""
+        return max(1, min(self.checkpoint_every, int(MOST_LOST * self.steps)))
+
+
+class TrainingOptions(LoopOptions):
+    """What every learned mask may set; the defaults are those of LEAP's code."""
+
     noise: Literal["step", "forward"] = Field(
         "step", description="drawn once a step, for all its micro-batches; forward: anew for each of them, as released"
     )
@@ -73,50 +128,24 @@ class TrainingOptions(Options):
         "exact",
         description="schedules end at the last step and the warm-up starts above 0; as_released: one step later, at 0",
     )
-    learning_rate: Rate = Field(1e-3, description="at its peak; a half cosine follows")
-    rate_end: Share = Field(0.0, description="of the peak, where the half cosine ends")
-    warmup_steps: Count = Field(5, description="linear, up to the peak")
-    beta1: Share = Field(0.9, description="of AdamW")
-    beta2: Share = Field(0.95, description="of AdamW")
-    weight_decay: Weight = Field(0.0, description="of AdamW, on the logits")
-    gradient_clip: Weight = Field(0.0, description="largest norm of the gradient of all logits together; 0: none")
     tau_start: Rate = Field(4.0, description="temperature at the first step")
     tau_end: Rate = Field(0.05, description="and at the last")
     tau_schedule: Schedule = Field("linear", description="the way between them; constant stays at the start")
     kappa_start: Rate = Field(25.0, description="scale of the logits at the first step")
     kappa_end: Rate = Field(350.0, description="and at the last")
     kappa_schedule: Schedule = Field("linear", description="the way between them")
-    packing: Literal["stream", "grouped"] = Field(
-        "stream",
-        description="documents in seeded order, each closed by EOS; grouped: as released, in file order, without EOS, "
-        "the rest of every 1,000 dropped",
-    )
     hard: bool = Field(
         False, description="the forward pass uses rounded samples, the gradient the soft ones (straight-through)"
-    )
-    checkpoint_every: Positive = Field(100, description="steps; never more than 5 % of all")
-    gradient_checkpointing: bool = Field(
-        False, description="activations and masks are made again in the backward pass, not kept"
     )
     logits_dtype: Precision = Field("float32", description="of the logits")
     logits_rounding: Literal["nearest", "stochastic"] = Field(
         "nearest",
         description="after a step, of logits in bfloat16; stochastic: up or down by chance, so that small steps count",
     )
-    state_dtype: Literal[Precision, "int8"] = Field(
-        "float32", description="of the optimiser's two moments; int8: codes with a scale for every 256"
-    )
     gradients_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of the gradients at masked weights, summed over micro-batches; bfloat16 is rounded by chance",
     )
-
-    @model_validator(mode="after")
-    def _micro_batches_fill_a_batch(self) -> TrainingOptions:
-        if self.batch_size % self.micro_batch_size:
-            whole = f"it must be a multiple of micro_batch_size, which is {self.micro_batch_size}"
-            raise contradiction("batch_size", self.batch_size, whole)
-        return self
 
     @model_validator(mode="after")
     def _chance_rounds_bfloat16(self) -> TrainingOptions:
@@ -135,6 +164,11 @@ class TrainingOptions(Options):
         return self
 
     @property
+    def is_late(self) -> bool:
+        """As released."""
+        return self.timing == "as_released"
+
+    @property
     def logits_per_weight(self) -> float:
         """How many logits are trained for each prunable weight: what memory and disk go by."""
         return 1.0
@@ -143,11 +177,6 @@ class TrainingOptions(Options):
     def logit_bytes(self) -> int:
         """Bytes of a logit."""
         return DTYPE_BYTES[self.logits_dtype]
-
-    @property
-    def moment_bytes(self) -> float:
-        """Bytes of one of a logit's two moments."""
-        return 1 + SCALE_BYTES if self.state_dtype == "int8" else DTYPE_BYTES[self.state_dtype]
 
     @property
     def gradient_bytes(self) -> float:
@@ -170,19 +199,7 @@ class TrainingOptions(Options):
 
     def progress(self, step: int) -> float:
         """0 at step 0, 1 at the last step, or as released at the one that would come after it."""
-        return step / max(self.steps - (self.timing == "exact"), 1)
-
-    def rate(self, step: int) -> float:
-        """The learning rate: linear warm-up to the peak, then a half cosine to `rate_end` of it."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + (self.timing == "exact")) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        return self.learning_rate * (self.rate_end + (1 - self.rate_end) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-    @property
-    def checkpoint_steps(self) -> int:
-        """Steps between two checkpoints: as asked for, but never so many that 5 % of the steps could be lost."""
-        return max(1, min(self.checkpoint_every, int(MOST_LOST * self.steps)))
+        return step / max(self.steps - (not self.is_late), 1)
 
 
 def tokens_at_once(vocabulary: float) -> int:
@@ -192,12 +209,13 @@ def tokens_at_once(vocabulary: float) -> int:
 
 @dataclass(frozen=True)
 class Learned(Declaration):
-    """A method that trains gates on the language-modelling loss: `trainer` makes them, with their regulariser, for a
-    job. The loss looks at the whole model at once, so that it is not streamed from disk."""
+    """A method that trains on the language-modelling loss, gates or kept weights: `trainer` makes them for a job. The
+    loss looks at the whole model at once, so that it is not streamed from disk."""
 
-    trainer: Callable[[Job], MaskTrainer]
+    trainer: Callable[[Job], MaskTrainer | RecoveryTrainer]
     _: KW_ONLY
     starts: tuple[str, ...] = ("warm_start",)
+    is_shared: bool = True
 
     @property
     def tokens(self) -> Tokens:

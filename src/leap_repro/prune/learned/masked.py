@@ -10,11 +10,11 @@ Shapes: x is [..., in], gradients of outputs [..., out], weights and masks [out,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,19 @@ class Step:
     noise: type[Noise] = Noise
 
 
+class TrainedLayer(Protocol):
+    """A prunable matrix of which something is trained, in place of its module's forward pass."""
+
+    linear: PrunableLinear
+
+    @property
+    def anchor(self) -> Tensor: ...
+
+    def forward(self, x: Tensor, step: Step | None) -> Tensor: ...
+
+    def backward(self, x: Tensor, gradient: Tensor, step: Step | None, needs_input: bool) -> Tensor | None: ...
+
+
 @dataclass
 class MaskedLinear:
     """One prunable matrix with its gate; `index` numbers the matrices of a model in module order."""
@@ -58,6 +71,11 @@ class MaskedLinear:
     size: Tensor | None = None
     gradient: Tensor | None = field(default=None, repr=False)
     kept: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def anchor(self) -> Tensor:
+        """What is trained here, by one of its tensors: the output of the layer needs a gradient because of it."""
+        return next(iter(self.gate.logits.values()))
 
     def weight(self) -> Tensor:
         return self.linear.weight.detach().float()
@@ -144,11 +162,11 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Apply(torch.autograd.Function):
-    """`MaskedLinear` as a node of the autograd graph. The anchor is a logit tensor: it makes the output need a
-    gradient, but its own is set by `MaskedLinear.backward`."""
+    """A layer as a node of the autograd graph. Its anchor makes the output need a gradient; what is trained gets its
+    own by the layer's `backward`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: MaskedLinear, step: Step) -> Tensor:
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: TrainedLayer, step: Step | None) -> Tensor:
         ctx.layer, ctx.step = layer, step
         ctx.save_for_backward(x)
         return layer.forward(x, step)
@@ -160,10 +178,10 @@ class _Apply(torch.autograd.Function):
 
 
 @contextmanager
-def masked(layers: list[MaskedLinear], step: Step) -> Iterator[None]:
+def masked(layers: Sequence[TrainedLayer], step: Step | None) -> Iterator[None]:
     """Within it, the model's prunable layers compute with their masks of `step`."""
     for layer in layers:
-        layer.linear.module.forward = lambda x, m=layer: _Apply.apply(x, next(iter(m.gate.logits.values())), m, step)
+        layer.linear.module.forward = lambda x, m=layer: _Apply.apply(x, m.anchor, m, step)
     try:
         with unfused(layer.linear.module for layer in layers):
             yield

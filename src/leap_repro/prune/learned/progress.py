@@ -25,7 +25,9 @@ class Progress:
         if done < self.steps and now - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
-        numbers = f"loss {row['loss_lm']:.3f}, density {row['density_relaxed']:.3f} ({row['density_hard']:.3f} hard)"
+        numbers = f"loss {row['loss_lm']:.3f}"
+        if "density_relaxed" in row:
+            numbers += f", density {row['density_relaxed']:.3f} ({row['density_hard']:.3f} hard)"
         bar = tqdm.format_meter(
             done, self.steps, now - self.started, ncols=70, initial=self.resumed_at, unit=" steps", prefix="training"
         )

@@ -7,30 +7,23 @@ LEAP, MaskLLM and PATCH differ in their gates and regularisers only.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leap_repro.errors import UserError
-from leap_repro.models.load import DTYPES, best_device
+from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.learned import checkpoint, fused, processes
-from leap_repro.prune.learned.adamw import AdamW
+from leap_repro.prune.learned import fused, processes
 from leap_repro.prune.learned.gates import NOISES, Gate
-from leap_repro.prune.learned.loss import LanguageLoss
+from leap_repro.prune.learned.loop import Loop, finite
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
-from leap_repro.prune.learned.progress import Progress
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
-from leap_repro.seeds import named_seed
 
-log = logging.getLogger(__name__)
 LOG_COLUMNS = (
     "step",
     "loss_lm",
@@ -47,31 +40,24 @@ LOG_COLUMNS = (
 as added, the sum."""
 
 
-class MaskTrainer:
+class MaskTrainer(Loop):
     """One training run of one gate per prunable matrix, in module order; nothing outside it changes but checkpoints."""
+
+    columns = LOG_COLUMNS
 
     def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser) -> None:
         """`gates` may be made one by one: with several processes, what is made is shared out block by block."""
-        self.checkpoints = job.checkpoints
-        self.model, self.tokens_NT, self.options, self.seed = job.model, job.required_tokens(), job.options, job.seed
+        super().__init__(job)
         self.regulariser = regulariser
-        self.device = best_device()
         linears = prunable_linears(self.model)
         self.numels = torch.tensor([linear.weight.numel() for linear in linears], dtype=torch.float64)
         self.layers: list[MaskedLinear] = []
         self.dense_sizes = torch.tensor(self._place(linears, iter(gates)), dtype=torch.float64)
-        parameters = [leaf for layer in self.layers for leaf in layer.gate.logits.values()]
-        betas = (self.options.beta1, self.options.beta2)
-        self.optimizer = AdamW(
-            parameters,
-            betas,
-            self.options.weight_decay,
-            getattr(torch, self.options.state_dtype),
-            chance=self.options.logits_rounding == "stochastic",
-            seed=self.seed,
-        )
-        self.language_loss = LanguageLoss(self.model, self.options.micro_batch_size * self.tokens_NT.shape[1])
-        self.rows: list[dict[str, float]] = []
+        self._prepare(chance=self.options.logits_rounding == "stochastic")
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every gate's logits."""
+        return {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
 
     def _place(self, linears: list[PrunableLinear], gates: Iterator[Gate]) -> list[float]:
         """Give every matrix its gate, whose logits become parameters of the matrix's block, and every process its share
@@ -128,9 +114,7 @@ class MaskTrainer:
             "norm_term": terms[1],
             "loss": loss_lm + sum(terms),
         }
-        if not math.isfinite(row["loss"]):
-            raise UserError(f"the loss of step {number} is {row['loss']}: the training has diverged")
-        return row
+        return finite(row)
 
     def _gradients(self, step: Step) -> tuple[float, float, list[float]]:
         """Set every logit's gradient; returns L_LM over the batch, the relaxed density and the regulariser's terms.
@@ -157,14 +141,6 @@ class MaskTrainer:
         loss, density, *terms = processes.mean(own).tolist()
         return loss, density, terms
 
-    def _micro_batches(self, number: int) -> list[Tensor]:
-        """This process's share of the step's micro-batches: every count-th."""
-        size, count = self.options.micro_batch_size, processes.count()
-        micro = batch_indices(number, self.options.batch_size, len(self.tokens_NT), self.seed).split(size)
-        if len(micro) % count:
-            raise UserError(f"{len(micro)} micro-batches per step cannot be shared by {count} processes")
-        return list(micro[processes.rank() :: count])
-
     def _regularise(self, step: Step, share: float) -> list[float]:
         """`share` of the density and of the regulariser's terms from a forward pass; the slopes go into `step`.
 
@@ -185,55 +161,3 @@ class MaskTrainer:
         step.slopes = torch.autograd.grad(total, (sums, sizes), allow_unused=True, materialize_grads=True)
         step.measuring = False
         return [share * number.item() for number in (statistics.density, *terms)]
-
-    def run(self, checkpoints: Path | None) -> list[dict[str, float]]:
-        """Train to the end, resuming from `checkpoints` if it holds a state; returns one log row per step."""
-        done = self._resume(checkpoints)
-        progress = Progress(done, self.options.steps)
-        for number in range(done, self.options.steps):
-            self.rows.append(self.step(number))
-            if processes.rank() == 0:
-                progress.report(self.rows[-1])
-            if checkpoints and (number + 1) % self.options.checkpoint_steps == 0 and number + 1 < self.options.steps:
-                self._save(checkpoints)
-        return self.rows
-
-    def _state(self, steps: int) -> dict[str, Tensor]:
-        """Every tensor that a step reads and changes, by name: logits, moments, and room for the log of `steps`."""
-        logits = {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
-        moments = {
-            name: processes.shard_of(tensor, logits[".".join(name.split(".")[:2])])
-            for name, tensor in self.optimizer.state([*logits]).items()
-        }
-        room = torch.zeros(steps, len(LOG_COLUMNS), dtype=torch.float64)
-        return {f"{name}.logits": leaf for name, leaf in logits.items()} | moments | {"log": room}
-
-    def _save(self, folder: Path) -> None:
-        """Write logits, moments and the log so far, every process its own shards."""
-        state = self._state(len(self.rows))
-        for kept, row in zip(state["log"], self.rows, strict=True):
-            kept.copy_(torch.tensor([row[name] for name in LOG_COLUMNS], dtype=torch.float64))
-        checkpoint.save(folder, len(self.rows), state)
-
-    def _resume(self, folder: Path | None) -> int:
-        """Load the newest whole state in `folder`, if any; the number of steps already done."""
-        done = processes.said_by_first(lambda: checkpoint.newest(folder)) if folder else None
-        if not done:
-            return 0
-        state = self._state(done)
-        checkpoint.load(folder, done, state)
-        rows = (dict(zip(LOG_COLUMNS, row.tolist(), strict=True)) for row in state["log"])
-        self.rows = [row | {"step": int(row["step"])} for row in rows]
-        log.info("resumed after step %d of %d", done, self.options.steps)
-        return done
-
-
-def batch_indices(step: int, batch_size: int, sequences: int, seed: int) -> Tensor:
-    """Which sequences step `step` reads: one seeded permutation per pass over the data, no state to save."""
-    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
-    passes = positions // sequences
-    order = {
-        int(p): torch.randperm(sequences, generator=torch.Generator().manual_seed(named_seed("order", seed, int(p))))
-        for p in passes.unique()
-    }
-    return torch.stack([order[int(p)][i % sequences] for p, i in zip(passes, positions, strict=True)])

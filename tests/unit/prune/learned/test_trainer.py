@@ -17,8 +17,8 @@ from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.__main__ import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise
+from leap_repro.prune.learned.loop import batch_indices
 from leap_repro.prune.learned.masked import Step
-from leap_repro.prune.learned.trainer import batch_indices
 from leap_repro.prune.methods import leap
 from leap_repro.prune.methods.leap import Options
 

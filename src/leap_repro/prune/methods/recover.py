@@ -1,0 +1,51 @@
+"""Recovery: train the weights that another method's mask keeps, on the tokens that masks are trained on.
+
+    min over W of  L_LM(M * W)        M fixed
+
+It changes no mask, so budget and pattern are the parent's; only values of kept weights are new. At LEAP's number of
+tokens it is what LEAP's training has to be better than. `parent` names the line whose hardened cell it goes on from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from leap_repro.checked import Count, Rate, Weight
+from leap_repro.prune.learned.declaration import FLOAT_BYTES, Learned, LoopOptions
+
+if TYPE_CHECKING:
+    from leap_repro.prune.job import Job
+    from leap_repro.prune.learned.recovery import RecoveryTrainer
+
+
+class Options(LoopOptions):
+    """As many steps and sequences as LEAP's by default."""
+
+    learning_rate: Rate = Field(1e-4, description="at its peak; a half cosine follows")
+    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all that is trained; 0: none")
+    lora_rank: Count = Field(0, description="of the pair that is trained for each matrix; 0: all kept weights are")
+    lora_alpha: Rate = Field(16.0, description="the pair counts alpha / rank times")
+
+    def trained_per_weight(self, width: float) -> float:
+        """How many numbers are trained for each prunable weight of a model that is so wide: all, or of the 12 D^2 of a
+        block with matrices of D x D and D x 4 D a pair for each."""
+        return 1.5 * self.lora_rank / width if self.lora_rank else 1.0
+
+    def lasting_bytes(self, weight: int, width: float) -> float:
+        """Bytes per prunable weight beside the model, whose weights have `weight` each: masks; what is trained, with
+        two moments and its gradient; the parent's weights beside a pair."""
+        copies = 1 if not self.lora_rank and weight == FLOAT_BYTES else 2  # a model in float32 is its own master
+        trained = self.trained_per_weight(width) * (FLOAT_BYTES * copies + 2 * self.moment_bytes)
+        return 1 + trained + weight * (self.lora_rank > 0)
+
+
+def trainer(job: Job) -> RecoveryTrainer:
+    """Every matrix's kept weights, or its pair."""
+    from leap_repro.prune.learned.recovery import RecoveryTrainer
+
+    return RecoveryTrainer(job)
+
+
+METHOD = Learned(trainer, options=Options, moves_weights=True, starts=("parent",), is_shared=False)
