@@ -27,13 +27,14 @@ def main(arguments: argparse.Namespace) -> None:
     hardened = harden(read_pruned(pruned), pattern, scope, sparsity, arguments.rule)
     if not hardened.masks:
         raise UserError(f"{arguments.pruned} holds neither masks nor logits")
+    neighbours = hardened.neighbours or pruned.facts.get("neighbours", [])
     rows, packed = [], {}
     for name, mask in hardened.masks.items():
         rows.append(tensor_row(name, mask))
         if hardened.rule != AS_PRUNED:
             packed[name] = pack(mask)
     counts = {row["tensor"]: (row["kept"], row["numel"]) for row in rows}
-    check_budget(arguments.cell, counts, sparsity, hardened.scope, hardened.neighbours)
+    check_budget(arguments.cell, counts, sparsity, hardened.scope, neighbours)
     check_pattern(arguments.cell, hardened.masks, pattern)
     with writing(arguments.output, origin) as (payload, facts):
         if packed:
@@ -47,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
             "tokens_sha256": pruned.facts["tokens_sha256"],
             "pattern": pattern,
             "budget_scope": hardened.scope,
-            "neighbours": hardened.neighbours,
+            "neighbours": neighbours,
             "rule": hardened.rule,
             "kept": sum(row["kept"] for row in rows),
             "prunable": sum(row["numel"] for row in rows),

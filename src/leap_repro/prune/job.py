@@ -33,12 +33,12 @@ class Selector:
 @dataclass(frozen=True)
 class Parent:
     """The hardened `cell` that a method goes on from: its masks, and what stays of the matrices whose weights it moved
-    [kept]; `promises` are its manifest's `pattern` and `budget_scope`."""
+    [kept]; `promises` are its manifest's `pattern`, `budget_scope` and `neighbours`, which `harden` checks again."""
 
     cell: str
     masks: Mapping[str, Tensor]
     values: Mapping[str, Tensor]
-    promises: dict[str, str]
+    promises: dict[str, Any]
     sparsity: str
     manifest_sha256: str
 
@@ -46,7 +46,7 @@ class Parent:
     def of(cls, cell: Artifact) -> Parent:
         """Of a cell on disk; UserError if a file is damaged."""
         facts = cell.facts
-        promises = {name: facts[name] for name in ("pattern", "budget_scope")}
+        promises = {name: facts[name] for name in ("pattern", "budget_scope", "neighbours")}
         masks, values = unpack_masks(cell), read_kept_values(cell)
         return cls(facts["cell"], masks, values, promises, facts["sparsity"], cell.manifest_sha256)
 

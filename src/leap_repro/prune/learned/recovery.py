@@ -3,8 +3,8 @@
     full    W <- W - step(M * dL/dW)                       in float32, whatever the model computes in
     LoRA    W = W0 + M * (a / r) B A                       B starts at 0, A is drawn; A and B are trained
 
-The forward pass uses W in the model's type, so what is trained is what is merged, to the bit. M, the parent's mask,
-never changes: where it is 0, so is W. The rest of the model is frozen.
+The forward pass uses W in the model's type, so what is trained is what is merged, to the bit. M is the parent's mask
+and never changes: where it is 0, so is W. The rest of the model is frozen.
 
 Shapes: x is [..., in], W and M [out, in], A [r, in], B [out, r].
 """

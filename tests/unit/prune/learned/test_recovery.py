@@ -10,9 +10,14 @@ import torch
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
+from leap_repro.evaluate.cell import apply_cell
+from leap_repro.harden.__main__ import main as harden
+from leap_repro.harden.__main__ import parser as harden_parser
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.job import Job, Parent
-from leap_repro.prune.methods import recover
+from leap_repro.prune.methods import declaration, recover
+from leap_repro.store.artifacts import MASK_FILE, Artifact, writing
+from leap_repro.store.pruned import PrunedFolder
 
 STEPS = 40
 SETTINGS = {"steps": STEPS, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01, "gradient_clip": 0.5}
@@ -157,6 +162,46 @@ def test_the_cell_says_whose_mask_it_is_and_what_it_cost(trainer):
     cost = {"lora_rank": 3, "steps": STEPS, "tokens": STEPS * 4 * 12}
     assert facts["recovery"] == {"parent": "m/wanda/0.6/0", "parent_manifest_sha256": "a digest"} | cost
     assert (facts["pattern"], facts["budget_scope"]) == ("unstructured", "none")
+
+
+@pytest.fixture
+def hardened(tmp_path):
+    """(cell, its name, sparsity) -> the hardened cell on disk."""
+
+    def build(cell, name, sparsity):
+        with writing(tmp_path / name / "pruned", {}) as (payload, facts):
+            store = PrunedFolder(payload)
+            store.write("pruned", cell.tensors)
+            facts |= cell.facts | {"sparsity": sparsity, "seed": 0, "tokens_sha256": None, "tensors": store.finish()}
+        places = ["--pruned", tmp_path / name / "pruned", "--output", tmp_path / name / "hard", "--cell", name]
+        harden(harden_parser().parse_args([str(place) for place in places]))
+        return Artifact.read(tmp_path / name / "hard")
+
+    return build
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_a_2_4_cell_stays_one_and_its_mask_file_keeps_its_bytes(method, hardened, tiny_llama, tokens):
+    """SparseGPT's cell hands over the values of what stays, Wanda's leaves the model's."""
+    chosen, model = declaration(method), tiny_llama()
+    options, half = chosen.options(pattern="2:4"), Fraction("0.5")
+    parent = hardened(chosen.prune_cell(Job(model, options, half, 0, tokens)), method, "0.5")
+    job = Job(tiny_llama(), recover.Options(**SETTINGS), half, 3, tokens, parent=Parent.of(parent))
+    cell = hardened(recover.METHOD.prune_cell(job), "recover", "0.5")
+    assert cell.files[MASK_FILE]["sha256"] == parent.files[MASK_FILE]["sha256"]
+    assert (cell.facts["pattern"], cell.facts["budget_scope"]) == ("2:4", parent.facts["budget_scope"])
+    assert cell.facts["recovery"]["parent_manifest_sha256"] == parent.manifest_sha256
+    ours = tiny_llama()
+    assert apply_cell(ours, cell) == cell.facts["kept"] == cell.facts["prunable"] // 2
+    for linear in prunable_linears(ours):
+        trained = next(layer.weight for layer in prunable_linears(job.model) if layer.name == linear.name)
+        assert torch.equal(linear.weight, trained)
+
+
+def test_a_cell_of_tiles_promises_the_nearest_number_of_them(trainer, parent):
+    ours = trainer(steps=1)
+    ours.parent.promises["neighbours"] = [10, 20]
+    assert ours.train({}).facts["neighbours"] == [10, 20]
 
 
 def test_recomputed_activations_give_the_same_bits(kind, trainer):
