@@ -159,8 +159,6 @@ class TrainingOptions(LoopOptions):
     def _sums_are_of_several(self) -> TrainingOptions:
         if self.gradients_dtype != "float32" and self.noise == "forward":
             raise contradiction("gradients_dtype", self.gradients_dtype, "with noise: forward nothing is summed in it")
-        if self.gradients_dtype != "float32" and self.batch_size == self.micro_batch_size:
-            raise contradiction("gradients_dtype", self.gradients_dtype, "a step of one micro-batch has no sum")
         return self
 
     @property
