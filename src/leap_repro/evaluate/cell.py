@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.store.artifacts import Artifact
-from leap_repro.store.masks import CellMasks, check_budget, check_pattern, read_kept_values, unpack_masks
+from leap_repro.store.masks import CellMasks, check_budget, check_pattern, put, read_kept_values, unpack_masks
 from leap_repro.store.tensor_files import TensorFiles
 
 
@@ -43,10 +43,3 @@ def apply_cell(model: nn.Module, cell: Artifact) -> int:
     for linear in linears:
         put(linear.weight, masks[linear.name].to(linear.weight.device), values.get(linear.name))
     return total
-
-
-def put(weight: Tensor, mask: Tensor, moved: Tensor | None) -> None:
-    """Zero what the mask [out, in] drops, in place; `moved` has new values for those that stay, in the mask's order."""
-    if moved is not None:
-        weight[mask] = moved.to(weight)
-    weight[~mask] = 0

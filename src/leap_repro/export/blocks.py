@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from leap_repro.models.layout import as_in_checkpoint
-from leap_repro.models.prunable import PrunableLinear, prunable_linears
+from leap_repro.models.prunable import PrunableLinear, linears_by_block
 from leap_repro.store.masks import CellMasks
 from leap_repro.store.tensor_files import TensorFiles
 
@@ -27,10 +27,7 @@ class PrunedBlocks:
     @cached_property
     def linears(self) -> dict[int, list[PrunableLinear]]:
         """The prunable matrices by block."""
-        blocks: dict[int, list[PrunableLinear]] = {}
-        for linear in prunable_linears(self.model):
-            blocks.setdefault(linear.block, []).append(linear)
-        return blocks
+        return linears_by_block(self.model)
 
     @cached_property
     def places(self) -> dict[str, int]:

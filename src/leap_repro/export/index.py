@@ -14,8 +14,8 @@ from torch import Tensor
 
 from leap_repro.errors import UserError, reason
 from leap_repro.export.forms import FORMS, Form
-from leap_repro.store.artifacts import sha256_of
 from leap_repro.store.atomic import write_json
+from leap_repro.store.hashes import sha256_of
 
 INDEX_FILE = "sparse.json"
 PREFIX = "sparse-"

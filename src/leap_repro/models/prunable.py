@@ -83,6 +83,14 @@ def prunable_linears(model: nn.Module) -> list[PrunableLinear]:
     return [PrunableLinear(*found) for found in structure(model).linears]
 
 
+def linears_by_block(model: nn.Module) -> dict[int, list[PrunableLinear]]:
+    """`prunable_linears` by the index of their block, in module order; blocks without one are left out."""
+    found: dict[int, list[PrunableLinear]] = {}
+    for linear in prunable_linears(model):
+        found.setdefault(linear.block, []).append(linear)
+    return found
+
+
 def _take_apart(model: nn.Module) -> Structure:
     modules, uses, tried = dict(model.named_modules()), called_modules(model), {}
     called = {name for name in uses if is_experts(modules[name]) or computes_linear(modules[name], tried)}

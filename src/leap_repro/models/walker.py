@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.experts import unfused
-from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
+from leap_repro.models.prunable import PrunableLinear, decoder_blocks, linears_by_block
 from leap_repro.models.stream import Residency, always_resident
 
 
@@ -93,10 +93,10 @@ def walk_blocks(
     hidden = [first for first, _ in recorded]
     calls_of = [[calls[index] for _, calls in recorded] for index in range(len(blocks))]
     del recorded
-    linears = prunable_linears(model)
+    linears = linears_by_block(model)
     for index, (block, calls) in enumerate(zip(blocks, calls_of, strict=True)):
         with residency(index):
-            yield [linear for linear in linears if linear.block == index], BlockRunner(block, calls, hidden)
+            yield linears.get(index, []), BlockRunner(block, calls, hidden)
             if index + 1 < len(blocks):
                 for batch, call in enumerate(calls):
                     hidden[batch] = call(block, hidden[batch])

@@ -22,6 +22,14 @@ VALUES_STEM = "values-"
 """How the names of the files with kept values begin; there is one file per block."""
 
 
+@torch.no_grad()
+def put(weight: Tensor, mask: Tensor, moved: Tensor | None) -> None:
+    """Zero what the mask [out, in] drops, in place; `moved` has new values for those that stay, in the mask's order."""
+    if moved is not None:
+        weight[mask] = moved.to(weight)
+    weight[~mask] = 0
+
+
 def pack(keep: Tensor) -> Tensor:
     """A bool mask of any shape as uint8 [ceil(numel / 8)], the first weight in the highest bit."""
     return torch.from_numpy(np.packbits(keep.flatten().cpu().numpy()))

@@ -18,11 +18,12 @@ import yaml
 
 from leap_repro.cli import run_stage
 from leap_repro.launch.devices import devices, largest_memory
+from leap_repro.prune.learned.declaration import DTYPE_BYTES
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.study.fitting import AUTHORS, gigabytes, suggestion
 from leap_repro.study.grid import SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
 from leap_repro.study.requests import sharing
-from leap_repro.study.resources import DTYPE_BYTES, Block, flops_per_second, model_size, need, prunable_of
+from leap_repro.study.resources import Block, flops_per_second, model_size, need, prunable_of
 
 START_SECONDS = 5.0
 """Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
@@ -174,7 +175,7 @@ def bytes_per_weight(stage: str, method: Method, sparsity: str, weight: int) -> 
     if stage == "harden":
         return 1 / 8
     options = method.options
-    return options.logits_per_weight * DTYPE_BYTES[options.logits_dtype] + options.frozen_mask_bytes / 8
+    return options.logits_per_weight * options.logit_bytes + options.frozen_mask_bytes / 8
 
 
 def is_done(job: Estimate, root: Path) -> bool:

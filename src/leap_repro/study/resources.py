@@ -14,14 +14,13 @@ from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import Entry, largest_block, tensors
-from leap_repro.prune.learned.declaration import LoopOptions, tokens_at_once
+from leap_repro.prune.learned.declaration import DTYPE_BYTES, LoopOptions, tokens_at_once
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.study.grid import Method, Study
 
 UNKNOWN_PARAMETERS = 8_000_000_000
 """A model of which nobody said how large it is counts as the paper's largest."""
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 FLOAT32_COST = 15  # a GPU's float32 operation in bfloat16 ones, TF32 off: an H100's peaks, 989 and 67 x 10^12 a second
 CORE_FLOPS = 5e10  # per second and core, sustained: products with AVX2 in float32

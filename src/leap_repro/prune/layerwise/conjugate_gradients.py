@@ -10,12 +10,13 @@ Shapes: H is [n, n] symmetric positive definite, b, x and the mask are [rows, n]
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from leap_repro.prune.layerwise.operations import rank_of
+from leap_repro.prune.layerwise.rows import SomeRows
 from leap_repro.seeds import named_seed
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -37,11 +38,10 @@ class Approximation:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(SomeRows):
     """The rows that are not done: x, the residual b - xH over K, the direction, the residual times its preconditioned
     self (`fall`), the size of residual that is small enough, and the inverses of I + L_K' D_K^-1 L_K (`cores`)."""
 
-    index: Tensor
     keep: Tensor
     x: Tensor
     residual: Tensor
@@ -49,10 +49,6 @@ class Rows:
     fall: Tensor
     goal: Tensor
     cores: Tensor
-
-    def take(self, which: Tensor) -> Rows:
-        """Some of the rows."""
-        return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
-from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
+from leap_repro.models.prunable import PrunableLinear, decoder_blocks, linears_by_block, prunable_linears
 from leap_repro.models.walker import BlockRunner, walk_blocks
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs
@@ -72,10 +72,9 @@ def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear],
         tokens_NT = job.required_tokens()
         yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
         return
-    linears = prunable_linears(job.model)
-    for block in sorted({linear.block for linear in linears}):
+    for block, linears in linears_by_block(job.model).items():
         with job.residency(block):
-            yield [linear for linear in linears if linear.block == block], None
+            yield linears, None
 
 
 def _collect(

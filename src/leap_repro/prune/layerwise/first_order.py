@@ -13,11 +13,12 @@ a row has for itself (its step, its count since its last restart) is [rows, 1]. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from leap_repro.prune.layerwise.rows import SomeRows
 from leap_repro.seeds import named_seed
 
 SUM_BOUND = 1e5
@@ -49,11 +50,10 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(SomeRows):
     """The state of some rows: a point, the average since the last restart, and where that restart was, each with its
     product with C; how many steps ago and how long together; the last step, and the residual's fall by that restart."""
 
-    index: Tensor
     low: Tensor
     high: Tensor
     x: Tensor
@@ -66,10 +66,6 @@ class Rows:
     length: Tensor
     step: Tensor
     fall: Tensor
-
-    def take(self, which: Tensor) -> Rows:
-        """Some of the rows."""
-        return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 @dataclass(frozen=True)

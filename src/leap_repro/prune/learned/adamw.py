@@ -39,6 +39,7 @@ class AdamW:
         seed: int = 0,
     ) -> None:
         self.parameters, self.betas, self.decay, self.chance, self.seed = parameters, betas, decay, chance, seed
+        self.draws = chance or dtype == torch.int8
         self.first = [moments(local(p), signed=True, dtype=dtype) for p in parameters]
         self.second = [moments(local(p), signed=False, dtype=dtype) for p in parameters]
 
@@ -60,12 +61,16 @@ class AdamW:
         for index, parameter in enumerate(self.parameters):
             gradient = local(parameter.grad).contiguous()
             parameter.grad = None
-            chance = torch.Generator(gradient.device).manual_seed(named_seed("rounding", self.seed, number, index))
+            chance = self._chance(gradient.device, number, index) if self.draws else None
             for rows in _parts(gradient):
                 self._update(index, rows, _flat(gradient)[rows].float(), number, rate, chance)
 
+    def _chance(self, device: torch.device, number: int, index: int) -> torch.Generator:
+        """What decides how one parameter and its moments are rounded in a step."""
+        return torch.Generator(device).manual_seed(named_seed("rounding", self.seed, number, index))
+
     def _update(
-        self, index: int, rows: slice, gradient: Tensor, number: int, rate: float, chance: torch.Generator
+        self, index: int, rows: slice, gradient: Tensor, number: int, rate: float, chance: torch.Generator | None
     ) -> None:
         """Some rows of one parameter."""
         beta1, beta2 = self.betas

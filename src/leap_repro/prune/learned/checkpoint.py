@@ -21,7 +21,7 @@ from torch import Tensor
 
 from leap_repro.errors import UserError, reason
 from leap_repro.prune.learned import processes
-from leap_repro.store.artifacts import sha256_of
+from leap_repro.store.hashes import sha256_of
 
 log = logging.getLogger(__name__)
 KEPT = 2

@@ -42,7 +42,7 @@ def masked_product(
     Blocks are added in their own order, so that the sums are the same in every run.
     """
     theta, weight = theta.contiguous(), weight.contiguous()
-    product, sums = torch.empty_like(weight), weight.new_empty(blocks(weight), 2, dtype=torch.float32)
+    product, sums = torch.empty_like(weight), weight.new_empty(blocks(weight.numel()), 2, dtype=torch.float32)
     _launch("product_kernel", (theta, weight, product, sums), (key, *_scales(relaxation)), form)
     return product, sums.sum(dim=0, dtype=torch.float64)
 
@@ -71,9 +71,9 @@ def _scales(relaxation: Relaxation) -> tuple[float, float]:
     return relaxation.kappa * sharpness, sharpness
 
 
-def blocks(weight: Tensor) -> int:
-    """Programs for a matrix."""
-    return -(-weight.numel() // BLOCK)
+def blocks(weights: int) -> int:
+    """Programs for a matrix of so many."""
+    return -(-weights // BLOCK)
 
 
 def _launch(kernel: str, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], form: Form) -> None:
@@ -81,7 +81,7 @@ def _launch(kernel: str, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], 
 
     weight = tensors[1]
     with torch.cuda.device_of(weight):
-        getattr(fused_kernels, kernel)[(blocks(weight),)](*tensors, *numbers, weight.numel(), *form, BLOCK)
+        getattr(fused_kernels, kernel)[(blocks(weight.numel()),)](*tensors, *numbers, weight.numel(), *form, BLOCK)
 
 
 def least_bytes(logits: torch.dtype, weight: torch.dtype, gradient: torch.dtype | None = None) -> int:
@@ -93,7 +93,7 @@ def least_bytes(logits: torch.dtype, weight: torch.dtype, gradient: torch.dtype 
 
 def bytes_moved(weights: int, logits: torch.dtype, weight: torch.dtype, gradient: torch.dtype | None = None) -> int:
     """What the kernels move for a matrix of so many weights: the least, and forward two sums a block."""
-    sums = 2 * FLOAT * -(-weights // BLOCK) if gradient is None else 0
+    sums = 2 * FLOAT * blocks(weights) if gradient is None else 0
     return weights * least_bytes(logits, weight, gradient) + sums
 
 

@@ -127,7 +127,8 @@ class MaskedLinear:
         """Add up this process's micro-batches, or take the only one that has this mask. Between them the sum may lie in
         bfloat16, rounded by chance, so that many small parts count."""
         total = gradient if self.gradient is None else self.gradient.float().add_(gradient)
-        self.gradient = total if step.last else by_chance(total, step.sums, self._chance(step))
+        whole = step.last or step.sums == torch.float32
+        self.gradient = total if whole else by_chance(total, step.sums, self._chance(step))
 
     def _chance(self, step: Step) -> torch.Generator:
         """What decides how a sum is rounded, of this matrix, step and micro-batch."""

@@ -40,7 +40,7 @@ class Numbers:
         """The moments of some rows in float32; may be changed by the caller, who then writes them."""
         return self.tensors[""].view(-1, self.tensors[""].shape[-1])[rows].float()
 
-    def write(self, rows: slice, moments: Tensor, generator: torch.Generator) -> None:
+    def write(self, rows: slice, moments: Tensor, _: torch.Generator | None) -> None:
         """Take them back."""
         self.tensors[""].view(-1, moments.shape[-1])[rows] = moments
 

@@ -92,9 +92,8 @@ def shard(module: nn.Module, device: torch.device) -> None:
 
     def placement(parameter: nn.Parameter) -> Shard | None:
         """By rows: of logits [6, out, in / 4] those of the second dimension, as six is no number to share out."""
-        return (
-            Shard(1) if parameter.dim() == 3 and parameter.requires_grad and len(parameter[0]) % count() == 0 else None
-        )
+        patterns = parameter.dim() == 3 and parameter.requires_grad
+        return Shard(1) if patterns and len(parameter[0]) % count() == 0 else None
 
     mesh = init_device_mesh(device.type, (count(),))
     fully_shard(

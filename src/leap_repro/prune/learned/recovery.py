@@ -26,6 +26,7 @@ from leap_repro.prune.learned.loop import Loop, finite
 from leap_repro.prune.learned.masked import masked, matrix_product, recomputed_blocks
 from leap_repro.seeds import named_seed
 from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.store.masks import put
 
 LOG_COLUMNS = ("step", "loss_lm", "learning_rate", "gradient_norm", "loss")
 """Per step: L_LM, the rate, the norm of the gradient of all that is trained before it is clipped, L_LM again."""
@@ -116,11 +117,7 @@ class RecoveryTrainer(Loop):
 
     def _layer(self, index: int, linear: PrunableLinear) -> KeptLinear:
         keep = self.parent.masks[linear.name].to(linear.weight.device)
-        moved = self.parent.values.get(linear.name)
-        with torch.no_grad():
-            if moved is not None:
-                linear.weight[keep] = moved.to(linear.weight)
-            linear.weight[~keep] = 0
+        put(linear.weight, keep, self.parent.values.get(linear.name))
         rank = self.options.lora_rank
         if not rank:
             return FullLinear(linear, keep)

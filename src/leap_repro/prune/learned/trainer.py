@@ -16,7 +16,7 @@ from torch import nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES
-from leap_repro.models.prunable import PrunableLinear, decoder_blocks, prunable_linears
+from leap_repro.models.prunable import decoder_blocks, linears_by_block, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.learned import fused, processes
 from leap_repro.prune.learned.gates import NOISES, Gate
@@ -52,20 +52,20 @@ class MaskTrainer(Loop):
         linears = prunable_linears(self.model)
         self.numels = torch.tensor([linear.weight.numel() for linear in linears], dtype=torch.float64)
         self.layers: list[MaskedLinear] = []
-        self.dense_sizes = torch.tensor(self._place(linears, iter(gates)), dtype=torch.float64)
+        self.dense_sizes = torch.tensor(self._place(iter(gates)), dtype=torch.float64)
         self._prepare(chance=self.options.logits_rounding == "stochastic")
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every gate's logits."""
         return {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
 
-    def _place(self, linears: list[PrunableLinear], gates: Iterator[Gate]) -> list[float]:
+    def _place(self, gates: Iterator[Gate]) -> list[float]:
         """Give every matrix its gate, whose logits become parameters of the matrix's block, and every process its share
         of the model; returns the sizes of the dense matrices."""
-        sizes, dtype = [], DTYPES[self.options.logits_dtype]
+        sizes, dtype, linears = [], DTYPES[self.options.logits_dtype], linears_by_block(self.model)
         for number, block in enumerate(decoder_blocks(self.model)[1]):
             held = nn.ModuleList()
-            for linear in (one for one in linears if one.block == number):
+            for linear in linears.get(number, []):
                 gate = next(gates)
                 leaves = ((kind, nn.Parameter(v.detach().to(self.device, dtype))) for kind, v in gate.logits.items())
                 gate.logits = nn.ParameterDict(OrderedDict(leaves))

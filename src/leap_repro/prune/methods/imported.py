@@ -24,7 +24,6 @@ from leap_repro.sparsity.patterns import UNSTRUCTURED, parse_pattern
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from leap_repro.models.prunable import PrunableLinear
     from leap_repro.prune.job import Job, PrunedCell
 
 BESIDE_A_PASS = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -91,24 +90,17 @@ class Imported(Declaration):
         return cell
 
 
-def _blocks(job: Job) -> Iterator[tuple[int, list[PrunableLinear]]]:
-    from leap_repro.models.prunable import prunable_linears
-
-    blocks: dict[int, list[PrunableLinear]] = {}
-    for linear in prunable_linears(job.model):
-        blocks.setdefault(linear.block, []).append(linear)
-    yield from sorted(blocks.items())
-
-
 def _npz_matrices(job: Job, path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(block, {"<name>.keep": bool [out, in]}); UserError for entries that are not this model's matrices."""
     import numpy as np
     import torch
 
+    from leap_repro.models.prunable import linears_by_block
+
     try:
         masks = np.load(path, allow_pickle=False)
         left = set(masks.files)
-        for block, linears in _blocks(job):
+        for block, linears in linears_by_block(job.model).items():
             tensors = {}
             for linear in linears:
                 bits = masks[f"{linear.name}.mask"]
@@ -132,7 +124,7 @@ def _checkpoint_matrices(job: Job) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(block, {"<name>.keep", and "<name>.values" where weights were moved}) of a checkpoint with zeros."""
     import torch
 
-    from leap_repro.models.prunable import decoder_blocks, prunable_linears
+    from leap_repro.models.prunable import decoder_blocks, linears_by_block, prunable_linears
     from leap_repro.models.stream import stream_model
 
     dtype = str(next(job.model.parameters()).dtype).removeprefix("torch.")
@@ -143,7 +135,7 @@ def _checkpoint_matrices(job: Job) -> Iterator[tuple[int, dict[str, Tensor]]]:
         raise UserError(f"{job.options.path} is no pruned {type(job.model).__name__} of this size")
     _refuse_other_shape(job, theirs)
     _refuse_other(job, "", job.model, theirs, skip=f"{decoder_blocks(job.model)[0]}.")
-    for block, linears in _blocks(job):
+    for block, linears in linears_by_block(job.model).items():
         with job.residency(block), residency(block):
             name = f"{decoder_blocks(job.model)[0]}.{block}"
             touched = {linear.parameter for linear in linears}

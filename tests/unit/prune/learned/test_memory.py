@@ -9,16 +9,11 @@ import sys
 import pandas as pd
 import pytest
 from families import real
+from few_bits import FEW_BITS
 
 from leap_repro.prune.learned.memory import Sizes, training_bytes
 from leap_repro.prune.methods.leap import Options
 
-FEW_BITS = {
-    "logits_dtype": "bfloat16",
-    "logits_rounding": "stochastic",
-    "state_dtype": "int8",
-    "gradients_dtype": "bfloat16",
-}
 CASES = {
     "leap": ("leap", {}),
     "leap, no accumulation, moments in bfloat16": ("leap", {"batch_size": 1, "state_dtype": "bfloat16"}),

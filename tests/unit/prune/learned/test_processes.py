@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from families import tiny
+from few_bits import FEW_BITS
 from safetensors.torch import load_file, save_file
 
 from leap_repro.calibration.shards import ids_sha256
@@ -24,12 +25,6 @@ from leap_repro.store.artifacts import writing
 STEPS = 20
 OPTIONS = {"steps": STEPS, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-2}
 SPARSITIES = {"leap": "0.6", "maskllm": "0.5", "patch": "0.4"}
-FEW_BITS = {
-    "logits_dtype": "bfloat16",
-    "logits_rounding": "stochastic",
-    "state_dtype": "int8",
-    "gradients_dtype": "bfloat16",
-}
 CASES = {
     "leap": ("leap", "model", {}),
     "maskllm": ("maskllm", "model", {}),

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pyarrow as pa
 import pytest
 import torch
+from few_bits import FEW_BITS
 
 from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
@@ -14,12 +15,6 @@ from leap_repro.prune.learned import checkpoint
 from leap_repro.prune.methods import leap, maskllm, patch
 
 OPTIONS = {"steps": 40, "batch_size": 2, "micro_batch_size": 1}
-FEW_BITS = {
-    "logits_dtype": "bfloat16",
-    "logits_rounding": "stochastic",
-    "state_dtype": "int8",
-    "gradients_dtype": "bfloat16",
-}
 METHODS = {
     "leap": (leap, leap.Options(**OPTIONS), "0.4"),
     "leap in few bits": (leap, leap.Options(**OPTIONS, **FEW_BITS), "0.4"),
