@@ -31,6 +31,7 @@ include: "workflow/rules/benchmarks.smk"
 localrules:
     all,
     extended,
+    evidence,
     train_miniature,
 
 
@@ -46,3 +47,10 @@ rule extended:
         targets(),
         targets("extended/"),
         cleaned("extended/"),
+
+
+rule evidence:
+    input:
+        targets(),
+        targets("evidence/"),
+        cleaned("evidence/"),

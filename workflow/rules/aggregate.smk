@@ -2,8 +2,8 @@
 # the whole grid.
 rule collect_model:
     input:
-        lambda w: whole(jobs.scored_folders(STUDY, w.model, bool(w.grid))),
-        lambda w: [manifest(f"calibration/{w.model}/calibration/{seed}") for seed in STUDY.settings.seeds],
+        lambda w: whole(jobs.scored_folders(STUDY, w.model, grid_name(w))),
+        lambda w: [manifest(f"calibration/{w.model}/calibration/{seed}") for seed in STUDY.seeds(grid_name(w))],
         model=manifest("models/{model}"),
     output:
         manifest=f"{ROOT}/{{grid}}aggregate/{{model}}/manifest.json",
@@ -21,8 +21,8 @@ rule collect_model:
     params:
         **tracked("aggregate.collect"),
         root=lambda w: ROOT,
-        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, extended=bool(w.grid))),
-        asked=lambda w: jobs.as_json(asked_code(STUDY, bool(w.grid))),
+        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
+        asked=lambda w: jobs.as_json(asked_code(STUDY, grid_name(w))),
     message:
         "Collecting the results of {wildcards.model}{params.why}"
     shell:
@@ -108,7 +108,7 @@ rule build_study_table:
 
 rule build_time_table:
     input:
-        lambda w: [f"{ROOT}/benchmarks/{name}.tsv" for name in jobs.benchmark_names(STUDY, bool(w.grid))],
+        lambda w: [f"{ROOT}/benchmarks/{name}.tsv" for name in jobs.benchmark_names(STUDY, grid_name(w))],
     output:
         tables("time"),
         table_page("time", "time_table"),
@@ -122,7 +122,7 @@ rule build_time_table:
         **tracked("aggregate.times"),
         benchmarks=lambda w: f"{ROOT}/benchmarks",
         root=grid_root,
-        methods=lambda w: " ".join(STUDY.grid_methods(extended=bool(w.grid))),
+        methods=lambda w: " ".join(STUDY.grid_methods(grid=grid_name(w))),
     message:
         "Summing up where the time went{params.why}"
     shell:

@@ -16,7 +16,7 @@ rule clean_up:
         **requested("aggregate"),
     params:
         root=lambda w: ROOT,
-        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, extended=bool(w.grid))),
+        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
         kinds=" ".join(STUDY.settings.clean_up),
     message:
         "Deleting {params.kinds} of {wildcards.model}"

@@ -1,5 +1,6 @@
-# How rules name files; nothing is decided here. {grid} is empty for the default grid and "extended/" for the one with
-# variants; the functions of `jobs` (src/leap_repro/study/jobs.py) say what a job reads and is told.
+# How rules name files; nothing is decided here. {grid} is empty for the default grid, "extended/" for the one with
+# variants and "evidence/" for the one with seeds; the functions of `jobs` (src/leap_repro/study/jobs.py) say what a job
+# reads and is told.
 import re
 
 ROOT = f"results/{STUDY.scale}"
@@ -14,7 +15,7 @@ wildcard_constraints:
     sparsity=r"[0-9.]+",
     seed=r"[0-9]+",
     role=r"[a-z_]+",
-    grid=r"(extended/)?",
+    grid=r"((extended|evidence)/)?",
 
 
 def manifest(folder):
@@ -41,8 +42,9 @@ def figures(*names, grid="{{grid}}", suffixes=("png", "pdf", "csv")):
 
 
 def targets(grid=""):
-    """All files of the default grid, or of the one in `extended/`."""
-    shown = tables(*jobs.tables(STUDY, bool(grid)), grid=grid) + figures(*jobs.figures(STUDY, bool(grid)), grid=grid)
+    """All files of the default grid, or of the one in the folder `grid`."""
+    name = grid.rstrip("/")
+    shown = tables(*jobs.tables(STUDY, name), grid=grid) + figures(*jobs.figures(STUDY, name), grid=grid)
     return [f"{ROOT}/{grid}results.parquet", *shown]
 
 
@@ -57,7 +59,7 @@ def in_report(path, caption, kind, name):
         path,
         caption=f"../report/{caption}.rst",
         category=kind,
-        subcategory=lambda w: "Extended grid" if w.grid else "Default grid",
+        subcategory=lambda w: {"": "Default grid", "extended/": "Extended grid", "evidence/": "Evidence"}[w.grid],
         labels={"name": name},
     )
 
@@ -69,6 +71,11 @@ def table_page(name, caption):
 def collected():
     """The collected results of every model of a grid."""
     return whole([f"{{grid}}aggregate/{model}" for model in STUDY.models])
+
+
+def grid_name(w):
+    """One of the study's grids."""
+    return w.grid.rstrip("/")
 
 
 def grid_root(w):
@@ -86,4 +93,4 @@ def prune_arguments(w):
 
 
 def method_facts(w):
-    return jobs.as_json(jobs.method_facts(STUDY, bool(w.grid)))
+    return jobs.as_json(jobs.method_facts(STUDY, grid_name(w)))

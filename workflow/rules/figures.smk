@@ -18,7 +18,7 @@ rule plot_figure:
         **tracked("figures.{w.figure}"),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(jobs.figure_methods(STUDY, w.figure, bool(w.grid))),
+        methods=lambda w: jobs.as_json(jobs.figure_methods(STUDY, w.figure, grid_name(w))),
     message:
         "Plotting {wildcards.figure}{params.why}"
     shell:

@@ -31,7 +31,7 @@ def check_length(model: Path, length: int) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Tokenise, cut, write token shards (int32 [sequences, length] in all)."""
     sources = {"model": Artifact.read(arguments.model), "text": Artifact.read(arguments.text)}
-    parameters = {name: getattr(arguments, name) for name in ("recipe", "sequences", "length", "seed")}
+    parameters = {name: getattr(arguments, name) for name in ("recipe", "sequences", "length", "seed", "after")}
     origin = provenance(("leap_repro.calibration.__main__",), parameters, sources)
     folder = sources["model"].verified_payload(without=".safetensors")
     check_length(folder, arguments.length)
@@ -47,8 +47,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def write_windows(tokenizer: Any, text: Artifact, arguments: argparse.Namespace, payload: Path) -> None:
     """The calibration sample, one file."""
-    sizes, draw = (arguments.sequences, arguments.length), WINDOWS[arguments.recipe]
-    save_file({TENSOR: draw(tokenizer, read_texts(text), *sizes, arguments.seed)}, payload / shard_name(0, 1))
+    count, draw = arguments.after + arguments.sequences, WINDOWS[arguments.recipe]
+    windows = draw(tokenizer, read_texts(text), count, arguments.length, arguments.seed)
+    save_file({TENSOR: windows[arguments.after :].contiguous()}, payload / shard_name(0, 1))
 
 
 def write_packed(
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sequences", required=True, type=int)
     parser.add_argument("--length", required=True, type=int, help="tokens per sequence")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--after", type=int, default=0, help="windows: leave out the first so many")
     parser.add_argument("--scratch", type=Path, help="where a packing pass leaves its shards and a killed one resumes")
     parser.add_argument("--output", required=True, type=Path)
     return parser

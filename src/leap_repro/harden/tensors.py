@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
-from leap_repro.harden.selection import cut_at, require_logits
 from leap_repro.sparsity.budget import kept
 from leap_repro.sparsity.patterns import TWO_OF_FOUR, parse_pattern
+from leap_repro.sparsity.selection import cut_at, require_logits
 from leap_repro.sparsity.tiles import spread, tile_sums, tiles_to_keep_dense
 
 RULES = ("exact", "threshold")

@@ -21,7 +21,7 @@ from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.portable import use_portable_kernels
 from leap_repro.portable.denormals import denormals_flushed
 from leap_repro.prune.declaration import Declaration, Options
-from leap_repro.prune.job import Job, Parent, Selector
+from leap_repro.prune.job import Job, Parent, Selector, read_budgets
 from leap_repro.prune.learned import processes
 from leap_repro.prune.methods import declaration, module_of
 from leap_repro.sparsity.budget import parse_sparsity
@@ -78,7 +78,8 @@ def arithmetic(method: Declaration) -> AbstractContextManager[None]:
 
 def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
     """The artifacts that the job reads, by argument."""
-    given = {name: getattr(arguments, name) for name in ("model", "tokens", "warm_start", "pattern_start", "parent")}
+    names = ("model", "tokens", "warm_start", "pattern_start", "parent", "held_out", "budgets")
+    given = {name: getattr(arguments, name) for name in names}
     return {name: Artifact.read(folder) for name, folder in given.items() if folder}
 
 
@@ -116,6 +117,8 @@ def prune(arguments: argparse.Namespace) -> None:
         warm_start=unpack_masks(sources["warm_start"]) if arguments.warm_start else None,
         pattern_start=unpack_masks(sources["pattern_start"]) if arguments.pattern_start else None,
         parent=Parent.of(sources["parent"]) if arguments.parent else None,
+        held_out=read_tokens(sources.get("held_out"), model),
+        budgets=read_budgets(sources["budgets"], parse_sparsity(arguments.sparsity)) if arguments.budgets else None,
         checkpoints=checkpoints,
         selector=selector,
         residency=residency,
@@ -147,7 +150,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=Path, help="folder of the token shard (calibration, or mask training)")
     parser.add_argument("--warm-start", type=Path, help="hardened cell whose mask a learned gate starts from")
     parser.add_argument("--pattern-start", type=Path, help="hardened cell whose 2:4 mask lies under patch's tiles")
-    parser.add_argument("--parent", type=Path, help="hardened cell whose kept weights recover trains")
+    parser.add_argument("--parent", type=Path, help="hardened cell whose kept weights get new values")
+    parser.add_argument("--budgets", type=Path, help="hardened cell whose share of each matrix a one-shot rule keeps")
+    parser.add_argument("--held-out", type=Path, help="token shard that a training's masks are scored on now and then")
     parser.add_argument("--module", required=True, help="the method: a module under leap_repro.prune.methods")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
     parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')

@@ -3,7 +3,7 @@ method is)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ from leap_repro.errors import UserError
 from leap_repro.models.stream import Residency, always_resident
 from leap_repro.prune.declaration import Declaration, Options
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.masks import read_kept_values, unpack_masks
 from leap_repro.store.tensor_files import TensorFolder, TensorsInMemory
@@ -50,13 +51,31 @@ class Parent:
         masks, values = unpack_masks(cell), read_kept_values(cell)
         return cls(facts["cell"], masks, values, promises, facts["sparsity"], cell.manifest_sha256)
 
+    def require_fits(self, names: Iterable[str], sparsity: Fraction) -> None:
+        """UserError unless the cell was made for a model with these prunable matrices, and at this sparsity."""
+        if set(self.masks) != set(names):
+            raise UserError(
+                f"cell {self.cell} was made for another model: its tensors are not this model's prunable ones"
+            )
+        if parse_sparsity(self.sparsity) != sparsity:
+            raise UserError(f"cell {self.cell} has sparsity {self.sparsity}; it must be {float(sparsity):g}")
+
+
+def read_budgets(cell: Artifact, sparsity: Fraction) -> dict[str, Fraction]:
+    """The sparsity of every matrix in a hardened `cell`, exactly; UserError for a cell of another sparsity."""
+    facts = cell.facts
+    if parse_sparsity(facts["sparsity"]) != sparsity:
+        raise UserError(f"cell {facts['cell']} has sparsity {facts['sparsity']}; it must be {float(sparsity):g}")
+    return {row["tensor"]: 1 - Fraction(row["kept"], row["numel"]) for row in facts["tensors"]}
+
 
 @dataclass(frozen=True)
 class Job:
     """One cell. `tokens` is int64 [sequences, length] or such rows, read when indexed; `warm_start` maps tensor names
-    to bool masks; `parent` is a whole cell of another method; `reconstruct` gets each matrix's original layer (with its
-    Gram matrix) and what the method made of it, and has the last word; `residency` brings a block of `model` into
-    memory, and `store` takes its results as soon as it is pruned."""
+    to bool masks; `held_out` are tokens that are only looked at; `budgets` gives each tensor a sparsity of its own;
+    `parent` is a whole cell of another method; `reconstruct` gets each matrix's original layer (with its Gram matrix)
+    and what the method made of it, and has the last word; `residency` brings a block of `model` into memory, and
+    `store` takes its results as soon as it is pruned."""
 
     model: torch.nn.Module
     options: Options
@@ -65,6 +84,8 @@ class Job:
     tokens: Tensor | TokenRows | None = None
     warm_start: Mapping[str, Tensor] | None = None
     pattern_start: Mapping[str, Tensor] | None = None
+    held_out: Tensor | TokenRows | None = None
+    budgets: Mapping[str, Fraction] | None = None
     parent: Parent | None = None
     checkpoints: Path | None = None
     selector: Selector | None = None

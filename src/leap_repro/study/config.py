@@ -68,6 +68,23 @@ class Evaluation(Closed):
     batch_size: Positive
 
 
+class Evidence(Closed):
+    """What the grid `evidence` runs beside the scale's own `methods`, which it repeats with each of its seeds."""
+
+    seeds: Annotated[list[Seed], distinct("seeds")] = Field(
+        description="of calibration samples and trainings; what nothing is drawn for runs with the first"
+    )
+    curve: Annotated[list[Sparsity], distinct("sparsities", least=0)] = Field(
+        [], description="further sparsities of `methods`, with the first seed, for the figure of accuracy"
+    )
+    methods: Annotated[list[str], distinct("method names", least=0)] = Field(
+        [], description="further methods, with every seed"
+    )
+    once: Annotated[list[str], distinct("method names", least=0)] = Field(
+        [], description="further methods, with the first seed"
+    )
+
+
 class Cluster(Closed):
     """What jobs ask a cluster for; unused in local runs."""
 
@@ -91,6 +108,9 @@ class Scale(Closed):
     data: Data
     calibration: Calibration
     mask_training: Shard | None = None
+    held_out: Shard | None = Field(
+        None, description="of the calibration text, what no calibration sample has: for a training's option `looks`"
+    )
     evaluation: Evaluation
     clean_up: Annotated[list[Literal["tokens", "logits"]], distinct("kinds of files", least=0)] = Field(
         [], description="what is deleted of a model once all its cells are collected (docs/plan.md says what is lost)"
@@ -102,6 +122,7 @@ class Scale(Closed):
     extended: Annotated[list[str], distinct("method names", least=0)] = Field(
         [], description="run beside `methods` by the target extended"
     )
+    evidence: Evidence | None = Field(None, description="run by the target evidence")
     sparsities: Sparsities
     seeds: Annotated[list[Seed], distinct("seeds")]
     options: dict[str, dict[str, Any]] = Field({}, description="by method: this scale's, laid over the method's own")
@@ -121,6 +142,7 @@ class Line(Closed):
     warm_start: str | None = None
     pattern_start: str | None = None
     parent: str | None = None
+    budget_from: str | None = None
     selector: str | None = None
     hardening: Literal["exact", "threshold"] = "exact"
     variant_of: str | None = None

@@ -65,7 +65,7 @@ def _items(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _patterns(study: Study, model: str) -> list[str]:
     """The N:M patterns that the grids' methods ask of a model's matrices."""
-    methods = {cell.method for cell in study.cells(model, extended=True)}
+    methods = {cell.method for grid in study.grids for cell in study.cells(model, grid)}
     found = {study.methods[name].options.facts["pattern"] for name in methods}
     return sorted(pattern for pattern in found if pattern != UNSTRUCTURED)
 

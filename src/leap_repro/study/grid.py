@@ -9,21 +9,23 @@ from typing import Any
 
 from leap_repro.checked import check_values, checked
 from leap_repro.errors import UserError
-from leap_repro.prune.declaration import Declaration, Options, Tokens, refuse_sparsity
-from leap_repro.prune.methods import declaration, names
-from leap_repro.sparsity.budget import parse_sparsity
-from leap_repro.sparsity.patterns import TWO_FOUR
+from leap_repro.prune.declaration import Declaration, Options, Tokens
+from leap_repro.prune.methods import declaration
 from leap_repro.study.config import Config, Line, Scale
+from leap_repro.study.contradictions import grid_errors, name_errors, selector_errors
 
 SHARDS = {
-    "calibration": ("calibration", "windows"),
-    "mask_training": ("mask_training", "packed"),
-    "mask_training_grouped": ("mask_training", "grouped"),
+    "calibration": ("calibration", "calibration", "windows"),
+    "held_out": ("calibration", "held_out", "windows"),
+    "mask_training": ("mask_training", "mask_training", "packed"),
+    "mask_training_grouped": ("mask_training", "mask_training", "grouped"),
 }
-"""Token shards by role: the name of their text and sizes, and how they are cut: a sample of windows, or all packed."""
+"""Token shards by role: the names of their text and of their sizes, and how they are cut: a sample of windows, or all
+packed."""
+DEFAULT, EXTENDED, EVIDENCE = "", "extended", "evidence"
+GRIDS = (DEFAULT, EXTENDED, EVIDENCE)
+"""The grids of a scale: its methods; with variants, as-released switches and rivals; with seeds and what they show."""
 TRAINING_SHARDS = ("mask_training", "mask_training_grouped")
-TABLES = {"main", "published", "time", "variants"}
-"""Names of tables, beside which each model has a table of its name."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Method:
     warm_start: str | None
     pattern_start: str | None
     parent: str | None
+    budget_from: str | None
     hardening: str
     sparsities: tuple[str, ...]
     has_own_sparsities: bool
@@ -58,6 +61,22 @@ class Method:
     def given(self) -> dict[str, Any]:
         """The options that the configuration sets; the others are at their defaults."""
         return self.options.model_dump(exclude_unset=True)
+
+    @property
+    def looks(self) -> bool:
+        """Whether its training looks at held-out text."""
+        return bool(getattr(self.options, "looks", 0))
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """{key: line} of the other lines whose hardened cells of the same sparsity it reads."""
+        found = {"warm_start": self.warm_start, "parent": self.parent, "budget_from": self.budget_from}
+        return {key: name for key, name in found.items() if name}
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether anything is drawn for a cell: another seed would make another."""
+        return bool(self.tokens or self.selector or self.starts)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -114,21 +133,44 @@ class Study:
     models: dict[str, dict[str, Any]]
     data: dict[str, dict[str, Any]]
 
-    def grid_methods(self, extended: bool = False) -> list[str]:
-        """The methods of the default grid; `extended` adds the variants and as-released switches."""
-        return self.settings.methods + (self.settings.extended if extended else [])
+    def grid_methods(self, grid: str = DEFAULT) -> list[str]:
+        """The methods of one of GRIDS."""
+        evidence = self.settings.evidence
+        if grid == EVIDENCE:
+            return self.settings.methods + (evidence.methods + evidence.once if evidence else [])
+        return self.settings.methods + (self.settings.extended if grid == EXTENDED else [])
 
-    def cells(self, model: str | None = None, extended: bool = False) -> list[Cell]:
-        """Every cell of the default or the extended grid, or of one model, in the order in which tables show them."""
+    def cells(self, model: str | None = None, grid: str = DEFAULT) -> list[Cell]:
+        """Every cell of a grid, or those of one model, in the order in which tables show them."""
         only = self.settings.only_models
         return [
             Cell(name, method, sparsity, seed)
             for name in ([model] if model else self.models)
-            for method in self.grid_methods(extended)
+            for method in self.grid_methods(grid)
             if name in only.get(method, self.models)
-            for sparsity in self.methods[method].sparsities
-            for seed in self.settings.seeds
+            for sparsity, seeds in self._sizes(method, grid)
+            for seed in seeds[: None if self.methods[method].is_seeded else 1]
         ]
+
+    def _sizes(self, method: str, grid: str) -> Iterator[tuple[str, list[int]]]:
+        """(sparsity, its seeds) of a method in a grid."""
+        line, evidence = self.methods[method], self.settings.evidence
+        if grid != EVIDENCE or evidence is None:
+            yield from ((sparsity, self.settings.seeds) for sparsity in line.sparsities)
+            return
+        seeds = evidence.seeds[:1] if method in evidence.once else evidence.seeds
+        curve = [] if line.has_own_sparsities or method not in self.settings.methods else evidence.curve
+        every = {sparsity: seeds for sparsity in line.sparsities}
+        yield from sorted(({_decimal(value): seeds[:1] for value in curve} | every).items(), key=lambda s: float(s[0]))
+
+    def seeds(self, grid: str = DEFAULT) -> list[int]:
+        """The seeds that any cell of a grid has."""
+        return self.settings.evidence.seeds if grid == EVIDENCE else self.settings.seeds
+
+    @property
+    def grids(self) -> list[str]:
+        """Those of GRIDS that the scale has."""
+        return [grid for grid in GRIDS if grid != EVIDENCE or self.settings.evidence]
 
 
 def read_study(config: dict[str, Any]) -> Study:
@@ -138,11 +180,11 @@ def read_study(config: dict[str, Any]) -> Study:
     if whole.scale not in whole.scales:
         raise UserError(f"config: scale is {whole.scale!r}; allowed are {sorted(whole.scales)}")
     settings = whole.scales[whole.scale]
-    _refuse(_name_errors(settings, set(whole.methods)))
-    _refuse(_selector_errors(whole.methods))
+    _refuse(name_errors(settings, set(whole.methods)))
+    _refuse(selector_errors(whole.methods))
     methods = {name: _method(name, line, settings) for name, line in whole.methods.items()}
     methods = {name: replace(m, selector=methods.get(whole.methods[name].selector)) for name, m in methods.items()}
-    _refuse(_grid_errors(settings, methods))
+    _refuse(grid_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
     return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
 
@@ -175,6 +217,7 @@ def _method(name: str, line: Line, settings: Scale) -> Method:
         warm_start=line.warm_start,
         pattern_start=line.pattern_start,
         parent=line.parent,
+        budget_from=line.budget_from,
         hardening=line.hardening,
         sparsities=tuple(_decimal(value) for value in sparsities),
         has_own_sparsities=line.sparsities is not None,
@@ -187,96 +230,3 @@ def _method(name: str, line: Line, settings: Scale) -> Method:
 def _decimal(value: float) -> str:
     """The sparsity as the decimal that paths and budgets use."""
     return format(abs(Decimal(str(value)).normalize()), "f")  # YAML has a -0.0
-
-
-def _name_errors(settings: Scale, known: set[str]) -> Iterator[str]:
-    for name in TABLES & set(settings.models):
-        yield f"scales.*.models names a model {name!r}; {sorted(TABLES)} are the names of other tables"
-    for key in ("methods", "extended", "options", "gpus", "only_models"):
-        for name in getattr(settings, key):
-            if name not in known:
-                yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
-    for method, models in settings.only_models.items():
-        for name in set(models) - set(settings.models):
-            known_models = sorted(settings.models)
-            yield f"scales.*.only_models.{method} names the unknown model {name!r}; allowed are {known_models}"
-    for name in set(settings.methods) & set(settings.extended):
-        yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
-
-
-def _selector_errors(lines: dict[str, Line]) -> Iterator[str]:
-    """A reconstruction names a one-shot method that prunes; no other method names one, so there are no chains."""
-    selectors = sorted(name for name, line in lines.items() if declaration(line.module).selects)
-    for name, line in lines.items():
-        if "selector" in declaration(line.module).starts and line.selector not in selectors:
-            yield f"methods.{name}.selector is {line.selector!r}; it must be a one-shot method: {selectors}"
-        if "selector" not in declaration(line.module).starts and line.selector is not None:
-            takers = _modules("starts", "selector")
-            yield f"methods.{name}.selector is {line.selector!r}; only the modules {takers} have one"
-
-
-def _grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
-    for name, method in methods.items():
-        subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
-        drops = [parse_sparsity(value) for value in method.sparsities]
-        try:
-            refuse_sparsity(drops, method.options, subject, f"methods.{name}.options")
-        except UserError as error:
-            yield str(error)
-        yield from _start_errors(name, method, methods)
-        if method.gpus > 1:
-            yield from _gpu_errors(method, settings)
-        if method.hardening not in method.declaration.hardenings:
-            chosen = _modules("hardenings", method.hardening)
-            yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
-        if method.variant_of == name:
-            yield f"methods.{name}.variant_of is {name!r}; it must be another method"
-        if method.variant_of and method.variant_of not in methods:
-            yield f"methods.{name}.variant_of is {method.variant_of!r}; it must be one of {sorted(methods)}"
-        stream = settings.mask_training is not None and settings.data.mask_training is not None
-        if method.declaration.trains and not stream and name in settings.methods + settings.extended:
-            yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
-
-
-def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
-    """Only trainings are shared out, evenly over nodes and in whole micro-batches."""
-    place = f"scales.*.gpus.{method.name}" if method.name in settings.gpus else f"methods.{method.name}.gpus"
-    asked, per_node = method.gpus, settings.cluster.gpus_per_node
-    if not method.declaration.is_shared:
-        shared = [name for name in names() if declaration(name).is_shared]
-        yield f"{place} is {asked}; only the modules {shared} train on several GPUs"
-        return
-    if per_node and asked > per_node and asked % per_node:
-        yield f"{place} is {asked}; it must be a multiple of scales.*.cluster.gpus_per_node ({per_node}), or no more"
-    batches = method.options.batch_size // method.options.micro_batch_size
-    if batches % asked and method.name in settings.methods + settings.extended:
-        yield f"{place} is {asked}; it must divide the {batches} micro-batches of a step of {method.name}"
-
-
-def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
-    """The other lines that a method builds on: whether it may, whether they are of the right kind, whether they run."""
-    starts = {"warm_start": method.warm_start, "pattern_start": method.pattern_start, "parent": method.parent}
-    for key, start in starts.items():
-        if start is not None and key not in method.declaration.starts:
-            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
-    if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
-        yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
-    two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
-    if "pattern_start" in method.declaration.starts and method.pattern_start not in two_four:
-        yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a 2:4 method: {two_four}"
-    parents = sorted(other.name for other in methods.values() if "parent" not in other.declaration.starts)
-    if "parent" in method.declaration.starts and method.parent not in parents:
-        yield f"methods.{name}.parent is {method.parent!r}; it must be a method that has no parent itself: {parents}"
-    found = {key: methods.get(start or "") for key, start in starts.items() if key != "pattern_start"}
-    for key, start in (found | {"selector": method.selector}).items():
-        if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
-            yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"
-
-
-def _modules(field: str, value: str) -> list[str]:
-    """The methods whose declaration has `value` among its `field`, be there a line of them or not."""
-    return [name for name in names() if value in getattr(declaration(name), field)]
-
-
-def _is_one_shot(method: Method | None) -> bool:
-    return method is not None and not method.declaration.trains

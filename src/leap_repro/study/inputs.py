@@ -90,7 +90,7 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
                 notes.append(
                     f"scales.{study.scale}.models.{name}: the adapter in {folder} ({ADAPTERS[0]}) is not applied"
                 )
-    for name in study.grid_methods(extended=True):
+    for name in dict.fromkeys(name for grid in study.grids for name in study.grid_methods(grid)):
         try:
             method_files(study.methods[name])
         except UserError as error:

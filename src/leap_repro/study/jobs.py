@@ -13,7 +13,7 @@ from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
 from leap_repro.store.hashes import sha256_of
-from leap_repro.study.grid import SHARDS, Study
+from leap_repro.study.grid import DEFAULT, EVIDENCE, EXTENDED, SHARDS, Study
 from leap_repro.study.inputs import method_files, task_files
 
 ONLY_SHOWN = ("stands_for", "parameters", "gated")
@@ -21,7 +21,13 @@ ONLY_SHOWN = ("stands_for", "parameters", "gated")
 DENSE = "dense"
 SPREAD = ("global", "tiles")
 """The budget scopes under which blocks may keep different shares."""
+REFERENCE = "admm"
+"""The module of the method that others are compared with."""
+SCHEDULES = {f"{of}_{part}" for of in ("tau", "kappa") for part in ("start", "end", "schedule")}
 TABLES_OF_A_STUDY = ("main", "time", "published")
+TABLES_OF_EVIDENCE = ("variants", "differences", "rounding", "overlap", "claims")
+FIGURES = ("density", "accuracy")
+FIGURES_OF_EVIDENCE = ("forest", "density_by_kind", "training", "rounding", "schedules")
 
 
 PUBLISHED_RECORD = Path(__file__).resolve().parents[1] / "aggregate/data/published_results.csv"
@@ -37,31 +43,54 @@ def as_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def tables(study: Study, extended: bool) -> list[str]:
+def tables(study: Study, grid: str = DEFAULT) -> list[str]:
     """The names of a grid's tables."""
-    return [*TABLES_OF_A_STUDY, *study.models, *(["variants"] if extended else [])]
+    further = {EXTENDED: ["variants"], EVIDENCE: TABLES_OF_EVIDENCE}
+    return [*TABLES_OF_A_STUDY, *study.models, *further.get(grid, [])]
 
 
-def figures(study: Study, extended: bool) -> list[str]:
+def figures(study: Study, grid: str = DEFAULT) -> list[str]:
     """The names of a grid's figures: those that its methods have something to show in."""
-    return [name for name in ("density", "accuracy") if figure_methods(study, name, extended)]
+    names = FIGURES + (FIGURES_OF_EVIDENCE if grid == EVIDENCE else ())
+    return [name for name in names if figure_methods(study, name, grid)]
 
 
-def figure_methods(study: Study, figure: str, extended: bool) -> dict[str, dict[str, Any]]:
+def figure_methods(study: Study, figure: str, grid: str = DEFAULT) -> dict[str, dict[str, Any]]:
     """`method_facts` of the methods that a figure shows; none if it has nothing to show in this grid.
 
-    "accuracy" shows every method that prunes. "density" shows one, the first whose masks decide themselves where in the
-    model weights stay (a budget for all matrices together), or else the first whose masks are learned; a variant only
-    where there is no other.
+    "accuracy" shows every method of the default grid that prunes, "forest" the method whose density is shown and the
+    one it is compared with, "rounding" what looks at held-out text and "training" of that what is no variant. "density" shows one method, the
+    first whose masks decide themselves where in the model weights stay (a budget for all matrices together), or else
+    the first whose masks are learned; a variant only where there is no other. "schedules" shows it with its variants.
     """
-    found = method_facts(study, extended)
+    found = method_facts(study, grid)
     if figure == "accuracy":
-        pruning = [name for name in found if study.methods[name].module != DENSE and not found[name]["variant_of"]]
-        return found if pruning else {}
+        pruning = [name for name in study.settings.methods if study.methods[name].module != DENSE]
+        return {name: found[name] for name in study.settings.methods} if pruning else {}
+    looking = {name: facts for name, facts in found.items() if study.methods[name].looks}
+    if figure == "rounding":
+        return looking
+    if figure == "training":
+        return {name: facts for name, facts in looking.items() if not facts["variant_of"]}
     spread = [name for name in found if study.methods[name].options.facts["budget_scope"] in SPREAD]
     learned = [name for name in found if study.methods[name].declaration.trains]
-    shown = sorted(spread + learned, key=lambda name: found[name]["variant_of"] is not None)
-    return {name: found[name] for name in shown[:1]}
+    candidates = spread + learned
+    shown = sorted(candidates, key=lambda name: (found[name]["variant_of"] is not None, name not in learned))[:1]
+    if figure == "schedules":
+        shown += [name for name in learned if shown and found[name]["variant_of"] == shown[0] and _anneals(study, name)]
+        shown = shown if len(shown) > 1 else []
+    if figure == "forest":
+        reference = [name for name in found if study.methods[name].module == REFERENCE]
+        shown = [*shown, *reference[:1]] if shown and reference else []
+    return {name: found[name] for name in shown}
+
+
+def _anneals(study: Study, name: str) -> bool:
+    """Whether a variant differs in its schedules alone."""
+    line = study.methods[name]
+    base = study.methods[line.variant_of]
+    changed = {key for key, value in line.options if getattr(base.options, key, None) != value}
+    return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts
 
 
 def model_source(study: Study, model: str) -> dict[str, Any]:
@@ -90,11 +119,12 @@ def masks_files(study: Study, method: str) -> list[str]:
 
 def shard_arguments(study: Study, role: str) -> str:
     """How a token shard is cut."""
-    name, recipe = SHARDS[role]
-    shard = getattr(study.settings, name)
-    if recipe == "windows" and shard.draw == "as_released":
+    _, sizes, recipe = SHARDS[role]
+    shard = getattr(study.settings, sizes)
+    if role == "calibration" and shard.draw == "as_released":
         recipe = "windows_as_released"
-    return f"--recipe {recipe} --sequences {shard.sequences} --length {shard.length}"
+    after = f" --after {study.settings.calibration.sequences}" if role == "held_out" else ""
+    return f"--recipe {recipe} --sequences {shard.sequences} --length {shard.length}{after}"
 
 
 def scoring_arguments(study: Study) -> str:
@@ -105,20 +135,29 @@ def scoring_arguments(study: Study) -> str:
     return " ".join(arguments + [f"--{name} {most}" for name, most in parts.items() if most is not None])
 
 
+ARGUMENTS = {"warm_start": "warm-start", "parent": "parent", "budget_from": "budgets"}
+"""What a prune job calls the cells that a line of the configuration names."""
+
+
 def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: str) -> dict[str, str]:
     """{argument: folder} of what a method reads besides the model: tokens, and the cells that it starts from."""
     line = study.methods[method]
     folders = {}
     if line.tokens:
         folders["tokens"] = f"calibration/{model}/{line.tokens}/{seed}"
-    if line.warm_start:
-        folders["warm-start"] = f"harden/{model}/{line.warm_start}/{sparsity}/{seed}"
-    if line.parent:
-        folders["parent"] = f"harden/{model}/{line.parent}/{sparsity}/{seed}"
+    if line.looks:
+        folders["held-out"] = f"calibration/{model}/held_out/{seed}"
+    for key, start in line.starts.items():
+        folders[ARGUMENTS[key]] = f"harden/{model}/{start}/{sparsity}/{start_seed(study, start, seed)}"
     if line.pattern_start:
         (only,) = study.methods[line.pattern_start].sparsities
         folders["pattern-start"] = f"harden/{model}/{line.pattern_start}/{only}/{seed}"
     return folders
+
+
+def start_seed(study: Study, method: str, seed: str) -> str:
+    """The seed of the cell that another starts from: that of its own, or the first if nothing is drawn for it."""
+    return seed if study.methods[method].is_seeded else str(study.settings.seeds[0])
 
 
 def prune_arguments(study: Study, method: str, manifests: dict[str, str]) -> str:
@@ -138,9 +177,7 @@ def priorities(study: Study) -> Callable[[Mapping[str, str]], int]:
     should wait for one alone at the end. What the default grid trains decides: its table is the one that is waited for.
     """
     trained = [line for line in map(study.methods.get, study.settings.methods) if line.declaration.trains]
-    early = {name for line in trained for name in (line.name, line.warm_start, line.pattern_start, line.parent)} - {
-        None
-    }
+    early = {name for line in trained for name in (line.name, line.pattern_start, *line.starts.values())} - {None}
     places = {model: place for place, model in enumerate(reversed(study.models), start=1)}
 
     def priority(wildcards: Mapping[str, str]) -> int:
@@ -151,22 +188,20 @@ def priorities(study: Study) -> Callable[[Mapping[str, str]], int]:
     return priority
 
 
-def scored_folders(study: Study, model: str, extended: bool) -> Iterator[str]:
+def scored_folders(study: Study, model: str, grid: str = DEFAULT) -> Iterator[str]:
     """What the cells of one model left behind: the folders of every stage that a result row is traced to."""
-    for cell in study.cells(model, extended):
+    for cell in study.cells(model, grid):
         yield from (f"harden/{cell.path}", f"evaluate/{cell.path}")
 
 
-def benchmark_names(study: Study, extended: bool) -> list[str]:
+def benchmark_names(study: Study, grid: str = DEFAULT) -> list[str]:
     """The benchmark of every job of the grid that has one, by stage and cell."""
-    return [
-        f"{stage}/{cell.path}" for cell in study.cells(extended=extended) for stage in ("prune", "harden", "evaluate")
-    ]
+    return [f"{stage}/{cell.path}" for cell in study.cells(grid=grid) for stage in ("prune", "harden", "evaluate")]
 
 
-def method_facts(study: Study, extended: bool) -> dict[str, dict[str, Any]]:
+def method_facts(study: Study, grid: str = DEFAULT) -> dict[str, dict[str, Any]]:
     """What tables and figures need to know of a grid's methods besides their results."""
-    methods = [study.methods[name] for name in study.grid_methods(extended)]
+    methods = [study.methods[name] for name in study.grid_methods(grid)]
     return {
         m.name: {"module": m.module, "label": m.label, "variant_of": m.variant_of, "changes": m.changes}
         for m in methods

@@ -21,7 +21,7 @@ from leap_repro.launch.devices import devices, largest_memory
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.study.fitting import AUTHORS, gigabytes, suggestion
-from leap_repro.study.grid import SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
+from leap_repro.study.grid import DEFAULT, GRIDS, SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
 from leap_repro.study.requests import sharing
 from leap_repro.study.resources import Block, flops_per_second, model_size, need, prunable_of
 
@@ -76,16 +76,17 @@ class Line:
     disk_bytes: float
 
 
-def jobs_of(study: Study, root: Path, extended: bool = False) -> Iterator[Estimate]:
+def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]:
     """Every job of the grid that takes time or space, in the order in which data flow."""
     sizes = {name: model_size(study, root, name) for name in study.models}
-    cells = [cell for grid in {False, extended} for cell in study.cells(extended=grid)]
+    cells = [cell for name in dict.fromkeys((DEFAULT, grid)) for cell in study.cells(grid=name)]
     tokens = {study.methods[cell.method].tokens for cell in cells} - {None}
+    tokens |= {"held_out" for cell in cells if study.methods[cell.method].looks}
     yield from (_job(study, "models", name, sizes[name]) for name in study.models)
     yield from (_job(study, "data", role) for role in study.data)
     for name in study.models:
         for role in sorted(tokens | {"calibration"}):
-            for seed in study.settings.seeds:
+            for seed in dict.fromkeys(study.settings.seeds + study.seeds(grid)):
                 yield _job(study, "calibration", f"{name}/{role}/{seed}", sizes[name])
     for stage in ("prune", "harden", "evaluate"):
         yield from (_job(study, stage, cell.path, sizes[cell.model], cell) for cell in dict.fromkeys(cells))
@@ -159,7 +160,7 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
     if stage == "data":
         return HUB_BYTES.get(place, 0.0) if study.data[place]["source"] == "hub" else 0.0
     if stage == "calibration":
-        shard = getattr(study.settings, SHARDS[place.split("/")[1]][0])
+        shard = getattr(study.settings, SHARDS[place.split("/")[1]][1])
         return 4.0 * shard.sequences * shard.length
     if stage == "evaluate" or cell is None:
         return OUTCOMES_BYTES
@@ -265,9 +266,9 @@ def _method(study: Study, job: Estimate) -> Method:
     return study.methods[job.line.removeprefix("prune ")]
 
 
-def plan(study: Study, root: Path, extended: bool = False, gpu_bytes: float | None = None) -> str:
+def plan(study: Study, root: Path, grid: str = DEFAULT, gpu_bytes: float | None = None) -> str:
     """The table for `study`, whose results lie or will lie under `root`, and what it says of GPUs of `gpu_bytes`."""
-    jobs = list(jobs_of(study, root, extended))
+    jobs = list(jobs_of(study, root, grid))
     lines = summary(jobs, lambda job: is_done(job, root))
     return "\n".join([table(lines, f"Plan of the scale {study.scale}"), *notes(study, jobs, gpu_bytes)])
 
@@ -288,7 +289,7 @@ def main(arguments: argparse.Namespace) -> None:
     config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
     study = read_study(config | ({"scale": arguments.scale} if arguments.scale else {}))
     gpu_bytes = arguments.gpu_memory * 1e9 if arguments.gpu_memory else largest_memory(devices())
-    print(plan(study, Path("results") / study.scale, arguments.extended, gpu_bytes), file=sys.stdout)
+    print(plan(study, Path("results") / study.scale, arguments.grid, gpu_bytes), file=sys.stdout)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -296,7 +297,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.study.plan", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("config.yaml"))
     parser.add_argument("--scale", help="instead of the configuration's own")
-    parser.add_argument("--extended", action="store_true", help="with the extended grid")
+    parser.add_argument("--grid", choices=GRIDS, default=DEFAULT, help="with this grid besides the default one")
     parser.add_argument("--gpu-memory", type=float, metavar="GB", help="of a GPU; without it this machine's largest")
     return parser
 

@@ -11,7 +11,7 @@ from typing import Any
 from leap_repro.prune.methods import module_of
 from leap_repro.store.fingerprint import PACKAGE, fingerprint, module_digests, packages, read_pins
 from leap_repro.store.why import why
-from leap_repro.study.grid import Method, Study
+from leap_repro.study.grid import DEFAULT, Method, Study
 
 CELL_STAGES = ("models", "calibration", "harden", "evaluate")
 """The stages besides prune whose code every result row of a cell depends on."""
@@ -42,9 +42,9 @@ def prune_modules(method: Method) -> tuple[str, ...]:
     return ("prune.__main__", *(module_of(name).removeprefix(f"{PACKAGE}.") for name in method.modules))
 
 
-def asked_code(study: Study, extended: bool) -> dict[str, Any]:
+def asked_code(study: Study, grid: str = DEFAULT) -> dict[str, Any]:
     """The fingerprint that every row of a grid must have been made with, by stage; of prune by method."""
-    methods = study.grid_methods(extended)
+    methods = study.grid_methods(grid)
     stages: dict[str, Any] = {stage: code(f"{stage}.__main__") for stage in CELL_STAGES}
     return stages | {"prune": {name: code(*prune_modules(study.methods[name])) for name in methods}}
 

@@ -84,6 +84,7 @@ class LayerWise(Declaration):
     rule: Callable[[Layer, Any], PrunedLayer]
     _: KW_ONLY
     selects: bool = True
+    starts: tuple[str, ...] = ("budget_from",)
     statistics: Needs = None
 
     @property
@@ -100,13 +101,14 @@ class LayerWise(Declaration):
 
 @dataclass(frozen=True)
 class Reconstruction(Declaration):
-    """A method that gives new values to the weights which another one, its selector, keeps: `rule` gets the original
-    layer, what the selector made of it, and the options."""
+    """A method that gives new values to the weights which another one keeps: its selector, a one-shot method that runs
+    with it, or its parent, whose hardened cell is there. `rule` gets the original layer, what the other made of it, and
+    the options."""
 
     rule: Callable[[Layer, PrunedLayer, Any], PrunedLayer]
     _: KW_ONLY
     moves_weights: bool = True
-    starts: tuple[str, ...] = ("selector",)
+    starts: tuple[str, ...] = ("selector", "parent")
     statistics: Needs = "gram"
 
     @property
@@ -115,10 +117,32 @@ class Reconstruction(Declaration):
         return "calibration"
 
     def run(self, job: Job) -> PrunedCell:
-        """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold."""
-        if job.selector is None:
-            raise UserError(f"the method {self.name} completes the mask of another one: it needs --selector")
+        """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold; or take the
+        parent's masks, matrix by matrix."""
         rule = partial(self.rule, options=job.options)
+        if job.parent is not None:
+            return self._of_parent(replace(job, reconstruct=rule))
+        if job.selector is None:
+            raise UserError(
+                f"the method {self.name} completes the mask of another one: it needs --selector or --parent"
+            )
         return job.selector.method.prune_cell(
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)
         )
+
+    def _of_parent(self, job: Job) -> PrunedCell:
+        """UserError for a parent of another model or sparsity."""
+        from leap_repro.models.prunable import prunable_linears
+        from leap_repro.prune.layerwise.driver import prune_layers
+        from leap_repro.prune.layerwise.layer import PrunedLayer
+        from leap_repro.store.masks import put
+
+        parent = job.parent
+        parent.require_fits((linear.name for linear in prunable_linears(job.model)), job.sparsity)
+
+        def masked(layer: Layer, _: Any) -> PrunedLayer:
+            keep, moved = parent.masks[layer.name].to(layer.weight.device), parent.values.get(layer.name)
+            put(layer.weight, keep, moved)
+            return PrunedLayer(keep, None if moved is None else layer.weight)
+
+        return prune_layers(job, masked, self.statistics, parent.promises)

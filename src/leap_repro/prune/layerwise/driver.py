@@ -22,7 +22,7 @@ from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error, use_exact_float32
-from leap_repro.sparsity.patterns import check_shape, parse_pattern
+from leap_repro.sparsity.patterns import UNSTRUCTURED, check_shape, parse_pattern
 
 log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16
@@ -41,16 +41,16 @@ def prune_layers(
     with its block, for weights or inputs that are not finite.
     """
     use_exact_float32()
-    cell = PrunedCell(job.store, [], dict(facts))
+    cell = PrunedCell(job.store, [], budgeted(facts, job))
     for linear in prunable_linears(job.model):
         check_shape(linear.name, linear.weight.shape[1], parse_pattern(facts["pattern"]))
     if job.reconstruct:
         statistics = "gram"
     experts = job.options if isinstance(job.options, CalibratedOptions) else CalibratedOptions()
     block_count = len(decoder_blocks(job.model)[1])
-    for linears, runner in _blocks(job, statistics):
+    for linears, runner in blocks(job, statistics):
         started = time.perf_counter()
-        collected = _collect(linears, runner, statistics, experts)
+        collected = collect(linears, runner, statistics, experts)
         tensors: dict[str, Tensor] = {}
         for linear in linears:
             row = _prune_linear(linear, collected.pop(linear.name), job, rule, tensors)
@@ -62,12 +62,25 @@ def prune_layers(
     return cell
 
 
+def budgeted(facts: dict[str, str], job: Job) -> dict[str, Any]:
+    """What the masks promise: with `budgets` all matrices together keep their share, not each of them. UserError if the
+    budgets are another model's, or the options allow no others than their own."""
+    if job.budgets is None:
+        return dict(facts)
+    if facts["pattern"] != UNSTRUCTURED or facts["budget_scope"] == "none":
+        raise UserError("budgets of another cell are for an unstructured pattern and rounding: exact only")
+    if set(job.budgets) != {linear.name for linear in prunable_linears(job.model)}:
+        raise UserError("the budgets were made for another model: their tensors are not this model's prunable ones")
+    return facts | {"budget_scope": "global"}
+
+
 def calibration_batch(length: int) -> int:
     """Sequences of `length` tokens per forward pass."""
     return max(1, min(CALIBRATION_BATCH, CALIBRATION_TOKENS // length))
 
 
-def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
+def blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
+    """Every block's matrices, in memory, with a runner over the calibration sample if `statistics` are wanted."""
     if statistics is not None:
         tokens_NT = job.required_tokens()
         yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
@@ -77,9 +90,11 @@ def _blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear],
             yield linears, None
 
 
-def _collect(
+def collect(
     linears: list[PrunableLinear], runner: BlockRunner | None, needs: Needs, experts: CalibratedOptions
 ) -> dict[str, InputStatistics | None]:
+    """The `needs` of each matrix's inputs, by its name; UserError, naming it, if its weights or inputs are not finite,
+    or it saw too few tokens."""
     for linear in linears:
         if not bool(torch.isfinite(linear.weight).all()):
             raise UserError(f"the weights of {linear.name} (block {linear.block}) are not finite")
@@ -122,9 +137,10 @@ def _prune_linear(
     """Prune one matrix, write the result into the model, so that later blocks see it, and into `tensors`; returns its
     row of the log."""
     weight = linear.weight.detach().float().clone()
-    pruned = rule(Layer(linear.name, weight.clone(), statistics, job.sparsity), job.options)
+    sparsity = job.sparsity if job.budgets is None else job.budgets[linear.name]
+    pruned = rule(Layer(linear.name, weight.clone(), statistics, sparsity), job.options)
     if job.reconstruct:
-        pruned = job.reconstruct(Layer(linear.name, weight.clone(), statistics, job.sparsity), pruned)
+        pruned = job.reconstruct(Layer(linear.name, weight.clone(), statistics, sparsity), pruned)
     values = (weight if pruned.values is None else pruned.values) * pruned.keep
     stored = values.to(linear.weight.dtype)
     if not bool(torch.isfinite(stored).all()):

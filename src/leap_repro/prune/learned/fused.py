@@ -104,7 +104,7 @@ class FusedLinear(MaskedLinear):
 
     def mask(self, step: Step, graph: bool) -> CounterNoise:
         """What the kernels make the mask of, each for itself."""
-        return self._noise(step)
+        return self.noise(step)
 
     def _product(self, noise: CounterNoise, step: Step) -> Tensor:
         product, sums = masked_product(*self._read(), noise.key, step.relaxation, self._form(step))

@@ -8,7 +8,6 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 class Loop(ABC):
     """One training run; nothing outside it changes but checkpoints. `columns` are those of its log, a row per step."""
 
-    columns: ClassVar[tuple[str, ...]]
+    columns: tuple[str, ...]
 
     def __init__(self, job: Job) -> None:
         self.checkpoints = job.checkpoints

@@ -86,11 +86,11 @@ class MaskedLinear:
         if self.kept is not None:
             return self.kept
         with torch.set_grad_enabled(graph or not step.remake):
-            mask = self.gate.mask(self._noise(step), step.relaxation)
+            mask = self.gate.mask(self.noise(step), step.relaxation)
         self.kept = None if step.remake else mask
         return mask
 
-    def _noise(self, step: Step) -> Noise:
+    def noise(self, step: Step) -> Noise:
         """This matrix's in this step or micro-batch."""
         numbers = (step.seed, step.number, self.index, *((step.micro,) if step.anew else ()))
         return step.noise(self.linear.weight.device, *numbers)

@@ -25,7 +25,6 @@ from leap_repro.prune.learned import processes
 from leap_repro.prune.learned.loop import Loop, finite
 from leap_repro.prune.learned.masked import masked, matrix_product, recomputed_blocks
 from leap_repro.seeds import named_seed
-from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.store.masks import put
 
 LOG_COLUMNS = ("step", "loss_lm", "learning_rate", "gradient_norm", "loss")
@@ -174,12 +173,7 @@ def _checked(job: Job) -> Parent:
     parent = job.parent
     if parent is None:
         raise UserError("recover goes on from another method's hardened cell: it needs --parent")
-    if set(parent.masks) != {linear.name for linear in prunable_linears(job.model)}:
-        raise UserError(
-            f"cell {parent.cell} was made for another model: its tensors are not this model's prunable ones"
-        )
-    if parse_sparsity(parent.sparsity) != job.sparsity:
-        raise UserError(f"cell {parent.cell} has sparsity {parent.sparsity}; it must be {float(job.sparsity):g}")
+    parent.require_fits((linear.name for linear in prunable_linears(job.model)), job.sparsity)
     return parent
 
 

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import decoder_blocks, linears_by_block, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.learned import fused, processes
+from leap_repro.prune.learned import fused, held_out, processes
 from leap_repro.prune.learned.gates import NOISES, Gate
+from leap_repro.prune.learned.held_out import HeldOut
 from leap_repro.prune.learned.loop import Loop, finite
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
@@ -45,8 +46,9 @@ class MaskTrainer(Loop):
 
     columns = LOG_COLUMNS
 
-    def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser) -> None:
-        """`gates` may be made one by one: with several processes, what is made is shared out block by block."""
+    def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser, looks: int = 0) -> None:
+        """`gates` may be made one by one: with several processes, what is made is shared out block by block. `looks`:
+        how often masks are scored on held-out text (`held_out.py`, Bernoulli gates only)."""
         super().__init__(job)
         self.regulariser = regulariser
         linears = prunable_linears(self.model)
@@ -54,6 +56,10 @@ class MaskTrainer(Loop):
         self.layers: list[MaskedLinear] = []
         self.dense_sizes = torch.tensor(self._place(iter(gates)), dtype=torch.float64)
         self._prepare(chance=self.options.logits_rounding == "stochastic")
+        self.held_out = None
+        if looks:
+            self.held_out = HeldOut(job, self.layers, regulariser, self.dense_sizes, self.language_loss)
+            self.columns = (*LOG_COLUMNS, *held_out.COLUMNS)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every gate's logits."""
@@ -114,7 +120,12 @@ class MaskTrainer(Loop):
             "norm_term": terms[1],
             "loss": loss_lm + sum(terms),
         }
-        return finite(row)
+        return finite(row) | (self.held_out.row(number) if self.held_out else {})
+
+    def _state(self, steps: int) -> dict[str, Tensor]:
+        """With the hard masks of the last look at held-out text, which the next one is compared with."""
+        hard = self.held_out.hard if self.held_out else {}
+        return super()._state(steps) | {f"{index}.hard": packed for index, packed in hard.items()}
 
     def _gradients(self, step: Step) -> tuple[float, float, list[float]]:
         """Set every logit's gradient; returns L_LM over the batch, the relaxed density and the regulariser's terms.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from leap_repro.checked import Precision, Weight
+from leap_repro.checked import Count, Precision, Weight
 from leap_repro.prune.learned.declaration import Learned, Relaxation, TrainingOptions
 from leap_repro.sparsity.patterns import UNSTRUCTURED
 
@@ -35,6 +35,9 @@ class Options(TrainingOptions):
     )
     budget: Literal["global", "layer"] = Field(
         "global", description="or every matrix has the density for itself, in the loss and when hardened"
+    )
+    looks: Count = Field(
+        0, description="how often relaxed and hardened masks are scored on held-out text; their numbers go into the log"
     )
 
     def relaxation(self, step: int) -> Relaxation:
@@ -68,7 +71,7 @@ def trainer(job: Job) -> MaskTrainer:
         per_matrix=options.budget == "layer",
         absolute=options.norm == "l1",
     )
-    return MaskTrainer(job, gates, regulariser)
+    return MaskTrainer(job, gates, regulariser, options.looks)
 
 
 METHOD = Learned(trainer, options=Options, hardenings=("exact", "threshold"))
