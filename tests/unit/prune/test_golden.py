@@ -53,6 +53,11 @@ TRAINED = {
     "patch-tile": ("patch", {"tile": 8}, "0.45", "a43e771aadd486df"),
     "patch-joint": ("patch", {"tile": 8, "learn": "joint"}, "0.45", "86f2cdd8147597e8"),
 }
+SPLIT = {  # line: (options, digest of masks and values)
+    "elsa": ({"interval": 2, "penalty": 0.1}, "955daab98448cfb5"),
+    "elsa-rising": ({"interval": 2, "penalty": 0.1, "penalty_schedule": "cosine"}, "c1c8f6e9f50f2cdd"),
+    "elsa-euclidean": ({"interval": 2, "penalty": 0.1, "projection": "euclidean"}, "d4e33012f64798d0"),
+}
 RECOVERED = {"full": ({}, "fddc65bd1f5187c7"), "pairs": ({"lora_rank": 2}, "c7dcadc1ee9fa8a5")}
 
 
@@ -135,6 +140,15 @@ def test_a_short_recovery_keeps_the_mask_and_its_values_are_as_ever(line, starts
     assert digest(kinds["values"][name] for name in sorted(kinds["values"])) == expected
 
 
+@pytest.mark.parametrize("line", SPLIT)
+def test_masks_and_values_that_are_trained_together_are_as_ever(line, tiny_llama, tokens):
+    given, expected = SPLIT[line]
+    method, options = load_method("elsa", TRAINING | given)
+    with arithmetic(method):
+        cell = method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 3, tokens))
+    assert digest(cell.tensors[name] for name in sorted(cell.tensors)) == expected
+
+
 def test_every_method_has_a_golden_mask():
-    held = {module for module, *_ in (*LAYER.values(), *TRAINED.values())} | {"optima", "imported", "recover"}
+    held = {module for module, *_ in (*LAYER.values(), *TRAINED.values())} | {"optima", "imported", "recover", "elsa"}
     assert held == set(names()), "a new method needs a line here: see CONTRIBUTING.md"

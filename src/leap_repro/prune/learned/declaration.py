@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,6 @@ from leap_repro.prune.declaration import Declaration, Options, Tokens
 
 if TYPE_CHECKING:
     from leap_repro.prune.job import Job, PrunedCell
-    from leap_repro.prune.learned.recovery import RecoveryTrainer
-    from leap_repro.prune.learned.trainer import MaskTrainer
 
 MOST_LOST = 0.05
 """The largest share of the steps that a killed training may have to repeat."""
@@ -205,12 +203,19 @@ def tokens_at_once(vocabulary: float) -> int:
     return max(1, int(SCORES_AT_ONCE // max(1, vocabulary)))
 
 
+class Trainer(Protocol):
+    """One training run, of gates or of weights."""
+
+    def train(self, facts: dict[str, Any]) -> PrunedCell:
+        """Train to the end; `facts` go into the cell's manifest."""
+
+
 @dataclass(frozen=True)
 class Learned(Declaration):
-    """A method that trains on the language-modelling loss, gates or kept weights: `trainer` makes them for a job. The
+    """A method that trains on the language-modelling loss, gates or weights: `trainer` makes them for a job. The
     loss looks at the whole model at once, so that it is not streamed from disk."""
 
-    trainer: Callable[[Job], MaskTrainer | RecoveryTrainer]
+    trainer: Callable[[Job], Trainer]
     _: KW_ONLY
     starts: tuple[str, ...] = ("warm_start",)
     is_shared: bool = True

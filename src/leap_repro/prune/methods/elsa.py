@@ -1,0 +1,63 @@
+"""ELSA (arXiv 2510.01650): mask and weights together, by ADMM on the language-modelling loss, without a surrogate.
+
+    x <- AdamW on  L_LM(x) + lambda/2 ||x - z + u||^2                              `interval` steps, from the dense x
+    z <- argmin over sparse z of  sum F (z - x - u)^2                              F: AdamW's second moment of x
+    u <- u + x - z
+
+so z keeps, in every matrix, as many of the largest sqrt(F) |x + u| as its budget allows. At the end x is projected so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from leap_repro.checked import Positive, Rate, Weight
+from leap_repro.prune.learned.declaration import FLOAT_BYTES, Learned, LoopOptions, scheduled
+
+if TYPE_CHECKING:
+    from leap_repro.prune.job import Job
+    from leap_repro.prune.learned.surrogate_free import SurrogateFreeTrainer
+
+
+class Options(LoopOptions):
+    """As many steps and sequences as LEAP's by default; the rest is as in the public code's example."""
+
+    learning_rate: Rate = Field(2e-4, description="at its peak; a half cosine follows")
+    gradient_clip: Weight = Field(
+        1.0, description="largest norm of the loss's gradient, to which the penalty's is added after; 0: none"
+    )
+    penalty: Weight = Field(0.01, description="λ, of the squared distance between x and z - u; 0: x is trained alone")
+    penalty_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="or λ rises to it from 0, with every projection"
+    )
+    interval: Positive = Field(32, description="steps of x between two projections")
+    projection: Literal["fisher", "euclidean"] = Field(
+        "fisher", description="weighs every weight by AdamW's second moment; euclidean: by its size alone"
+    )
+
+    def penalty_at(self, step: int) -> float:
+        """λ at a step: the same from one projection to the next, above 0 from the first and whole after the last."""
+        if self.penalty_schedule == "constant":
+            return self.penalty
+        rounds = math.ceil(self.steps / self.interval)
+        return scheduled(self.penalty_schedule, 0.0, self.penalty, (step // self.interval + 1) / rounds)
+
+    def lasting_bytes(self, weight: int, width: float) -> float:
+        """Bytes per prunable weight beside the model, whose weights have `weight` each: the mask; z - u, the gradient
+        and two moments; float32 weights beside a model of another type."""
+        copies = 2 if weight == FLOAT_BYTES else 3
+        return 1 + FLOAT_BYTES * copies + 2 * self.moment_bytes
+
+
+def trainer(job: Job) -> SurrogateFreeTrainer:
+    """Every matrix's weights, of which each projection keeps its share."""
+    from leap_repro.prune.layerwise.select import drop_smallest_in_matrix
+    from leap_repro.prune.learned.surrogate_free import SurrogateFreeTrainer
+
+    return SurrogateFreeTrainer(job, lambda scores: drop_smallest_in_matrix(scores, job.sparsity))
+
+
+METHOD = Learned(trainer, options=Options, moves_weights=True, starts=(), is_shared=False)
