@@ -58,10 +58,10 @@ def figures(study: Study, grid: str = DEFAULT) -> list[str]:
 def figure_methods(study: Study, figure: str, grid: str = DEFAULT) -> dict[str, dict[str, Any]]:
     """`method_facts` of the methods that a figure shows; none if it has nothing to show in this grid.
 
-    "accuracy" shows every method of the default grid that prunes, "forest" the method whose density is shown and the
-    one it is compared with, "rounding" what looks at held-out text and "training" of that what is no variant. "density" shows one method, the
-    first whose masks decide themselves where in the model weights stay (a budget for all matrices together), or else
-    the first whose masks are learned; a variant only where there is no other. "schedules" shows it with its variants.
+    "accuracy" shows the default grid's. "density" shows one method, the first whose masks decide themselves where in
+    the model weights stay (a budget for all matrices together), or else the first whose masks are learned; a variant
+    only where there is no other. "forest" compares it with the reference, "schedules" with its variants. "rounding"
+    shows what looks at held-out text, "training" of that what is no variant.
     """
     found = method_facts(study, grid)
     if figure == "accuracy":

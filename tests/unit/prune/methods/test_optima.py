@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from leap_repro.errors import UserError
 from leap_repro.prune.__main__ import load_method, load_selector
-from leap_repro.prune.job import Job, Selector
+from leap_repro.prune.job import Job, Parent, Selector
 from leap_repro.prune.layerwise import first_order, masked_solve
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.statistics import InputStatistics
@@ -364,3 +364,46 @@ def test_options_out_of_range_are_refused(options):
 def test_a_tolerance_of_the_exact_solver_is_refused(refused):
     with refused("optima: tolerance is 0.001", "because solver is exact"):
         load_method("optima", {"tolerance": 1e-3})
+
+
+def test_a_parents_mask_gets_the_values_that_are_best_for_it(tiny_llama, tokens):
+    """The first block sees the same inputs, so its values are those of the selector's own run; KKT holds everywhere."""
+    wanda, wandas = load_method("wanda", {})
+    selected = wanda.prune_cell(Job(tiny_llama(), wandas, Fraction("0.6"), 0, tokens))
+    masks = {name.removesuffix(".keep"): mask for name, mask in selected.tensors.items()}
+    promises = {"pattern": "unstructured", "budget_scope": "tensor", "neighbours": []}
+    parent = Parent("m/wanda/0.6/0", masks, {}, promises, "0.6", "")
+    method, options = load_method("optima", {})
+    ours = method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 0, tokens, parent=parent))
+    usual = method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 0, tokens, selector=Selector(wanda, wandas)))
+    assert all(torch.equal(ours.tensors[f"{name}.keep"], mask) for name, mask in masks.items())
+    first = [name for name in masks if ".layers.0." in name]
+    assert first
+    assert all(torch.equal(ours.tensors[f"{name}.values"], usual.tensors[f"{name}.values"]) for name in first)
+    assert max(row["kkt_residual"] for row in ours.log) < 1e-3
+    assert all(row["relative_error"] < row["selector_relative_error"] for row in ours.log)
+
+
+def test_values_that_the_parent_moved_are_what_the_gain_is_measured_against(tiny_llama, tokens):
+    admm, admms = load_method("admm", {})
+    cell = admm.prune_cell(Job(tiny_llama(), admms, Fraction("0.6"), 0, tokens))
+    masks = {name.removesuffix(".keep"): t for name, t in cell.tensors.items() if name.endswith(".keep")}
+    values = {name: cell.tensors[f"{name}.values"][mask] for name, mask in masks.items()}
+    parent = Parent("m/admm/0.6/0", masks, values, dict(cell.facts) | {"neighbours": []}, "0.6", "")
+    method, options = load_method("optima", {})
+    ours = method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 0, tokens, parent=parent))
+    first = [row["tensor"] for row in ours.log if row["block"] == 0]
+    expected = {row["tensor"]: row["relative_error"] for row in cell.log}
+    for row in ours.log:
+        if row["tensor"] in first:
+            assert row["selector_relative_error"] == pytest.approx(expected[row["tensor"]], rel=1e-5)
+
+
+def test_a_parent_of_another_model_or_sparsity_is_refused(tiny_llama, tokens, refused):
+    method, options = load_method("optima", {})
+    promises = {"pattern": "unstructured", "budget_scope": "tensor", "neighbours": []}
+    with refused("was made for another model"):
+        parent = Parent("m/wanda/0.6/0", {}, {}, promises, "0.6", "")
+        method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 0, tokens, parent=parent))
+    with refused("--selector or --parent"):
+        method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 0, tokens))
