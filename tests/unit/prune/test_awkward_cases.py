@@ -10,11 +10,13 @@ import torch
 
 from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
-from leap_repro.prune.methods import admm, dense, magnitude, sparsegpt, thanos, wanda
+from leap_repro.prune.methods import admm, dense, magnitude, ria, sparsegpt, thanos, wanda
 
 METHODS = {
     "magnitude": (magnitude, magnitude.Options()),
     "wanda": (wanda, wanda.Options()),
+    "ria": (ria, ria.Options()),
+    "ria-row": (ria, ria.Options(group="row")),
     "sparsegpt": (sparsegpt, sparsegpt.Options()),
     "sparsegpt-blocks-of-5": (sparsegpt, sparsegpt.Options(block_size=5)),
     "thanos": (thanos, thanos.Options()),

@@ -22,10 +22,17 @@ from hypothesis import strategies as st
 from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
 from leap_repro.prune.layerwise import driver
-from leap_repro.prune.methods import admm, magnitude, sparsegpt, thanos, wanda
+from leap_repro.prune.methods import admm, magnitude, ria, sparsegpt, thanos, wanda
 from leap_repro.store.masks import check_budget, check_pattern
 
-SELECTORS = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt, "thanos": thanos, "admm": admm}
+SELECTORS = {
+    "magnitude": magnitude,
+    "wanda": wanda,
+    "ria": ria,
+    "sparsegpt": sparsegpt,
+    "thanos": thanos,
+    "admm": admm,
+}
 FAST = settings(max_examples=25, deadline=None)
 SPARSITIES = st.integers(0, 999).map(lambda thousandths: Fraction(thousandths, 1000))
 
@@ -84,7 +91,7 @@ def test_scaling_the_weights_scales_the_result(name, pattern, power, seed, rando
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "thanos", "admm"])
+@pytest.mark.parametrize("name", ["wanda", "ria", "sparsegpt", "thanos", "admm"])
 @given(power=st.integers(-6, 6), seed=st.integers(0, 99))
 @FAST
 def test_scaling_all_inputs_changes_nothing(name, pattern, power, seed, random_layer, make_layer):
@@ -124,7 +131,7 @@ def test_permuting_output_rows_permutes_the_result(name, pattern, order, seed, r
 
 
 @pytest.mark.parametrize("batch", [1, 3, 20])
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "thanos", "admm"])
+@pytest.mark.parametrize("name", ["wanda", "ria", "sparsegpt", "thanos", "admm"])
 def test_the_batches_of_the_calibration_set_do_not_matter(name, batch, tiny_llama, tokens, monkeypatch):
     module = SELECTORS[name]
 
