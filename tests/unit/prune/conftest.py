@@ -33,9 +33,9 @@ def _correlated_inputs(tokens: int, features: int, seed: int) -> np.ndarray:
     return (generator.standard_normal((tokens, features)) @ mixing * sizes).astype(np.float32)
 
 
-def _make_layer(weight, inputs, sparsity, needs_gram=True) -> Layer:
+def _make_layer(weight, inputs, sparsity, needs_gram=True, needs_sums=True) -> Layer:
     weight, inputs = torch.as_tensor(weight, dtype=torch.float32), torch.as_tensor(inputs, dtype=torch.float32)
-    statistics = InputStatistics(weight.shape[1], weight.device, needs_gram)
+    statistics = InputStatistics(weight.shape[1], weight.device, needs_gram, needs_sums)
     half = len(inputs) // 2
     for batch in (inputs[:half], inputs[half:]):
         statistics.add(batch)

@@ -10,11 +10,15 @@ import torch
 
 from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
-from leap_repro.prune.methods import admm, dense, magnitude, sparsegpt, thanos, wanda
+from leap_repro.prune.methods import admm, dense, dsnot, magnitude, ria, sparsegpt, thanos, wanda
 
 METHODS = {
     "magnitude": (magnitude, magnitude.Options()),
     "wanda": (wanda, wanda.Options()),
+    "ria": (ria, ria.Options()),
+    "ria-row": (ria, ria.Options(group="row")),
+    "dsnot": (dsnot, dsnot.Options()),
+    "dsnot-magnitude": (dsnot, dsnot.Options(start="magnitude", threshold=0.0)),
     "sparsegpt": (sparsegpt, sparsegpt.Options()),
     "sparsegpt-blocks-of-5": (sparsegpt, sparsegpt.Options(block_size=5)),
     "thanos": (thanos, thanos.Options()),
@@ -69,7 +73,7 @@ def test_counts_are_exact_values_finite_and_dropped_weights_zero(
         assert not pruned.values[~pruned.keep].any()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "magnitude"])
+@pytest.mark.parametrize("method", [name for name in METHODS if "magnitude" not in name])
 def test_dead_inputs_lose_their_weights_first(method, correlated_inputs, make_layer):
     module, options = METHODS[method]
     inputs = correlated_inputs(40, 13, seed=6)

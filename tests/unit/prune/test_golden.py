@@ -29,8 +29,15 @@ LAYER = {  # line: (module, options, sparsity, digest)
     "magnitude-as-released": ("magnitude", RELEASED, "0.6", "164b70f1590521ba"),
     "magnitude-2-4": ("magnitude", {"pattern": "2:4"}, "0.5", "cba5e599dc8429f5"),
     "wanda": ("wanda", {}, "0.6", "0215b678be0595a4"),
+    "owl": ("owl", {}, "0.6", "0215b678be0595a4"),  # of one matrix by itself it is Wanda's
     "wanda-as-released": ("wanda", RELEASED, "0.6", "0288f87a163e2e5c"),
     "wanda-2-4": ("wanda", {"pattern": "2:4"}, "0.5", "8e920a9761e47c54"),
+    "ria": ("ria", {}, "0.6", "d7a287d8e43f79fa"),
+    "ria-as-released": ("ria", RELEASED, "0.6", "c2a8ce74a72c9ac6"),
+    "ria-2-4": ("ria", {"pattern": "2:4"}, "0.5", "328b17b59ac64ac0"),
+    "dsnot": ("dsnot", {}, "0.6", "595ac4b8c490177b"),
+    "dsnot-as-released": ("dsnot", RELEASED | {"swaps": "as_released"}, "0.6", "842af2fdb92e8b8d"),
+    "dsnot-2-4": ("dsnot", {"pattern": "2:4"}, "0.5", "13b26f5a1db2f849"),
     "sparsegpt": ("sparsegpt", {"block_size": 16}, "0.6", "f333e7c44810512d"),
     "sparsegpt-as-released": ("sparsegpt", RELEASED | {"block_size": 16}, "0.6", "d9f5e9b04c10250c"),
     "sparsegpt-2-4": ("sparsegpt", {"pattern": "2:4"}, "0.5", "3b27fca83c6dfdb5"),
@@ -79,8 +86,8 @@ def layer():
         weight = torch.from_numpy(generator.standard_normal((48, 64)))
         mixing = np.eye(64) + 0.6 * generator.standard_normal((64, 64)) / 8
         inputs = torch.from_numpy(generator.standard_normal((256, 64)) @ mixing * generator.uniform(0.3, 3, 64))
-        statistics = InputStatistics(64, weight.device, needs_gram=True)
-        statistics.total, statistics.tokens = inputs.T @ inputs, 256
+        statistics = InputStatistics(64, weight.device, needs_gram=True, needs_sums=True)
+        statistics.total, statistics.sums, statistics.tokens = inputs.T @ inputs, inputs.sum(dim=0), 256
         return Layer("a layer", weight, statistics, Fraction(sparsity))
 
     return build

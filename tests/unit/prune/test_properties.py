@@ -22,10 +22,18 @@ from hypothesis import strategies as st
 from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
 from leap_repro.prune.layerwise import driver
-from leap_repro.prune.methods import admm, magnitude, sparsegpt, thanos, wanda
+from leap_repro.prune.methods import admm, dsnot, magnitude, ria, sparsegpt, thanos, wanda
 from leap_repro.store.masks import check_budget, check_pattern
 
-SELECTORS = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt, "thanos": thanos, "admm": admm}
+SELECTORS = {
+    "magnitude": magnitude,
+    "wanda": wanda,
+    "ria": ria,
+    "dsnot": dsnot,
+    "sparsegpt": sparsegpt,
+    "thanos": thanos,
+    "admm": admm,
+}
 FAST = settings(max_examples=25, deadline=None)
 SPARSITIES = st.integers(0, 999).map(lambda thousandths: Fraction(thousandths, 1000))
 
@@ -40,7 +48,10 @@ def values_of(layer, pruned):
 
 
 def blocks(name, size):
-    """SparseGPT and Thanos prune blocks of columns, here small ones, so that tiny layers have several."""
+    """SparseGPT and Thanos prune blocks of columns, here small ones, so that tiny layers have several. DSnoT's
+    threshold is absolute, and would not scale."""
+    if name == "dsnot":
+        return {"threshold": 0.0}
     return {"block_size": size} if name in ("sparsegpt", "thanos") else {}
 
 
@@ -84,7 +95,7 @@ def test_scaling_the_weights_scales_the_result(name, pattern, power, seed, rando
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "thanos", "admm"])
+@pytest.mark.parametrize("name", ["wanda", "ria", "dsnot", "sparsegpt", "thanos", "admm"])
 @given(power=st.integers(-6, 6), seed=st.integers(0, 99))
 @FAST
 def test_scaling_all_inputs_changes_nothing(name, pattern, power, seed, random_layer, make_layer):
@@ -124,7 +135,7 @@ def test_permuting_output_rows_permutes_the_result(name, pattern, order, seed, r
 
 
 @pytest.mark.parametrize("batch", [1, 3, 20])
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "thanos", "admm"])
+@pytest.mark.parametrize("name", ["wanda", "ria", "dsnot", "sparsegpt", "thanos", "admm"])
 def test_the_batches_of_the_calibration_set_do_not_matter(name, batch, tiny_llama, tokens, monkeypatch):
     module = SELECTORS[name]
 

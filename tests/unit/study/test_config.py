@@ -134,7 +134,27 @@ BAD = [
     ("methods.wanda+recover.parent", "wanda-2-4", "'wanda-2-4', which does not run at every sparsity of wanda+recover"),
     ("methods.wanda+recover.gpus", 2, "only the modules ['leap', 'maskllm', 'patch'] train on several GPUs"),
     ("methods.leap.warm_start", "wanda+recover", "'wanda+recover'; it must be a one-shot method"),
-    ("methods.leap.parent", "wanda", "methods.leap.parent is 'wanda'; only the modules ['recover'] have one"),
+    ("methods.leap.parent", "wanda", "methods.leap.parent is 'wanda'; only the modules ['optima', 'recover'] have one"),
+    ("methods.leap+optima.selector", "wanda", "methods.leap+optima.selector is 'wanda'; leave it out, or the parent"),
+    ("methods.wanda+optima.selector", "owl+budget", "'owl+budget'; it must be a one-shot method"),
+    # budgets of another method
+    (
+        "methods.wanda+leap-budget.budget_from",
+        "admm",
+        "is 'admm'; it must be a method with one budget for all",
+    ),
+    ("methods.wanda+leap-budget.budget_from", "leap-layer", "it must be a method with one budget for all matrices"),
+    ("methods.wanda+leap-budget.budget_from", "wanda+leap-budget", "it must be a method with one budget"),
+    ("methods.wanda+leap-budget.options", {"rounding": "as_released"}, "leave pattern and rounding at their defaults"),
+    ("methods.leap.budget_from", "owl", "methods.leap.budget_from is 'owl'; only the modules"),
+    ("methods.owl.budget_from", "leap", "methods.owl.budget_from is 'leap'; only the modules"),
+    ("methods.owl.options.rounding", "as_released", "methods.owl.options.rounding"),
+    # the grid of evidence
+    ("scales.miniature.evidence.methods", ["wandb"], "scales.*.evidence.methods names the unknown method 'wandb'"),
+    ("scales.miniature.evidence.methods", ["leap"], "names 'leap', which the grid evidence has already"),
+    ("scales.miniature.evidence.once", ["leap-layer"], "names 'leap-layer', which the grid evidence has already"),
+    ("scales.miniature.evidence.seeds", [0, 0], "[0, 0]"),
+    ("scales.miniature.held_out", MISSING, "methods.leap.options.looks is 8; it needs held_out under the scale"),
     ("methods.wanda+optima.selector", MISSING, "methods.wanda+optima.selector"),
     ("methods.wanda+optima.selector", "wandb", "wandb"),
     ("methods.wanda+optima.selector", 3, "3"),
@@ -237,11 +257,21 @@ def test_the_cells_of_a_model_are_its_part_of_the_grid_and_seeds_multiply_it(con
     config["scales"]["miniature"]["seeds"] = [0, 3]
     study = read_study(config)
     assert [cell for model in study.models for cell in study.cells(model)] == study.cells()
-    assert [cell.path for cell in study.cells("gemma3-1b-mini")[:3]] == [
-        "gemma3-1b-mini/dense/0/0",
-        "gemma3-1b-mini/dense/0/3",
-        "gemma3-1b-mini/magnitude/0.5/0",
-    ]
+    cells = [cell.path.removeprefix("gemma3-1b-mini/") for cell in study.cells("gemma3-1b-mini")]
+    assert cells[:5] == ["dense/0/0", "magnitude/0.5/0", "magnitude/0.6/0", "wanda/0.5/0", "wanda/0.5/3"]
+    assert {"leap/0.6/0", "leap/0.6/3"} < set(cells), "nothing is drawn for Dense and magnitude"
+
+
+def test_the_evidence_has_every_seed_and_further_sparsities_of_the_default_grid_and_further_methods(config):
+    evidence = {"seeds": [4, 5], "curve": [0.4], "methods": ["leap-layer"], "once": ["owl"]}
+    config["scales"]["miniature"]["evidence"] = evidence
+    study = read_study(config)
+    cells = {cell.path.removeprefix("gemma3-1b-mini/") for cell in study.cells("gemma3-1b-mini", "evidence")}
+    assert {"dense/0/4", "magnitude/0.4/4", "magnitude/0.5/4", "wanda/0.4/4", "wanda/0.5/5", "leap/0.6/5"} < cells
+    assert {"maskllm/0.5/5", "leap-layer/0.6/4", "leap-layer/0.6/5", "owl/0.5/4"} < cells
+    assert not cells & {"dense/0/5", "magnitude/0.5/5", "wanda/0.4/5", "owl/0.5/5", "leap-layer/0.4/4", "maskllm/0.4/4"}
+    assert study.seeds("evidence") == [4, 5]
+    assert study.seeds() == [0]
 
 
 def test_the_options_of_a_scale_win_over_those_of_the_method(config):

@@ -24,7 +24,11 @@ def test_a_methods_sources_are_its_tokens_and_the_cells_that_it_starts_from(stud
     assert sources("leap", "0.6") == {
         "tokens": "calibration/m/mask_training/3",
         "warm-start": "harden/m/wanda/0.6/3",
+        "held-out": "calibration/m/held_out/3",
     }
+    assert sources("leap+optima", "0.6") == {"tokens": "calibration/m/calibration/3", "parent": "harden/m/leap/0.6/3"}
+    assert sources("admm+leap-budget", "0.6")["budgets"] == "harden/m/leap/0.6/3"
+    assert sources("leap-from-magnitude", "0.6")["warm-start"] == "harden/m/magnitude/0.6/0", "no seed makes another"
     assert sources("leap+recover", "0.6") == {
         "tokens": "calibration/m/mask_training/3",
         "parent": "harden/m/leap/0.6/3",
@@ -80,20 +84,33 @@ def test_files_on_this_machine_are_watched(config, tmp_path):
 
 def test_shards_are_cut_as_the_scale_says(study):
     assert jobs.shard_arguments(study, "calibration") == "--recipe windows --sequences 128 --length 128"
+    assert jobs.shard_arguments(study, "held_out") == "--recipe windows --sequences 32 --length 128 --after 128"
     assert jobs.shard_arguments(study, "mask_training") == "--recipe packed --sequences 8000 --length 128"
 
 
 def test_a_row_is_traced_to_two_folders_a_cell_and_three_benchmarks(study):
-    folders = list(jobs.scored_folders(study, "gemma3-1b-mini", extended=False))
+    folders = list(jobs.scored_folders(study, "gemma3-1b-mini"))
     assert folders[:2] == ["harden/gemma3-1b-mini/dense/0/0", "evaluate/gemma3-1b-mini/dense/0/0"]
     assert len(folders) == 2 * len(study.cells("gemma3-1b-mini"))
-    assert len(jobs.benchmark_names(study, extended=False)) == 3 * len(study.cells())
+    assert len(jobs.benchmark_names(study)) == 3 * len(study.cells())
 
 
 def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
-    assert set(jobs.tables(study, True)) - set(jobs.tables(study, False)) == {"variants"}
-    assert jobs.method_facts(study, True)["leap-hard"]["variant_of"] == "leap"
-    assert "leap-hard" not in jobs.method_facts(study, False)
+    assert set(jobs.tables(study, "extended")) - set(jobs.tables(study)) == {"variants"}
+    assert jobs.method_facts(study, "extended")["leap-hard"]["variant_of"] == "leap"
+    assert "leap-hard" not in jobs.method_facts(study)
+
+
+def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about(study):
+    assert {"differences", "rounding", "overlap", "claims"} < set(jobs.tables(study, "evidence"))
+    shown = {name: list(jobs.figure_methods(study, name, "evidence")) for name in jobs.figures(study, "evidence")}
+    assert shown["density"] == shown["density_by_kind"] == shown["training"] == ["leap"]
+    assert shown["forest"] == ["leap", "admm"]
+    assert shown["schedules"][0] == "leap"
+    assert {"leap-tau-from-1", "leap-kappa-to-100", "leap-cosine"} < set(shown["schedules"])
+    assert not {"leap-layer", "leap+optima", "maskllm"} & set(shown["schedules"]), "more than a schedule is another"
+    assert set(shown["rounding"]) == {*shown["schedules"], "leap-layer"}
+    assert "forest" not in jobs.figures(study)
 
 
 def test_the_benchmark_times_what_prunes_without_training(study):
@@ -113,32 +130,34 @@ def test_the_benchmark_times_what_prunes_without_training(study):
 def test_a_grid_has_the_figures_that_its_methods_fill(config, methods, figures, shown):
     scale = config["scales"]["miniature"]
     scale |= {"methods": methods, "extended": [], "only_models": {}}
+    del scale["evidence"]
     study = read_study(config)
-    assert jobs.figures(study, extended=False) == figures
-    assert list(jobs.figure_methods(study, "density", extended=False)) == ([shown] if shown else [])
+    assert jobs.figures(study) == figures
+    assert list(jobs.figure_methods(study, "density")) == ([shown] if shown else [])
 
 
 def test_a_figure_goes_by_module_not_by_name(config):
     config["methods"]["mine"] = config["methods"].pop("leap") | {"label": "Mine"}
-    config["methods"]["leap+recover"]["parent"] = "mine"
     for name, line in config["methods"].items():
+        line |= {key: "mine" for key in ("parent", "budget_from") if line.get(key) == "leap"}
         if line.get("variant_of") == "leap" or line.get("module") == "patch":
             config["methods"][name] = {
                 key: value for key, value in line.items() if key not in ("variant_of", "changes")
             }
     scale = config["scales"]["miniature"]
     scale |= {"methods": ["dense", "wanda", "mine"], "extended": [], "only_models": {}}
+    del scale["evidence"]
     scale["options"] = {"mine" if name == "leap" else name: value for name, value in scale.get("options", {}).items()}
     for other in config["scales"].values():
         other["options"] = {k: v for k, v in other.get("options", {}).items() if k in config["methods"]}
-    assert jobs.figure_methods(read_study(config), "density", extended=False)["mine"]["label"] == "Mine"
+    assert jobs.figure_methods(read_study(config), "density")["mine"]["label"] == "Mine"
 
 
 def test_the_density_figure_shows_a_method_before_its_variants(config):
     lines = {"leap-half": {"module": "leap", "variant_of": "leap", "warm_start": "wanda"}}
     config = config | {"methods": config["methods"] | lines}
     config["scales"]["miniature"]["methods"] = ["dense", "wanda", "leap-half", "leap"]
-    assert list(jobs.figure_methods(read_study(config), "density", extended=False)) == ["leap"]
+    assert list(jobs.figure_methods(read_study(config), "density")) == ["leap"]
 
 
 def test_the_calibration_sample_is_drawn_as_the_scale_says(config):

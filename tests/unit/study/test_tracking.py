@@ -38,7 +38,7 @@ def test_layer_wise_methods_do_not_run_the_trainer_nor_learned_ones_the_driver(s
 
 
 def test_rows_are_asked_for_the_code_of_every_stage_and_of_their_method(study):
-    asked = asked_code(study, extended=False)
+    asked = asked_code(study)
     assert set(asked) == {*CELL_STAGES, "prune"}
     assert set(asked["prune"]) == set(study.settings.methods)
     assert asked["prune"]["leap"] == code(*prune_modules(study.methods["leap"]))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from leap_repro.prune.job import Job, PrunedCell
     from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 
-Needs = Literal["norms", "gram"] | None
+Needs = Literal["norms", "moments", "gram"] | None
 
 
 class SelectorOptions(Options):
@@ -79,7 +79,7 @@ class CalibratedOptions(SelectorOptions):
 @dataclass(frozen=True)
 class LayerWise(Declaration):
     """A method that prunes one matrix after another by `rule`, which sees the `statistics` of its inputs: none, their
-    norms, or their Gram matrix."""
+    norms, norms with means and variances ("moments"), or their Gram matrix."""
 
     rule: Callable[[Layer, Any], PrunedLayer]
     _: KW_ONLY

@@ -36,21 +36,21 @@ def prune_layers(
 ) -> PrunedCell:
     """Prune `job.model` in place with `rule(layer, options)`; returns masks, moved values and one log row per matrix.
 
-    `statistics` is what the rule looks at: None (weights only), "norms" (input column norms) or "gram" (X'X); `facts`
-    is what its masks promise. Raises UserError, naming the tensor, for a shape that an N:M pattern does not fit and,
-    with its block, for weights or inputs that are not finite.
+    `statistics` is what the rule looks at: None (weights only), "norms" (input column norms), "moments" (means and
+    variances besides) or "gram" (X'X); a reconstruction gets the last in any case. `facts` is what its masks promise.
+    Raises UserError, naming the tensor, for a shape that an N:M pattern does not fit and, with its block, for weights
+    or inputs that are not finite.
     """
     use_exact_float32()
     cell = PrunedCell(job.store, [], budgeted(facts, job))
     for linear in prunable_linears(job.model):
         check_shape(linear.name, linear.weight.shape[1], parse_pattern(facts["pattern"]))
-    if job.reconstruct:
-        statistics = "gram"
+    needs = {statistics} - {None} | ({"gram"} if job.reconstruct else set())
     experts = job.options if isinstance(job.options, CalibratedOptions) else CalibratedOptions()
     block_count = len(decoder_blocks(job.model)[1])
-    for linears, runner in blocks(job, statistics):
+    for linears, runner in blocks(job, needs):
         started = time.perf_counter()
-        collected = collect(linears, runner, statistics, experts)
+        collected = collect(linears, runner, needs, experts)
         tensors: dict[str, Tensor] = {}
         for linear in linears:
             row = _prune_linear(linear, collected.pop(linear.name), job, rule, tensors)
@@ -79,9 +79,9 @@ def calibration_batch(length: int) -> int:
     return max(1, min(CALIBRATION_BATCH, CALIBRATION_TOKENS // length))
 
 
-def blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
-    """Every block's matrices, in memory, with a runner over the calibration sample if `statistics` are wanted."""
-    if statistics is not None:
+def blocks(job: Job, needs: set[str]) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
+    """Every block's matrices, in memory, with a runner over the calibration sample if anything is needed of it."""
+    if needs:
         tokens_NT = job.required_tokens()
         yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
         return
@@ -91,7 +91,7 @@ def blocks(job: Job, statistics: Needs) -> Iterator[tuple[list[PrunableLinear], 
 
 
 def collect(
-    linears: list[PrunableLinear], runner: BlockRunner | None, needs: Needs, experts: CalibratedOptions
+    linears: list[PrunableLinear], runner: BlockRunner | None, needs: set[str], experts: CalibratedOptions
 ) -> dict[str, InputStatistics | None]:
     """The `needs` of each matrix's inputs, by its name; UserError, naming it, if its weights or inputs are not finite,
     or it saw too few tokens."""
@@ -101,7 +101,9 @@ def collect(
     if runner is None:
         return {linear.name: None for linear in linears}
     statistics = {
-        linear.name: InputStatistics(linear.module.in_features, linear.weight.device, needs == "gram")
+        linear.name: InputStatistics(
+            linear.module.in_features, linear.weight.device, "gram" in needs, needs_sums="moments" in needs
+        )
         for linear in linears
     }
     observers = {linear.module: statistics[linear.name] for linear in linears}

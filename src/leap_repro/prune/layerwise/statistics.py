@@ -13,17 +13,22 @@ from torch import Tensor
 
 @dataclass
 class InputStatistics:
-    """The Gram matrix G = X'X, or only its diagonal (the squared column norms) where a method needs no more."""
+    """The Gram matrix G = X'X, or only its diagonal (the squared column norms) where a method needs no more; and each
+    feature's sum, where one needs means."""
 
     in_features: int
     device: torch.device
     needs_gram: bool
+    needs_sums: bool = False
     tokens: int = 0
     total: Tensor = field(init=False)
+    sums: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         shape = (self.in_features, self.in_features) if self.needs_gram else (self.in_features,)
         self.total = torch.zeros(shape, dtype=torch.float32, device=self.device)
+        if self.needs_sums:
+            self.sums = torch.zeros(self.in_features, dtype=torch.float32, device=self.device)
 
     def add(self, x_TI: Tensor) -> None:
         """Add one batch of inputs; TF32 stays off, because 10 mantissa bits change masks."""
@@ -33,6 +38,8 @@ class InputStatistics:
             self.total.addmm_(x_TI.T, x_TI)
         else:
             self.total += x_TI.square().sum(dim=0)
+        if self.needs_sums:
+            self.sums += x_TI.sum(dim=0)
 
     @property
     def gram(self) -> Tensor:
@@ -43,8 +50,24 @@ class InputStatistics:
     @property
     def column_norms(self) -> Tensor:
         """The Euclidean norm of each input feature over all tokens, [in] float32."""
-        squares = self.total.diagonal() if self.needs_gram else self.total
-        return squares.sqrt()
+        return self._squares.sqrt()
+
+    @property
+    def means(self) -> Tensor:
+        """The mean of each input feature over all tokens, [in] float64."""
+        assert self.needs_sums
+        return self.sums.double() / max(self.tokens, 1)
+
+    @property
+    def variances(self) -> Tensor:
+        """The variance of each input feature over all tokens, [in] float64. A constant feature's is what float32 may
+        have lost of its mean square, which is 0 for one that is never on."""
+        squares = self._squares.double() / max(self.tokens, 1)
+        return torch.maximum(squares - self.means.square(), torch.finfo(torch.float32).eps * squares)
+
+    @property
+    def _squares(self) -> Tensor:
+        return self.total.diagonal() if self.needs_gram else self.total
 
     @property
     def hessian(self) -> Tensor:

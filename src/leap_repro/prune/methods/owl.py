@@ -85,8 +85,8 @@ def allocate(job: Job) -> dict[str, Fraction]:
     options: Options = job.options
     sizes: list[dict[str, int]] = []
     shares: list[Fraction] = []
-    for linears, runner in blocks(job, "norms"):
-        found = collect(linears, runner, "norms", options)
+    for linears, runner in blocks(job, {"norms"}):
+        found = collect(linears, runner, {"norms"}, options)
         scores = [linear.weight.detach().float().abs() * found[linear.name].column_norms for linear in linears]
         shares.append(outlier_share(scores, options.outlier))
         sizes.append({linear.name: linear.weight.numel() for linear in linears})

@@ -1,0 +1,61 @@
+"""RIA (Zhang et al., Plug-and-Play, ICLR 2024): a weight's share of its row and of its column, times its input's norm
+to a power. Weights stay as they are.
+
+    score = (|W_ij| / sum_k |W_ik| + |W_ij| / sum_k |W_kj|) * ||X_:j||_2 ^ a
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from leap_repro.checked import Weight, contradiction
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
+from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.prune.layerwise.select import (
+    drop_smallest_in_groups,
+    drop_smallest_in_matrix,
+    drop_smallest_in_rows,
+    floor_in_rows,
+    up_to_threshold,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXACT = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
+AS_RELEASED = {"matrix": up_to_threshold, "row": floor_in_rows}
+
+
+class Options(CalibratedOptions):
+    """Beside what every selector has; as released, a matrix's threshold "<=" overshoots, and rows drop their floor."""
+
+    exponent: Weight = Field(0.5, description="of the input norms; 0: relative importance alone")
+    group: Literal["matrix", "row"] = Field("matrix", description="which weights compete: all, or an output row's")
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Options:
+        if self.n_of_m and self.group != "matrix":
+            raise contradiction("group", repr(self.group), f"the pattern {self.pattern!r} allows only 'matrix'")
+        return self
+
+
+def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
+    """Drop the lowest scores of the matrix, of each output row, or of each N:M group."""
+    scores = relative_importance(layer.weight) * layer.statistics.column_norms**options.exponent
+    if options.n_of_m:
+        return PrunedLayer(drop_smallest_in_groups(scores, options.n_of_m))
+    select = (AS_RELEASED if options.as_released else EXACT)[options.group]
+    return PrunedLayer(select(scores, layer.sparsity))
+
+
+def relative_importance(weight: Tensor) -> Tensor:
+    """Each weight's share of its row's absolute sum plus its share of its column's, [out, in]; 0 of a sum that is 0."""
+    sizes = weight.abs()
+    sums = sizes.sum(dim=1, keepdim=True), sizes.sum(dim=0, keepdim=True)
+    by_row, by_column = (sizes / total.where(total > 0, 1.0) for total in sums)
+    return by_row + by_column
+
+
+METHOD = LayerWise(prune_layer, options=Options, statistics="norms")
