@@ -19,6 +19,7 @@ from few_bits import FEW_BITS
 from safetensors.torch import load_file, save_file
 
 from leap_repro.calibration.shards import ids_sha256
+from leap_repro.prune.learned import held_out
 from leap_repro.prune.learned.declaration import MOST_LOST
 from leap_repro.store.artifacts import writing
 
@@ -32,6 +33,7 @@ CASES = {
     "noise for each pass, clipped": ("leap", "model", {"noise": "forward", "gradient_clip": 1.0}),
     "recomputed": ("leap", "model", {"gradient_checkpointing": True}),
     "mixture of experts": ("leap", "mixture", {}),
+    "looking at held-out text": ("leap", "model", {"looks": 3}),
     "in few bits": ("leap", "model", FEW_BITS),
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -69,6 +71,7 @@ def arguments(sources, case, output, **options):
     method, model, own = CASES[case]
     given = {"--model": sources / model, "--tokens": sources / "tokens", "--module": method}
     given |= {"--sparsity": SPARSITIES[method], "--options": json.dumps(OPTIONS | own | options), "--output": output}
+    given |= {"--held-out": sources / "tokens"} if "looks" in own else {}
     return [str(part) for pair in given.items() for part in pair]
 
 
@@ -114,6 +117,17 @@ def test_two_processes_train_as_one_but_for_rounding(case, trained):
     assert_close(case, trained / "one" / case, trained / "two" / case)
 
 
+def test_two_processes_see_on_held_out_text_what_one_does(trained):
+    one, two = (
+        pq.read_table(trained / name / "looking at held-out text/payload/log.parquet").to_pandas()[
+            list(held_out.COLUMNS)
+        ]
+        for name in ("one", "two")
+    )
+    assert one["held_out_topk"].notna().sum() == 4
+    np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
+
+
 def kill_after_checkpoint(training, scratch):
     """Start a training and kill it, with all its processes, when it has written its first checkpoint."""
     process = psutil.Popen(training, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
@@ -125,7 +139,10 @@ def kill_after_checkpoint(training, scratch):
     assert process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("case", "first", "then"), [("in few bits", TWO, ONE), ("maskllm", ONE, TWO)])
+@pytest.mark.parametrize(
+    ("case", "first", "then"),
+    [("in few bits", TWO, ONE), ("maskllm", ONE, TWO), ("looking at held-out text", TWO, ONE)],
+)
 def test_another_number_of_processes_goes_on_with_a_killed_training(case, first, then, trained, sources, tmp_path):
     training = [*command(sources, case, tmp_path / "output"), "--scratch", str(tmp_path / "scratch")]
     kill_after_checkpoint([*first, *training], tmp_path / "scratch")
