@@ -98,7 +98,8 @@ def _our_difference(
         return math.nan, math.nan
     own = outcomes[outcomes["model"] == ours.model]
     sparsity = own["method"].map({ours.method: ours.sparsity_target, reference: ours.sparsity_target} | {dense: 0.0})
-    return paired_difference(own[own["sparsity_target"] == sparsity], ours.method, reference)
+    found = paired_difference(own[own["sparsity_target"] == sparsity], ours.method, reference)
+    return found.value, found.stderr
 
 
 def signs(numbers: pd.DataFrame, reference: str) -> tuple[int, int]:

@@ -48,7 +48,8 @@ def differences(frame: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -
             found.append((math.nan, math.nan))
             continue
         here = outcomes[outcomes["sparsity_target"] == row.sparsity_target]
-        found.append(paired_difference(here, row.method, reference))
+        pair = paired_difference(here, row.method, reference)
+        found.append((pair.value, pair.stderr))
     return found
 
 

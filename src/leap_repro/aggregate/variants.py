@@ -64,4 +64,4 @@ def _row(here: pd.DataFrame, outcomes: pd.DataFrame, name: str, base: str, ppl: 
     pair = paired_difference(outcomes[outcomes["sparsity_target"] == sparsity], name, base)
     ratio = math.exp(np.log(variant[ppl] / reference[ppl]).mean()) if len(reference) else math.nan
     average, actual = variant["average"].mean(), variant["sparsity_actual"].mean()
-    return [name, base, len(variant), sparsity, average, *pair, ratio, actual]
+    return [name, base, len(variant), sparsity, average, pair.value, pair.stderr, ratio, actual]
