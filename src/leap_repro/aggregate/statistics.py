@@ -8,7 +8,7 @@ for each model. docs/statistics.md has the formulas and how often the intervals 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,18 +55,21 @@ class Difference:
 ABSENT = Difference(math.nan, math.nan, math.nan, 0, 0, 0)
 
 
-def paired_difference(outcomes: pd.DataFrame, method: str, reference: str) -> Difference:
+def paired_difference(
+    outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collection[str] = ()
+) -> Difference:
     """`method` minus `reference` over the models that both ran on; ABSENT if there is none.
 
-    `outcomes` has the columns method, model, seed, task, leaf, index, correct, at one sparsity. Seeds are paired; a
-    method with one seed stands beside every seed of the other, as one that no seed changes. UserError if the cells
-    answered other questions or have no seed in common.
+    `outcomes` has the columns method, model, seed, task, leaf, index, correct, at one sparsity. Seeds are paired, and
+    those that one of the two lacks are left out; but the one run of a method among `unseeded`, which another seed would
+    not change, stands beside every seed of the other. UserError if the cells answered other questions or have no seed
+    in common.
     """
-    pairs = paired(outcomes, method, reference)
+    pairs = paired(outcomes, method, reference, unseeded)
     return _difference(pairs, dict.fromkeys(pairs, 1))
 
 
-def mean_over_cells(outcomes: pd.DataFrame, method: str, reference: str) -> Difference:
+def mean_over_cells(outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collection[str] = ()) -> Difference:
     """The plain mean of the difference over all (model, sparsity) cells that both have; ABSENT without any.
 
     `outcomes` as for `paired_difference`, with a column sparsity_target. A question's and a seed's differences are
@@ -74,7 +77,7 @@ def mean_over_cells(outcomes: pd.DataFrame, method: str, reference: str) -> Diff
     """
     cells: dict[str, list[pd.DataFrame]] = {}
     for _, here in outcomes.groupby("sparsity_target"):
-        for model, pairs in paired(here, method, reference).items():
+        for model, pairs in paired(here, method, reference, unseeded).items():
             cells.setdefault(model, []).append(pairs)
     means = {}
     for model, found in cells.items():
@@ -83,16 +86,18 @@ def mean_over_cells(outcomes: pd.DataFrame, method: str, reference: str) -> Diff
     return _difference(means, {model: len(found) for model, found in cells.items()})
 
 
-def paired(outcomes: pd.DataFrame, method: str, reference: str) -> dict[str, pd.DataFrame]:
+def paired(
+    outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collection[str] = ()
+) -> dict[str, pd.DataFrame]:
     """{model: differences in points, [questions, seeds]} of the models that both methods ran on."""
     ours, theirs = _answers(outcomes, method), _answers(outcomes, reference)
     models = [model for model in ours if model in theirs]
     found = {}
     for model in models:
         mine, other = ours[model], theirs[model]
-        if len(mine.columns) == 1:
+        if method in unseeded:
             mine = pd.DataFrame({seed: mine.iloc[:, 0] for seed in other})
-        elif len(other.columns) == 1:
+        elif reference in unseeded:
             other = pd.DataFrame({seed: other.iloc[:, 0] for seed in mine})
         seeds = _common([mine, other], f"{method} and {reference} on {model}")
         found[model] = 100 * (mine[seeds] - other[seeds])

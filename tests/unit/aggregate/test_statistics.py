@@ -136,9 +136,16 @@ def test_a_method_without_seeds_stands_beside_each_seed_of_the_other():
     alone = drawn(reference_seeds=(0,))
     reference = alone[alone["method"] == "admm"]
     copied = pd.concat([alone[alone["method"] == "leap"], *(reference.assign(seed=seed) for seed in range(3))])
-    assert paired_difference(alone, "leap", "admm") == paired_difference(copied, "leap", "admm")
-    there, back = paired_difference(alone, "leap", "admm"), paired_difference(alone, "admm", "leap")
+    there, back = (paired_difference(alone, *pair, ["admm"]) for pair in (("leap", "admm"), ("admm", "leap")))
+    assert there == paired_difference(copied, "leap", "admm")
     assert (back.value, back.stderr, back.seeds) == (-there.value, pytest.approx(there.stderr), 3)
+
+
+def test_one_run_of_a_method_with_seeds_is_paired_with_its_own_seed():
+    once = drawn(reference_seeds=(1,))
+    kept = once[once["seed"] == 1]
+    assert paired_difference(once, "leap", "admm") == paired_difference(kept, "leap", "admm")
+    assert paired_difference(once, "leap", "admm").seeds == 1
 
 
 def test_seeds_are_paired_and_those_of_one_method_alone_left_out():
