@@ -50,6 +50,10 @@ def test_the_record_shows_what_the_page_says(recorded):
     halves = recorded["seeds' share of the variance"] > 0.4
     assert (recorded.loc[halves, "questions only"] < 90).all()
     assert (recorded.loc[halves, "one seed"] < 80).all()
+    assert ten["p below 0.005"].max() < 1
+    assert one["p below 0.005"].max() < 2
+    assert one.loc[one["seeds' share of the variance"] > 0.7, "bootstrap"].item() < 89
+    assert recorded.iloc[-1]["questions and seeds"] < 90, "seeds that models share"
 
 
 def test_the_simulated_truth_and_variance_are_those_of_the_case(coverage):
