@@ -1,11 +1,15 @@
 """Lines beside their base, LEAP and ADMM: one row per sparsity at which a line ran."""
 
+import json
 import math
 
 import pandas as pd
 import pytest
 
+from leap_repro.aggregate import crossings, differences, tables
+from leap_repro.aggregate.collect import OUTCOMES, RESULTS
 from leap_repro.aggregate.crossings import crossings_table
+from leap_repro.store.artifacts import writing
 
 METHODS = {
     "admm": {"module": "admm", "label": "ADMM", "variant_of": None},
@@ -89,3 +93,30 @@ def test_a_grid_without_leap_has_no_such_column():
 def test_a_line_that_the_grid_lacks_is_refused(refused):
     with refused("--lines", "'wanda'", "admm+leap-budget"):
         crossings_table(*grid(), METHODS, ["wanda"])
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The grid as it is collected, a folder for each model."""
+    sizes = {"prunable": 90, "block_parameters": 100, "parameters": 180, "protocol": "zero-shot"}
+    for model in ("a", "b"):
+        with writing(tmp_path / "aggregate" / model, {}) as (payload, _):
+            for frame, name in zip(grid(), (RESULTS, OUTCOMES), strict=True):
+                more = sizes if name == RESULTS else {}
+                frame[frame["model"] == model].assign(**more).to_parquet(payload / name, index=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("module", "own", "starts"),
+    [
+        (tables, ["main"], "Average accuracy"),
+        (differences, ["--stands-for", json.dumps({"a": "Qwen-2.5 0.5B"})], "LEAP minus ADMM"),
+        (crossings, ["--lines", "owl", "leap"], "Lines beside their base"),
+    ],
+)
+def test_the_commands_read_what_was_collected_and_write_the_table(root, module, own, starts):
+    given = [*own, "--root", root, "--models", "a", "b", "--methods", json.dumps(METHODS), "--output", root / "table"]
+    module.main(module.parser().parse_args([str(argument) for argument in given]))
+    assert (root / "table.md").read_text(encoding="utf-8").startswith(starts)
+    assert all((root / f"table.{suffix}").is_file() for suffix in ("csv", "tex", "html"))
