@@ -11,7 +11,7 @@ from leap_repro.aggregate.statistics import over_seeds
 
 Methods = dict[str, dict[str, Any]]
 """{method: {"module": whose code it runs, "label": how tables call it, "variant_of": the method it varies, or None,
-"changes": how it does}}"""
+"changes": how it does, "seeded": whether another seed makes another cell; true if it is not said}}"""
 
 TASK_TITLES = {
     "mmlu": "MMLU",
@@ -22,8 +22,8 @@ TASK_TITLES = {
     "openbookqa": "OBQA",
     "average": "Average",
 }
-REFERENCE, DENSE = "admm", "dense"
-"""The modules of the method that others are compared with, and of the model as it came."""
+REFERENCE, DENSE, LEAP = "admm", "dense", "leap"
+"""The modules of the method that others are compared with, of the model as it came, and of the paper's own."""
 
 
 def is_dense(name: str, methods: Methods) -> bool:
@@ -34,6 +34,11 @@ def is_dense(name: str, methods: Methods) -> bool:
 def called(module: str, methods: Methods) -> str | None:
     """What the grid calls its method of a module, variants left aside; None without one."""
     return next((n for n, facts in methods.items() if facts["module"] == module and not facts["variant_of"]), None)
+
+
+def unseeded(methods: Methods) -> frozenset[str]:
+    """The methods that have one run because no seed changes them."""
+    return frozenset(n for n, facts in methods.items() if is_dense(n, methods) or not facts.get("seeded", True))
 
 
 def shares(results: pd.DataFrame) -> str:
@@ -59,6 +64,27 @@ def wide(results: pd.DataFrame) -> pd.DataFrame:
     )
     actual = means.groupby(["model", "sparsity_target", "method"])["sparsity_actual"].first()
     return order.merge(values.join(actual).reset_index(), on=["model", "sparsity_target", "method"])
+
+
+def spreads(results: pd.DataFrame) -> pd.Series:
+    """The standard deviation over seeds of the six-task average, NaN for one seed, by model, sparsity and method."""
+    averages = over_seeds(results[results["task"] == "average"])
+    return averages.set_index(["model", "sparsity_target", "method"])["sd"]
+
+
+def spread_of_mean(spreads: pd.Series | pd.DataFrame) -> float | pd.Series:
+    """That of the plain mean over models (the last axis), whose seeds are drawn for each; NaN if one has none."""
+    axis = spreads.ndim - 1
+    return (spreads**2).sum(axis=axis, skipna=False) ** 0.5 / spreads.shape[axis]
+
+
+def seeds_in_words(results: pd.DataFrame) -> str:
+    """What a paired standard error holds besides questions, for a note."""
+    counts = results.groupby(["model", "method", "sparsity_target"])["seed"].nunique()
+    most = counts.max()
+    if most == 1:
+        return " (one seed)"
+    return f" and {'' if counts.min() == most else 'up to '}{most} seeds"
 
 
 def titled_tasks(results: pd.DataFrame) -> dict[str, str]:
@@ -98,7 +124,12 @@ def format_sparsity(sparsity: float) -> str:
 
 def format_difference(value: float, stderr: float) -> str:
     """A signed difference with its standard error, in points; empty for NaN."""
-    return "" if math.isnan(value) else f"{value:+.2f} ± {stderr:.2f}".replace("-", "−")
+    return "" if math.isnan(value) else format_spread(value, stderr, "+").replace("-", "−")
+
+
+def format_spread(value: float, spread: float, sign: str = "") -> str:
+    """Two decimals each; the value alone where the spread is NaN."""
+    return f"{value:{sign}.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
 
 
 def format_perplexity(value: float) -> str:

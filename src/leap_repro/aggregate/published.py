@@ -20,6 +20,8 @@ from leap_repro.aggregate.layout import (
     format_difference,
     format_perplexity,
     format_sparsity,
+    seeds_in_words,
+    unseeded,
     wide,
 )
 from leap_repro.aggregate.render import Table
@@ -48,7 +50,7 @@ def published_table(
     """A row per published pruned cell that this grid also ran, matched by label, pattern and sparsity.
 
     `stands_for` maps our models to the published names. Differences are taken within a source, to its own Dense and
-    ADMM rows; ours are paired over questions.
+    ADMM rows; ours are paired answer by answer.
     """
     published = read_published()
     frame = wide(results).merge(results.groupby("method", as_index=False)["pattern"].first())
@@ -66,7 +68,8 @@ def published_table(
         f"{kind}{name}" for name in REFERENCES.values() for kind in ("published_minus_", "minus_", "stderr_minus_")
     ]
     numbers = pd.DataFrame(rows, columns=[*columns, "published_perplexity", "published_length", "source"])
-    return Table(_caption(numbers), _shown(numbers, methods), numbers, notes=NOTES)
+    notes = NOTES.format(seeds=seeds_in_words(results))
+    return Table(_caption(numbers), _shown(numbers, methods), numbers, notes=notes)
 
 
 def _published_method(row: tuple, frame: pd.DataFrame, methods: Methods) -> str | None:
@@ -86,19 +89,30 @@ def _row(cell: tuple, ours: tuple, published: pd.DataFrame, outcomes: pd.DataFra
     for label, name in REFERENCES.items():
         reference = peers[(peers["method"] == label) & peers["sparsity"].isin([0, cell.sparsity])]
         theirs = cell.average - reference["average"].iloc[0] if len(reference) and cell.method != label else math.nan
-        numbers += [theirs, *_our_difference(ours, called(name, methods), called(DENSE, methods), outcomes)]
+        numbers += [theirs, *_our_difference(ours, called(name, methods), methods, outcomes)]
     return [*numbers, cell.perplexity, cell.length, cell.source]
 
 
 def _our_difference(
-    ours: tuple, reference: str | None, dense: str | None, outcomes: pd.DataFrame
+    ours: tuple, reference: str | None, methods: Methods, outcomes: pd.DataFrame
 ) -> tuple[float, float]:
     """(our average minus the reference's on the same model, standard error), NaN where there is nothing to compare."""
     if reference is None or ours.method == reference:
         return math.nan, math.nan
-    own = outcomes[outcomes["model"] == ours.model]
-    sparsity = own["method"].map({ours.method: ours.sparsity_target, reference: ours.sparsity_target} | {dense: 0.0})
-    return paired_difference(own[own["sparsity_target"] == sparsity], ours.method, reference)
+    own, at = outcomes[outcomes["model"] == ours.model], ours.sparsity_target
+    sparsity = own["method"].map({ours.method: at, reference: at} | {called(DENSE, methods): 0.0})
+    here = own[own["sparsity_target"] == sparsity]
+    found = paired_difference(here, ours.method, reference, unseeded(methods))
+    return found.value, found.stderr
+
+
+def published_differences(label: str, reference: str = "ADMM") -> dict[tuple[str, float], float]:
+    """{(model, sparsity): published average of the method of that label minus that of the reference}, within a source;
+    empty where none has both."""
+    cells = read_published().set_index(["source", "model", "sparsity", "method"])["average"].unstack("method")
+    if label not in cells:
+        return {}
+    return (cells[label] - cells[reference]).dropna().groupby(["model", "sparsity"]).first().to_dict()
 
 
 def signs(numbers: pd.DataFrame, reference: str) -> tuple[int, int]:
@@ -123,7 +137,7 @@ def _shown(numbers: pd.DataFrame, methods: Methods) -> pd.DataFrame:
     shown["Published average"] = numbers["published_average"].map("{:.2f}".format)
     shown["Our average"] = numbers["average"].map("{:.2f}".format)
     for label, name in REFERENCES.items():
-        shown[f"Published Δ {label}"] = [_signed(value) for value in numbers[f"published_minus_{name}"]]
+        shown[f"Published Δ {label}"] = [signed(value) for value in numbers[f"published_minus_{name}"]]
         pairs = zip(numbers[f"minus_{name}"], numbers[f"stderr_minus_{name}"], strict=True)
         shown[f"Our Δ {label}"] = [format_difference(*pair) for pair in pairs]
     lengths = numbers["published_length"].fillna("")
@@ -133,12 +147,13 @@ def _shown(numbers: pd.DataFrame, methods: Methods) -> pd.DataFrame:
     return shown
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference in points with its sign; empty for NaN."""
     return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
 
 
 NOTES = (
     "Average: six zero-shot tasks, in percent. Δ: difference in points within a source, or within our run (± standard "
-    "error, paired over questions). A miniature stands for the published model and is not it: compare signs and "
+    "error, paired over questions{seeds}). A miniature stands for the published model and is not it: compare signs and "
     "orderings, never values. Published perplexities are WikiText-2's, the window length as its source states it."
 )

@@ -1,35 +1,208 @@
-"""Means over seeds, paired differences with standard errors: the arithmetic behind the tables.
+"""Means over seeds, paired differences with standard errors, Holm's p-values: the arithmetic behind the tables.
 
-A difference between two methods is taken question by question, because both answered the same questions; its standard
-error is that of the mean of those differences. Over several models the questions are the same too, so a question's
-differences are averaged over models first and the error is taken over questions.
+A difference between two methods is taken answer by answer: the same model, seed and question. Its standard error holds
+two things that would be others in another run: the questions, which all models and seeds share, and the seeds, drawn
+for each model. docs/statistics.md has the formulas and how often the intervals hold what they should.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from scipy import special
+
+from leap_repro.errors import UserError
 
 QUESTION = ["task", "leaf", "index"]
-ANSWER = ["model", "seed", *QUESTION]
+CELL = ["model", "seed"]
+CONFIDENCE = 0.95
 
 
-def paired_difference(outcomes: pd.DataFrame, method: str, reference: str) -> tuple[float, float]:
-    """(difference in points, standard error) of the six-task average, `method` minus `reference`.
+@dataclass(frozen=True)
+class Difference:
+    """Method minus reference, in points of the six-task average; NaN where one of them is absent.
 
-    `outcomes` has the columns method, model, seed, task, leaf, index, correct; any number of models and seeds, one
-    sparsity. Only answers that both methods gave count. Returns (nan, nan) if either method is absent.
+    `questions` and `models` are counted; `seeds` is the fewest of any model. One seed says that the standard error
+    holds no seeds. In simulations the first three are arrays, an entry for each data set.
     """
-    ours, theirs = (outcomes[outcomes["method"] == name] for name in (method, reference))
-    if ours.empty or theirs.empty:
-        return math.nan, math.nan
-    pairs = ours.merge(theirs, on=ANSWER, suffixes=("", "_reference"))
-    pairs["difference"] = 100 * (pairs["correct"] - pairs["correct_reference"])
-    by_task = pairs.groupby(QUESTION)["difference"].mean().groupby("task")
-    mean = by_task.mean().mean()
-    variance = (by_task.var(ddof=1) / by_task.size()).sum() / by_task.ngroups**2
-    return float(mean), float(math.sqrt(variance))
+
+    value: float
+    stderr: float
+    dof: float
+    questions: int
+    seeds: int
+    models: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval by Student's t."""
+        reach = special.stdtrit(self.dof, (1 + CONFIDENCE) / 2) * self.stderr
+        return self.value - reach, self.value + reach
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of no difference; 1 where there is none at all, whatever its error."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            beyond = 2 * special.stdtr(self.dof, -np.abs(np.divide(self.value, self.stderr)))
+        found = np.where(np.equal(self.value, 0), 1.0, beyond)
+        return found if found.ndim else float(found)
+
+
+ABSENT = Difference(math.nan, math.nan, math.nan, 0, 0, 0)
+
+
+def paired_difference(
+    outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collection[str] = ()
+) -> Difference:
+    """`method` minus `reference` over the models that both ran on; ABSENT if there is none.
+
+    `outcomes` has the columns method, model, seed, task, leaf, index, correct, at one sparsity. Seeds are paired, and
+    those that one of the two lacks are left out; but the one run of a method among `unseeded`, which another seed would
+    not change, stands beside every seed of the other. UserError if the cells answered other questions or have no seed
+    in common.
+    """
+    pairs = paired(outcomes, method, reference, unseeded)
+    return _difference(pairs, dict.fromkeys(pairs, 1))
+
+
+def mean_over_cells(outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collection[str] = ()) -> Difference:
+    """The plain mean of the difference over all (model, sparsity) cells that both have; ABSENT without any.
+
+    `outcomes` as for `paired_difference`, with a column sparsity_target. A question's and a seed's differences are
+    averaged over the sparsities first: both are the same at each.
+    """
+    cells: dict[str, list[pd.DataFrame]] = {}
+    for _, here in outcomes.groupby("sparsity_target"):
+        for model, pairs in paired(here, method, reference, unseeded).items():
+            cells.setdefault(model, []).append(pairs)
+    means = {}
+    for model, found in cells.items():
+        seeds = _common(found, f"{method} and {reference} on {model}, at its sparsities,")
+        means[model] = sum(pairs[seeds] for pairs in found) / len(found)
+    return _difference(means, {model: len(found) for model, found in cells.items()})
+
+
+def paired(
+    outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collection[str] = ()
+) -> dict[str, pd.DataFrame]:
+    """{model: differences in points, [questions, seeds]} of the models that both methods ran on."""
+    ours, theirs = _answers(outcomes, method), _answers(outcomes, reference)
+    models = [model for model in ours if model in theirs]
+    found = {}
+    for model in models:
+        mine, other = ours[model], theirs[model]
+        if method in unseeded:
+            mine = pd.DataFrame({seed: mine.iloc[:, 0] for seed in other})
+        elif reference in unseeded:
+            other = pd.DataFrame({seed: other.iloc[:, 0] for seed in mine})
+        seeds = _common([mine, other], f"{method} and {reference} on {model}")
+        found[model] = 100 * (mine[seeds] - other[seeds])
+    if any(not pairs.index.equals(found[models[0]].index) or pairs.isna().any(axis=None) for pairs in found.values()):
+        raise UserError(f"{method} and {reference} did not answer the same questions in every cell; evaluate them anew")
+    return found
+
+
+def _answers(outcomes: pd.DataFrame, method: str) -> dict[str, pd.DataFrame]:
+    """{model: right or wrong, [questions, seeds]}."""
+    own = outcomes[outcomes["method"] == method]
+    return {
+        model: here.pivot(index=QUESTION, columns="seed", values="correct").astype(float)
+        for model, here in own.groupby("model", sort=False)
+    }
+
+
+def _common(frames: Sequence[pd.DataFrame], whose: str) -> list[int]:
+    seeds = [seed for seed in frames[0] if all(seed in frame for frame in frames)]
+    if not seeds:
+        have = " and ".join(", ".join(str(seed) for seed in frame) for frame in frames)
+        raise UserError(f"{whose} have no seed in common: {have}; run both with the same seeds")
+    return seeds
+
+
+def _difference(pairs: dict[str, pd.DataFrame], weights: dict[str, int]) -> Difference:
+    if not pairs:
+        return ABSENT
+    tasks = next(iter(pairs.values())).index.get_level_values("task").to_numpy()
+    arrays = [frame.to_numpy()[:, :, None] for frame in pairs.values()]
+    found = crossed_difference(arrays, tasks, list(weights.values()))
+    numbers = (float(array[0]) for array in (found.value, found.stderr, found.dof))
+    return Difference(*numbers, found.questions, found.seeds, found.models)
+
+
+def crossed_difference(pairs: Sequence[np.ndarray], tasks: np.ndarray, weights: Sequence[int]) -> Difference:
+    """The weighted mean over models of their average over tasks, for many data sets at once.
+
+    `pairs` holds for each model its differences [questions, seeds, data sets]; questions are the same in all, and
+    `tasks` [questions] says of which task; seeds may differ in number. The variance is the questions' plus the seeds'
+    minus their intersection (Cameron, Gelbach and Miller, J. Business & Economic Statistics 29, 2011, section 2; the
+    intersection is of what neither questions nor seeds explain), and never less than the larger of the two.
+    """
+    total, seeds = sum(weights), min(of_model.shape[1] for of_model in pairs)
+    mean = sum(weight * of_model.mean(axis=1) for weight, of_model in zip(weights, pairs, strict=True)) / total
+    value, variance, doubt = _average(mean, tasks)
+    if seeds > 1:
+        shares = [(weight / total) ** 2 for weight in weights]
+        variance, doubt = _with_seeds(variance, doubt, pairs, tasks, shares)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dof = np.where(variance > 0, variance**2 / doubt, len(tasks) - len(set(tasks)))
+    return Difference(value, np.sqrt(variance), dof, len(tasks), seeds, len(pairs))
+
+
+def _average(values: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the columns of `values` [questions, columns]: the mean of the task means, its variance over questions, and the
+    doubt in that: the sum of squares of its parts, each by its degrees of freedom, of which Satterthwaite's are made.
+    NaN where a task has one question."""
+    by_task = pd.DataFrame(values).groupby(tasks)
+    sizes = by_task.size()
+    parts = by_task.var(ddof=1).div(sizes, axis=0)
+    variance = parts.sum(skipna=False) / by_task.ngroups**2
+    doubt = parts.pow(2).div(sizes - 1, axis=0).sum() / by_task.ngroups**4
+    return by_task.mean().mean().to_numpy(), variance.to_numpy(), doubt.to_numpy()
+
+
+def _with_seeds(
+    questions: np.ndarray, doubt: np.ndarray, pairs: Sequence[np.ndarray], tasks: np.ndarray, shares: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(variance, doubt) of questions and seeds, from those of the questions; `shares`: the models' weights squared."""
+    seeds, both, parts = 0, 0, []
+    for share, of_model in zip(shares, pairs, strict=True):
+        count = of_model.shape[1]
+        spread, rest = _seed_parts(of_model, tasks)
+        seeds, both = seeds + share * spread / count, both + share * rest / count
+        parts.append((share / count, count - 1))
+    variance = np.maximum(questions + seeds - both, np.maximum(questions, seeds))
+    # Models are taken to have one spread over seeds, so theirs add up: two each with three seeds, ten with five models.
+    dof = sum(part for part, _ in parts) ** 2 / sum(part**2 / free for part, free in parts)
+    # What is subtracted is known too well to add to the doubt: it has thousands.
+    return variance, doubt + seeds**2 / dof
+
+
+def _seed_parts(of_model: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of one model's average, per seed: its variance over seeds, and how much of that neither seeds nor questions
+    explain (the interaction of a two-way analysis of variance within tasks)."""
+    count, sets = of_model.shape[1:]
+    averages, _, _ = _average(of_model.reshape(len(tasks), -1), tasks)
+    residual = of_model - of_model.mean(axis=1, keepdims=True)
+    _, rest, _ = _average(residual.reshape(len(tasks), -1), tasks)
+    return averages.reshape(count, sets).var(axis=0, ddof=1), rest.reshape(count, sets).sum(axis=0) / (count - 1)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p-values that hold for all of a family together (Holm, Scandinavian J. Statistics 6, 1979), in the order given.
+
+    Reject where the adjusted value is at most α: the chance of one false rejection or more is at most α, however the
+    tests depend on each other. NaN is no test: it stays, and is not counted.
+    """
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
+    steps = values[order] * np.arange(len(order), 0, -1)
+    adjusted = np.full(len(values), math.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
 
 
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:

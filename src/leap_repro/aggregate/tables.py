@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 
 import pandas as pd
 
-from leap_repro.aggregate.collect import OUTCOMES, RESULTS, read_models
+from leap_repro.aggregate.command import read, table_parser
 from leap_repro.aggregate.layout import (
     REFERENCE,
+    TASK_TITLES,
     Methods,
     best_rows,
     by_sparsity,
@@ -22,33 +22,40 @@ from leap_repro.aggregate.layout import (
     format_difference,
     format_perplexity,
     format_sparsity,
+    format_spread,
     is_dense,
     perplexity_columns,
+    seeds_in_words,
     shares,
+    spread_of_mean,
+    spreads,
     titled_tasks,
+    unseeded,
     wide,
 )
 from leap_repro.aggregate.published import published_table
 from leap_repro.aggregate.render import Table
 from leap_repro.aggregate.statistics import paired_difference
 from leap_repro.aggregate.variants import variants_table
-from leap_repro.cli import json_argument, run_stage
+from leap_repro.cli import run_stage
 
 DIFFERENCE = "Δ ADMM"
+AVERAGE = TASK_TITLES["average"]
 WHOLE = "zero-shot"
 """The protocol of a task of which every part was asked."""
 
 
 def differences(frame: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list[tuple[float, float]]:
-    """(difference to ADMM, standard error) of each row, paired question by question; NaN for Dense and ADMM, and in a
-    grid without ADMM."""
+    """(difference to ADMM, standard error) of each row, paired answer by answer; NaN for Dense and ADMM, and in a grid
+    without ADMM."""
     found, reference = [], called(REFERENCE, methods)
     for row in frame.itertuples():
         if reference is None or row.method == reference or is_dense(row.method, methods):
             found.append((math.nan, math.nan))
             continue
         here = outcomes[outcomes["sparsity_target"] == row.sparsity_target]
-        found.append(paired_difference(here, row.method, reference))
+        pair = paired_difference(here, row.method, reference, unseeded(methods))
+        found.append((pair.value, pair.stderr))
     return found
 
 
@@ -61,10 +68,18 @@ def add_differences(
         shown[DIFFERENCE] = [format_difference(*pair) for pair in pairs]
 
 
-def notes_of(notes: str, of: str, shown: pd.DataFrame) -> str:
+def notes_of(notes: str, of: str, shown: pd.DataFrame, results: pd.DataFrame) -> str:
     """A table's notes, without what explains a column that it does not have; `of` is what differences are taken of."""
-    words = f"{DIFFERENCE}: difference of the {of} to ADMM ± its standard error, paired over questions. "
-    return notes.format(difference=words if DIFFERENCE in shown else "")
+    paired = f"± its standard error, paired over questions{seeds_in_words(results)}"
+    words = f"{DIFFERENCE}: difference of the {of} to ADMM {paired}. " if DIFFERENCE in shown else ""
+    several = results["seed"].nunique() > 1
+    return notes.format(difference=words, spread=SPREAD if several else "")
+
+
+SPREAD = (
+    "Accuracies and perplexities are means over seeds; ± of an average is its standard deviation over seeds, where it "
+    "has several. "
+)
 
 
 def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> Table:
@@ -77,6 +92,10 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
     for task, title in titled_tasks(results).items():
         shown[title] = frame[task].map("{:.2f}".format)
         bold |= {(row, title) for row in best_rows(frame, task, lowest=False)}
+    over = spreads(results)[list(frame[["model", "sparsity_target", "method"]].itertuples(index=False, name=None))]
+    shown[AVERAGE] = [format_spread(*pair) for pair in zip(frame["average"], over, strict=True)]
+    if over.notna().any():
+        numbers["average_sd"] = over.to_numpy()
     add_differences(shown, numbers, differences(frame, outcomes, methods), methods)
     for column in perplexity_columns(frame):
         title = f"PPL {column.split('@')[1]} ↓"
@@ -88,7 +107,7 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
         shown,
         numbers,
         bold,
-        f"{notes_of(NOTES, 'average', shown)} {shares(results)} {scored(results)}",
+        f"{notes_of(NOTES, 'average', shown, results)} {shares(results)} {scored(results)}",
     )
 
 
@@ -120,7 +139,7 @@ def _parts(results: pd.DataFrame, what: str) -> dict[str, str]:
 
 NOTES = (
     "Higher is better but for perplexity (PPL at the given window length in tokens). Bold: best pruned method at that "
-    "sparsity. {difference}Realised: share of prunable weights that the hard mask drops."
+    "sparsity. {spread}{difference}Realised: share of prunable weights that the hard mask drops."
 )
 
 
@@ -133,12 +152,15 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
     perplexity = _by_model(frame, longest)[models]
     accuracy["Mean"] = accuracy.mean(axis=1, skipna=False)
     rows = by_sparsity(accuracy.reset_index()).reset_index(drop=True)
-    perplexity = perplexity.loc[list(zip(rows["sparsity_target"], rows["method"], strict=True))].reset_index(drop=True)
+    places = list(zip(rows["sparsity_target"], rows["method"], strict=True))
+    perplexity = perplexity.loc[places].reset_index(drop=True)
     shown = pd.DataFrame({"Sparsity": [format_sparsity(value) for value in rows["sparsity_target"]]})
     shown["Method"] = [methods[method]["label"] for method in rows["method"]]
+    over = _by_model(spreads(results).rename("sd").reset_index(), "sd").reindex(accuracy.index, columns=models)
+    over = over.assign(Mean=spread_of_mean(over)).loc[places].reset_index(drop=True)
     bold = set()
     for column in [*models, "Mean"]:
-        cells = rows[column].map("{:.2f}".format)
+        cells = pd.Series([format_spread(*pair) for pair in zip(rows[column], over[column], strict=True)])
         if column != "Mean":
             cells = cells + " / " + perplexity[column].map(format_perplexity)
         shown[column] = cells.where(rows[column].notna(), "")
@@ -149,16 +171,18 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
         for pair, whole in zip(differences(rows, outcomes, methods), everywhere, strict=True)
     ]
     numbers = rows.join(perplexity.add_prefix(f"{longest} "))
+    if over.notna().any(axis=None):
+        numbers = numbers.join(over.add_prefix("sd "))
     add_differences(shown, numbers, pairs, methods)
     length = longest.split("@")[1]
     caption = f"Average accuracy over six zero-shot tasks (%) / perplexity at {length} tokens, hardened masks"
-    notes = notes_of(MAIN_NOTES, "mean", shown) + shares(results) + sampled(results)
+    notes = notes_of(MAIN_NOTES, "mean", shown, results) + shares(results) + sampled(results)
     return Table(caption, shown, numbers, bold, notes)
 
 
 MAIN_NOTES = (
     "Bold: best average accuracy of a pruned method at that sparsity. Mean: over the models, which answer the same "
-    "questions, where a method ran on every one. {difference}"
+    "questions, where a method ran on every one. {spread}{difference}"
 )
 
 
@@ -178,25 +202,13 @@ def build_table(kind: str, results: pd.DataFrame, outcomes: pd.DataFrame, argume
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the collected tables of the models and write the table in its three forms."""
-    results = read_models(arguments.root, arguments.models, RESULTS)
-    outcomes = read_models(arguments.root, arguments.models, OUTCOMES)
-    build_table(arguments.kind, results, outcomes, arguments).write(arguments.output)
+    build_table(arguments.kind, *read(arguments), arguments).write(arguments.output)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.tables", description=__doc__)
+    parser = table_parser("tables", __doc__)
     parser.add_argument("kind", choices=("model", "main", "variants", "published"))
-    parser.add_argument("--root", required=True, type=Path, help="results folder of a scale, or its extended grid's")
-    parser.add_argument("--models", required=True, nargs="+")
-    parser.add_argument(
-        "--methods",
-        required=True,
-        type=json_argument,
-        help='{method: {"label": …, "variant_of": … or null, "changes": …}}',
-    )
-    parser.add_argument("--stands-for", type=json_argument, default={}, help="{model: its name in published tables}")
-    parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser
 
 

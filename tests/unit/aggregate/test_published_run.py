@@ -16,6 +16,7 @@ PAGES = (
     "docs/memory.md",
     "docs/numerics.md",
     "docs/plan.md",
+    "docs/statistics.md",
     "docs/methods/optima.md",
 )
 

@@ -1,6 +1,7 @@
 """Tables from made-up results: the right rows, bold where it is best, three forms that agree."""
 
 import io
+import math
 
 import pandas as pd
 import pytest
@@ -149,3 +150,52 @@ def test_a_method_that_ran_on_some_models_only_has_no_mean():
     assert leap["m_1"].startswith("55.00 / ")
     assert (leap[["m_2", "Mean", "Δ ADMM"]] == "").all()
     assert table.shown["Mean"].iloc[0] == "70.00"
+
+
+SHIFTS = (-1.0, 0.0, 4.0)
+"""What is added to an average in seeds 0, 1 and 2: their standard deviation is the root of 7."""
+
+
+def three_seeds(models):
+    """LEAP and ADMM with three seeds, Dense with one; LEAP's fifth question at 60 % is right in seed 0 only."""
+    found, answers = results(models), outcomes(models)
+    pruned = found["method"] != "dense"
+    accuracy = found["metric"] == "acc"
+    parts = [found[~pruned]]
+    for seed, shift in enumerate(SHIFTS):
+        parts.append(found[pruned].assign(seed=seed, value=found["value"] + shift * accuracy))
+    lucky = answers["correct"] * ((answers["index"] < 4) | (answers["seed"] == 0))
+    more = [answers] + [answers.assign(seed=seed, correct=lucky * (answers["index"] < 4)) for seed in (1, 2)]
+    return pd.concat(parts), pd.concat(more)
+
+
+def test_with_seeds_an_average_is_a_mean_and_its_deviation():
+    found, answers = three_seeds(("a", "b"))
+    table = main_table(found, answers, METHODS)
+    assert table.shown["a"].iloc[0] == "70.00 / 129.43", "one run, no deviation"
+    assert table.shown["a"].iloc[2].startswith("60.00 ± 2.65 / ")
+    assert table.shown["Mean"].iloc[2] == f"60.00 ± {math.sqrt(7 / 2):.2f}"
+    assert table.numbers["sd a"].iloc[2] == pytest.approx(math.sqrt(7))
+    assert "standard deviation over seeds" in table.notes
+    assert "paired over questions and up to 3 seeds." in table.notes
+    own = model_table("a", *(frame[frame["model"] == "a"] for frame in (found, answers)), METHODS)
+    assert own.shown["Average"].iloc[2] == "60.00 ± 2.65"
+    assert own.shown["MMLU"].iloc[2] == "60.00"
+
+
+def test_with_seeds_the_error_of_the_difference_holds_their_spread():
+    """LEAP's differences at 60 % are 20, 0 and 0 points in its seeds, in both models and all six tasks: five questions,
+    of which the fifth differs by 100, 0 and 0."""
+    found, answers = three_seeds(("a", "b"))
+    row = main_table(found, answers, METHODS).numbers.iloc[-1]
+    of_seeds = (400 / 3) / 3 / 2
+    of_questions = (100 / 3) ** 2 / 5 / 5 / 6
+    rest = ((200 / 3) ** 2 + 2 * (100 / 3) ** 2) / 5 / 5 / 6 / 2 / 3 / 2
+    assert row["difference_to_admm"] == pytest.approx(20 / 3)
+    assert row["difference_stderr"] == pytest.approx(math.sqrt(of_seeds + of_questions - rest))
+
+
+def test_with_one_seed_nothing_is_said_of_deviations(table):
+    assert "standard deviation" not in table.notes
+    assert "paired over questions (one seed)." in table.notes
+    assert "average_sd" not in table.numbers

@@ -8,9 +8,9 @@ import pytest
 from leap_repro.aggregate.variants import variants_table
 
 METHODS = {
-    "admm": {"label": "ADMM", "variant_of": None},
-    "admm-old": {"label": "ADMM (old)", "variant_of": "admm"},
-    "lone": {"label": "Lone", "variant_of": "admm"},
+    "admm": {"module": "admm", "label": "ADMM", "variant_of": None},
+    "admm-old": {"module": "admm", "label": "ADMM (old)", "variant_of": "admm"},
+    "lone": {"module": "admm", "label": "Lone", "variant_of": "admm"},
 }
 SCORES = {("admm", 0.5): (3, 10.0), ("admm-old", 0.5): (1, 20.0), ("lone", 0.6): (2, 5.0)}
 TASKS = ("piqa", "arc_easy")
