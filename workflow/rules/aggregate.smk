@@ -96,14 +96,49 @@ rule build_study_table:
         record=lambda w: jobs.record_digest(w.table),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=method_facts,
-        stands_for=jobs.as_json({name: model.get("stands_for") for name, model in STUDY.models.items()}),
+        methods=lambda w: jobs.as_json(jobs.table_methods(STUDY, w.table, grid_name(w))),
+        stands_for=STANDS_FOR,
+        sparsities=jobs.main_sparsities(STUDY),
     message:
         "Building the table {wildcards.table}{params.why}"
     shell:
         "python -m leap_repro.aggregate.tables {wildcards.table} --root {params.root} --models {params.models}"
-        " --methods {params.methods:q} --stands-for {params.stands_for:q}"
+        " --methods {params.methods:q} --stands-for {params.stands_for:q} --sparsities {params.sparsities}"
         " --output {params.root}/tables/{wildcards.table} 2> {log}"
+
+
+# What the seeds, crossings and looks of the grid `evidence` show.
+rule build_evidence_table:
+    input:
+        collected(),
+        lambda w: compared_masks(w),
+    output:
+        tables("{table}"),
+        table_page("{table}", "study_table"),
+    log:
+        f"{LOGS}/{{grid}}aggregate/table-{{table}}.log",
+    wildcard_constraints:
+        grid="evidence/",
+        table="|".join(jobs.TABLES_OF_EVIDENCE),
+    conda:
+        CPU_ENVIRONMENT
+    resources:
+        **requested("aggregate"),
+    params:
+        **tracked(lambda w: (f"aggregate.{jobs.TABLES_OF_EVIDENCE[w.table]}",)),
+        record=lambda w: jobs.record_digest(w.table),
+        module=lambda w: jobs.TABLES_OF_EVIDENCE[w.table],
+        root=grid_root,
+        models=" ".join(STUDY.models),
+        methods=lambda w: jobs.as_json(jobs.table_methods(STUDY, w.table, grid_name(w))),
+        stands_for=STANDS_FOR,
+        further=lambda w: jobs.table_arguments(STUDY, w.table),
+    message:
+        "Building the table {wildcards.table}{params.why}"
+    shell:
+        "python -m leap_repro.aggregate.{params.module} --root {params.root} --models {params.models}"
+        " --methods {params.methods:q} --stands-for {params.stands_for:q}"
+        " --output {params.root}/tables/{wildcards.table} {params.further} 2> {log}"
 
 
 rule build_time_table:

@@ -2,10 +2,12 @@
 # variants and "evidence/" for the one with seeds; the functions of `jobs` (src/leap_repro/study/jobs.py) say what a job
 # reads and is told.
 import re
+import shlex
 
 ROOT = f"results/{STUDY.scale}"
 LOGS = f"logs/{STUDY.scale}"
 CELL = "{model}/{method}/{sparsity}/{seed}"
+STANDS_FOR = jobs.as_json({name: model.get("stands_for") for name, model in STUDY.models.items()})
 CPU_ENVIRONMENT = f"{workflow.basedir}/envs/cpu.yaml".replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
 
@@ -81,6 +83,12 @@ def grid_name(w):
 def grid_root(w):
     """Where a grid's own results lie."""
     return f"{ROOT}/{w.grid}".rstrip("/")
+
+
+def compared_masks(w):
+    """The masks that the table of overlaps reads besides what was collected."""
+    cells = STUDY.cells(grid=grid_name(w)) if w.table == "overlap" else []
+    return whole([f"harden/{cell.path}" for cell in cells])
 
 
 def prune_sources(w):

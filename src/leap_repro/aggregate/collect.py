@@ -1,4 +1,5 @@
-"""Gather one model's cells into long-form parquet: results, outcomes of every question, densities.
+"""Gather one model's cells into long-form parquet: results, outcomes of every question, densities,
+trainings step by step.
 
 `python -m leap_repro.aggregate.collect`. Every row carries what it takes to trace its number to the files that made it.
 A job may start long after the workflow asked for it, and run code that was edited meanwhile: a row made by other code
@@ -21,7 +22,7 @@ from leap_repro.store.artifacts import MANIFEST, MASK_FILE, PROVENANCE, Artifact
 from leap_repro.store.provenance import git_commit, provenance
 
 RESULTS, OUTCOMES, DENSITY = "results.parquet", "outcomes.parquet", "density.parquet"
-TRAINING = "training.parquet"
+TRAINING, LOG = "training.parquet", "log.parquet"
 
 
 def cell_keys(cell: str) -> dict[str, Any]:
@@ -113,8 +114,15 @@ def outcome_rows(root: Path, cell: str) -> pd.DataFrame:
     return outcomes[outcomes["task"].isin(TASK_TITLES)].assign(**cell_keys(cell))
 
 
+def training_rows(root: Path, cell: str) -> pd.DataFrame:
+    """A row per step of a training of masks, as its log has them; none for another cell."""
+    pruned = Artifact.read(root / "prune" / cell)
+    rows = pd.read_parquet(pruned.file(LOG)) if LOG in pruned.files else pd.DataFrame()
+    return rows.assign(**cell_keys(cell)) if "density_relaxed" in rows else pd.DataFrame()
+
+
 def main(arguments: argparse.Namespace) -> None:
-    """Write the three tables of one model."""
+    """Write the four tables of one model."""
     commit = git_commit()
     root = arguments.root
     cells = arguments.cells
@@ -126,11 +134,14 @@ def main(arguments: argparse.Namespace) -> None:
         pd.concat([result_rows(root, cell, commit) for cell in cells]).to_parquet(payload / RESULTS, index=False)
         pd.concat([outcome_rows(root, cell) for cell in cells]).to_parquet(payload / OUTCOMES, index=False)
         pd.concat([density_rows(root, cell) for cell in cells]).to_parquet(payload / DENSITY, index=False)
+        trainings = [rows for cell in cells if not (rows := training_rows(root, cell)).empty]
+        none = pd.DataFrame(columns=[*cell_keys(cells[0])])
+        (pd.concat(trainings) if trainings else none).to_parquet(payload / TRAINING, index=False)
         facts |= {"model": arguments.model, "cells": len(cells)}
 
 
 def read_models(root: Path, models: list[str], table: str) -> pd.DataFrame:
-    """One of the three tables for several models, their hashes checked; UserError for one that was not collected."""
+    """One of the four tables for several models, their hashes checked; UserError for one that was not collected."""
     frames = [pd.read_parquet(Artifact.read(root / "aggregate" / model / MANIFEST).file(table)) for model in models]
     return pd.concat(frames, ignore_index=True)
 

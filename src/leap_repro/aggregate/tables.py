@@ -197,7 +197,17 @@ def build_table(kind: str, results: pd.DataFrame, outcomes: pd.DataFrame, argume
         return model_table(arguments.models[0], results, outcomes, methods)
     if kind == "published":
         return published_table(results, outcomes, methods, arguments.stands_for)
-    return {"main": main_table, "variants": variants_table}[kind](results, outcomes, methods)
+    if kind == "main":
+        return main_table(*(_part(frame, arguments) for frame in (results, outcomes)), methods)
+    return variants_table(results, outcomes, methods)
+
+
+def _part(frame: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
+    """The rows of the methods and, if any are named, of the sparsities that are asked for."""
+    wanted = frame["method"].isin(arguments.methods)
+    if arguments.sparsities:
+        wanted &= frame["sparsity_target"].isin(arguments.sparsities)
+    return frame[wanted]
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -209,6 +219,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = table_parser("tables", __doc__)
     parser.add_argument("kind", choices=("model", "main", "variants", "published"))
+    parser.add_argument("--sparsities", type=float, nargs="*", help="main: the rows' sparsities; without it all")
     return parser
 
 

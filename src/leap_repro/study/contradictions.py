@@ -15,7 +15,8 @@ from leap_repro.study.config import Line, Scale
 if TYPE_CHECKING:
     from leap_repro.study.grid import Method
 
-TABLES = {"main", "published", "time", "variants", "differences", "rounding", "overlap", "claims"}
+TABLES = {"main", "published", "time", "variants"}
+TABLES |= {"differences", "crossings", "schedules", "correlations", "gap", "overlap", "claims"}
 """Names of tables, beside which each model has a table of its name."""
 SPREAD_OUT = {"pattern": UNSTRUCTURED, "budget_scope": "global"}
 """What a mask promises whose matrices may keep different shares of one budget."""

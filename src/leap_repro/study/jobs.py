@@ -25,7 +25,16 @@ REFERENCE = "admm"
 """The module of the method that others are compared with."""
 SCHEDULES = {f"{of}_{part}" for of in ("tau", "kappa") for part in ("start", "end", "schedule")}
 TABLES_OF_A_STUDY = ("main", "time", "published")
-TABLES_OF_EVIDENCE = ("variants", "differences", "rounding", "overlap", "claims")
+TABLES_OF_EVIDENCE = {
+    "differences": "differences",
+    "crossings": "crossings",
+    "schedules": "crossings",
+    "correlations": "rounding",
+    "gap": "rounding",
+    "overlap": "overlap",
+    "claims": "claims",
+}
+"""{table: the module under aggregate that writes it}"""
 FIGURES = ("density", "accuracy")
 FIGURES_OF_EVIDENCE = ("forest", "density_by_kind", "training", "rounding", "schedules")
 
@@ -35,7 +44,7 @@ PUBLISHED_RECORD = Path(__file__).resolve().parents[1] / "aggregate/data/publish
 
 def record_digest(table: str) -> str:
     """The sha256 of the published record for the table that reads it: a change that no fingerprint of code sees."""
-    return sha256_of(PUBLISHED_RECORD) if table == "published" else ""
+    return sha256_of(PUBLISHED_RECORD) if table in ("published", "differences", "claims") else ""
 
 
 def as_json(value: Any) -> str:
@@ -45,8 +54,40 @@ def as_json(value: Any) -> str:
 
 def tables(study: Study, grid: str = DEFAULT) -> list[str]:
     """The names of a grid's tables."""
-    further = {EXTENDED: ["variants"], EVIDENCE: TABLES_OF_EVIDENCE}
+    further = {EXTENDED: ["variants"], EVIDENCE: [*TABLES_OF_EVIDENCE]}
     return [*TABLES_OF_A_STUDY, *study.models, *further.get(grid, [])]
+
+
+def table_arguments(study: Study, table: str) -> str:
+    """What the command of one of the evidence's tables is told besides models and methods."""
+    if TABLES_OF_EVIDENCE[table] == "rounding":
+        return table
+    if table == "overlap":
+        return f"--cells-root results/{study.scale}"
+    if table in ("crossings", "schedules"):
+        annealed = figure_methods(study, "schedules", EVIDENCE)
+        lines = [name for name in study.grid_methods(EVIDENCE) if name not in study.settings.methods]
+        return "--lines " + " ".join(name for name in lines if (name in annealed) == (table == "schedules"))
+    if table == "claims":
+        shown = figure_methods(study, "schedules", EVIDENCE)
+        return "--annealed " + " ".join(name for name, facts in shown.items() if facts["variant_of"])
+    return ""
+
+
+def table_methods(study: Study, table: str, grid: str = DEFAULT) -> dict[str, dict[str, Any]]:
+    """`method_facts` of the methods that a table shows: the main table leaves variants to theirs."""
+    found = method_facts(study, grid)
+    if table == "main":
+        return {name: facts for name, facts in found.items() if not facts["variant_of"]}
+    if TABLES_OF_EVIDENCE.get(table) == "rounding":
+        return figure_methods(study, "rounding", grid)
+    return found
+
+
+def main_sparsities(study: Study) -> str:
+    """Those of the main table: what is asked of the default methods, without the evidence's curve, and lines' own."""
+    asked = [*study.settings.sparsities, *(s for line in study.methods.values() for s in line.sparsities)]
+    return " ".join(map(str, sorted({0.0, *map(float, asked)})))
 
 
 def figures(study: Study, grid: str = DEFAULT) -> list[str]:
@@ -203,7 +244,13 @@ def method_facts(study: Study, grid: str = DEFAULT) -> dict[str, dict[str, Any]]
     """What tables and figures need to know of a grid's methods besides their results."""
     methods = [study.methods[name] for name in study.grid_methods(grid)]
     return {
-        m.name: {"module": m.module, "label": m.label, "variant_of": m.variant_of, "changes": m.changes}
+        m.name: {
+            "module": m.module,
+            "label": m.label,
+            "variant_of": m.variant_of,
+            "changes": m.changes,
+            "seeded": m.is_seeded,
+        }
         for m in methods
     }
 
