@@ -10,7 +10,7 @@ import torch
 
 from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
-from leap_repro.prune.methods import admm, dense, dsnot, magnitude, ria, sparsegpt, thanos, wanda
+from leap_repro.prune.methods import admm, alps, dense, dsnot, magnitude, ria, sparsegpt, thanos, wanda
 
 METHODS = {
     "magnitude": (magnitude, magnitude.Options()),
@@ -26,6 +26,8 @@ METHODS = {
     "admm": (admm, admm.Options()),
     "admm-as-released": (admm, admm.Options(schedule="as_released")),
     "admm-row": (admm, admm.Options(group="row")),
+    "alps": (alps, alps.Options()),
+    "alps-as-released": (alps, alps.Options(schedule="as_released")),
 }
 SPARSITIES = ["0", "0.5", "0.6", "0.99"]
 

@@ -48,6 +48,9 @@ LAYER = {  # line: (module, options, sparsity, digest)
     "admm-as-released": ("admm", RELEASED | {"schedule": "as_released"}, "0.6", "bac6d28d935f258f"),
     "admm-row": ("admm", {"group": "row"}, "0.6", "043c18c85a8cc303"),
     "admm-2-4": ("admm", {"pattern": "2:4"}, "0.5", "ad23cbb02cb107ab"),
+    "alps": ("alps", {}, "0.6", "69c451c53a8b4210"),
+    "alps-as-released": ("alps", RELEASED | {"schedule": "as_released", "rho": 30.0}, "0.6", "ba8e29ee265ea778"),
+    "alps-2-4": ("alps", {"pattern": "2:4"}, "0.5", "5a07bd9993fa8350"),
 }
 OPTIMAL_NORM = 48.40777407118556
 TRAINING = {"steps": 6, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 0.01}

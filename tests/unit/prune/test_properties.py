@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
 from leap_repro.prune.layerwise import driver
-from leap_repro.prune.methods import admm, dsnot, magnitude, ria, sparsegpt, thanos, wanda
+from leap_repro.prune.methods import admm, alps, dsnot, magnitude, ria, sparsegpt, thanos, wanda
 from leap_repro.store.masks import check_budget, check_pattern
 
 SELECTORS = {
@@ -33,6 +33,7 @@ SELECTORS = {
     "sparsegpt": sparsegpt,
     "thanos": thanos,
     "admm": admm,
+    "alps": alps,
 }
 FAST = settings(max_examples=25, deadline=None)
 SPARSITIES = st.integers(0, 999).map(lambda thousandths: Fraction(thousandths, 1000))
@@ -95,7 +96,7 @@ def test_scaling_the_weights_scales_the_result(name, pattern, power, seed, rando
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-@pytest.mark.parametrize("name", ["wanda", "ria", "dsnot", "sparsegpt", "thanos", "admm"])
+@pytest.mark.parametrize("name", ["wanda", "ria", "dsnot", "sparsegpt", "thanos", "admm", "alps"])
 @given(power=st.integers(-6, 6), seed=st.integers(0, 99))
 @FAST
 def test_scaling_all_inputs_changes_nothing(name, pattern, power, seed, random_layer, make_layer):
@@ -135,7 +136,7 @@ def test_permuting_output_rows_permutes_the_result(name, pattern, order, seed, r
 
 
 @pytest.mark.parametrize("batch", [1, 3, 20])
-@pytest.mark.parametrize("name", ["wanda", "ria", "dsnot", "sparsegpt", "thanos", "admm"])
+@pytest.mark.parametrize("name", ["wanda", "ria", "dsnot", "sparsegpt", "thanos", "admm", "alps"])
 def test_the_batches_of_the_calibration_set_do_not_matter(name, batch, tiny_llama, tokens, monkeypatch):
     module = SELECTORS[name]
 
