@@ -84,6 +84,21 @@ def test_kept_weights_are_recovered_under_their_mask(rank, checkpoint, tokens):
     assert sum(map(torch.Tensor.any, moved.values())) > 0.9 * len(moved)
 
 
+def test_masks_and_weights_are_trained_together_to_every_budget(checkpoint, tokens):
+    """Experts' matrices too; those that no token chose go by size."""
+    options = declaration("elsa").options(**TRAINING, interval=1, learning_rate=1e-2)
+    model = load_model(checkpoint)
+    before = {linear.name: linear.weight.clone() for linear in prunable_linears(model)}
+    found = declaration("elsa").prune_cell(Job(model, options, SPARSITY, seed=0, tokens=tokens)).tensors
+    moved = 0
+    for name, weight in before.items():
+        keep, values = found[f"{name}.keep"], found[f"{name}.values"]
+        assert int((~keep).sum()) == round(SPARSITY * keep.numel())
+        assert not values[~keep].any()
+        moved += bool((values != weight)[keep].any())
+    assert moved > 0.9 * len(before)
+
+
 def test_masks_are_learned_the_same_with_recomputation(checkpoint, tokens):
     cells = []
     for recompute in (False, True):

@@ -259,6 +259,17 @@ def test_a_recovery_needs_its_masters_moments_gradients_and_masks(dtype):
     assert low == pytest.approx((2 * weight + 1 + rank) * parameters + 96 * width_of(parameters) ** 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_elsa_needs_what_a_recovery_needs_and_four_bytes_a_weight(dtype):
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config["methods"]["split"] = {"module": "elsa", "label": "ELSA"}
+    config["scales"]["paper"] |= {"dtype": dtype, "methods": ["dense", "wanda", "split", "wanda+recover"]}
+    asked = read_study(config | {"scale": "paper"})
+    split, recovery = (need("prune", asked, 8_000_000_000, name) for name in ("split", "wanda+recover"))
+    assert split.gpu_bytes - recovery.gpu_bytes == pytest.approx(4 * 8e9)
+    assert (split.flops, split.host_bytes) == (recovery.flops, recovery.host_bytes)
+
+
 def _with(asked, name, **options):
     line = asked.methods[name]
     changed = replace(line, options=line.options.model_copy(update=options))
