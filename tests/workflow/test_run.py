@@ -87,3 +87,30 @@ def test_the_extended_target_adds_the_variants_and_leaves_the_default_tables_alo
     averages = extended[extended["task"] == "average"].set_index("method")["value"]
     assert variants["difference"].iloc[0] == pytest.approx(averages["admm-as-released"] - averages["admm"])
     assert planned(checkout) == {}
+
+
+def test_the_evidence_has_seeds_a_curve_crossings_and_verdicts(checkout):
+    before = (checkout / "results/tiny/tables/main.md").read_bytes()
+    snakemake(checkout, "evidence")
+    assert (checkout / "results/tiny/tables/main.md").read_bytes() == before
+    root = checkout / "results/tiny/evidence"
+    results = pd.read_parquet(root / "results.parquet")
+    cells = set(results[["method", "sparsity_target", "seed"]].itertuples(index=False, name=None))
+    assert {("leap", 0.5, 0), ("leap", 0.5, 1), ("leap", 0.7, 0), ("owl", 0.5, 0), ("leap-tau", 0.5, 1)} < cells
+    assert not {("leap", 0.7, 1), ("owl", 0.5, 1), ("dense", 0.0, 1)} & cells
+    budgets = results[results["method"].isin(["leap", "leap+optima", "admm+leap-budget"])]
+    assert budgets[budgets["sparsity_target"] == 0.5]["nonzero"].nunique() == 1
+    tables = {path.stem for path in (root / "tables").glob("*.md")}
+    assert {"main", "differences", "crossings", "schedules", "correlations", "gap", "overlap", "claims"} < tables
+    assert {path.stem for path in (root / "figures").glob("*.png")} >= {"forest", "density_by_kind", "schedules"}
+    main = pd.read_csv(root / "tables/main.csv")
+    assert set(main["method"]) == {"dense", "wanda", "admm", "leap", "owl"}, "variants have a table of their own"
+    assert set(main["sparsity_target"]) == {0, 0.5}, "the curve is for the figure"
+    claims = pd.read_csv(root / "tables/claims.csv")
+    assert set(claims["verdict"]) <= {"holds", "does not hold", "undecided here"}
+    overlap = pd.read_csv(root / "tables/overlap.csv").set_index(["sparsity_target", "method", "other"])["jaccard"]
+    assert overlap[0.5, "leap", "leap+optima"] == 1
+    assert overlap[0.5, "leap", "leap"] < 1
+    assert planned(checkout, "evidence") == {}
+    snakemake(checkout, "--report", "report.html")
+    assert 'class=\\"front\\"' in (checkout / "report.html").read_text(), "the first page has the main table"

@@ -47,7 +47,7 @@ def targets(grid=""):
     """All files of the default grid, or of the one in the folder `grid`."""
     name = grid.rstrip("/")
     shown = tables(*jobs.tables(STUDY, name), grid=grid) + figures(*jobs.figures(STUDY, name), grid=grid)
-    return [f"{ROOT}/{grid}results.parquet", *shown]
+    return [f"{ROOT}/{grid}results.parquet", f"{ROOT}/{grid}front.html", *shown]
 
 
 def cleaned(grid=""):

@@ -1,3 +1,25 @@
+# The report's first page.
+rule build_front_page:
+    input:
+        table=f"{ROOT}/{{grid}}tables/main.html",
+        figures=lambda w: [f"{ROOT}/{w.grid}figures/{name}.png" for name in jobs.front_figures(STUDY, grid_name(w))],
+    output:
+        in_report(f"{ROOT}/{{grid}}front.html", "front", "Tables", "first page"),
+    log:
+        f"{LOGS}/{{grid}}aggregate/front.log",
+    conda:
+        CPU_ENVIRONMENT
+    resources:
+        **requested("aggregate"),
+    params:
+        **tracked("aggregate.front_page"),
+    message:
+        "Putting the main table and the forest plot on the report's first page{params.why}"
+    shell:
+        "python -m leap_repro.aggregate.front_page --table {input.table} --figures {input.figures} --output {output}"
+        " 2> {log}"
+
+
 rule plot_figure:
     input:
         collected(),

@@ -35,8 +35,8 @@ TABLES_OF_EVIDENCE = {
     "claims": "claims",
 }
 """{table: the module under aggregate that writes it}"""
-FIGURES = ("density", "accuracy")
-FIGURES_OF_EVIDENCE = ("forest", "density_by_kind", "training", "rounding", "schedules")
+FIGURES = ("forest", "density", "accuracy")
+FIGURES_OF_EVIDENCE = ("density_by_kind", "training", "rounding", "schedules")
 
 
 PUBLISHED_RECORD = Path(__file__).resolve().parents[1] / "aggregate/data/published_results.csv"
@@ -126,11 +126,16 @@ def figure_methods(study: Study, figure: str, grid: str = DEFAULT) -> dict[str, 
     return {name: found[name] for name in shown}
 
 
+def front_figures(study: Study, grid: str = DEFAULT) -> list[str]:
+    """The figures of the report's first page."""
+    return [name for name in ("forest",) if name in figures(study, grid)]
+
+
 def _anneals(study: Study, name: str) -> bool:
     """Whether a variant differs in its schedules alone."""
     line = study.methods[name]
     base = study.methods[line.variant_of]
-    changed = {key for key, value in line.options if getattr(base.options, key, None) != value}
+    changed = {key for key, value in line.options if getattr(base.options, key, None) != value} - {"looks"}
     return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts
 
 
