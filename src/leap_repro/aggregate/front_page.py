@@ -1,6 +1,6 @@
 """The first page of a report: the main table and the forest plot at once, in one piece of HTML that needs nothing else.
 
-`python -m leap_repro.aggregate.front_page`. The report's description takes it in as it is (workflow/report/workflow.rst).
+`python -m leap_repro.aggregate.front_page`. The report's description, workflow/report/workflow.rst, takes it in as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ STYLE = (
 
 
 def front_page(table: str, figures: list[tuple[str, bytes]]) -> str:
-    """`table` is a page that a table wrote; of it comes the table itself, then `figures`, (what it shows, PNG), then the
-    table's notes. UserError if the page holds no table."""
+    """`table` is a page that a table wrote: of it comes the table itself, then `figures`, (what each shows, PNG), then
+    the table's notes. UserError if the page holds no table."""
     parts = BODY.findall(table)
     if not parts or not parts[0].startswith("<table"):
         raise UserError("the main table's page holds no table: build it anew")
