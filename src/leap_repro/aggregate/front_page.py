@@ -1,6 +1,6 @@
 """The first page of a report: the main table and the forest plot at once, in one piece of HTML that needs nothing else.
 
-`python -m leap_repro.aggregate.front_page`. The report's description, workflow/report/workflow.rst, takes it in as it is.
+`python -m leap_repro.aggregate.front_page`; the report takes it in as it is, by workflow/report/workflow.rst.
 """
 
 from __future__ import annotations
