@@ -1,4 +1,4 @@
-"""Gather one model's cells into long-form parquet: results, outcomes of every question, density per block.
+"""Gather one model's cells into long-form parquet: results, outcomes of every question, densities.
 
 `python -m leap_repro.aggregate.collect`. Every row carries what it takes to trace its number to the files that made it.
 A job may start long after the workflow asked for it, and run code that was edited meanwhile: a row made by other code
@@ -21,6 +21,7 @@ from leap_repro.store.artifacts import MANIFEST, MASK_FILE, PROVENANCE, Artifact
 from leap_repro.store.provenance import git_commit, provenance
 
 RESULTS, OUTCOMES, DENSITY = "results.parquet", "outcomes.parquet", "density.parquet"
+TRAINING = "training.parquet"
 
 
 def cell_keys(cell: str) -> dict[str, Any]:
@@ -96,10 +97,14 @@ LEADING += ["prunable", "seed", "task", "metric", "value", "stderr", "n", "proto
 
 
 def density_rows(root: Path, cell: str) -> pd.DataFrame:
-    """Kept and prunable weights of every decoder block, from the hard mask's integer counts."""
-    blocks = Artifact.read(root / "harden" / cell).facts["blocks"]
-    rows = [{"block": int(block), "kept": kept, "numel": numel} for block, (kept, numel) in blocks.items()]
-    return pd.DataFrame(rows).sort_values("block").assign(**cell_keys(cell))
+    """Kept and prunable weights of every kind of matrix in every decoder block, from the hard mask's integer counts.
+
+    A kind is the last part of a tensor's name (q_proj); the matrices of all experts of a block are summed by kind.
+    """
+    rows = pd.DataFrame(Artifact.read(root / "harden" / cell).facts["tensors"])
+    rows["kind"] = rows["tensor"].str.removesuffix(".weight").str.rsplit(".", n=1).str[-1]
+    counts = rows.groupby(["block", "kind"], sort=False)[["kept", "numel"]].sum().reset_index()
+    return counts.sort_values("block", kind="stable").assign(**cell_keys(cell))
 
 
 def outcome_rows(root: Path, cell: str) -> pd.DataFrame:

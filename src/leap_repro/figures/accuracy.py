@@ -1,70 +1,121 @@
 """Average zero-shot accuracy against sparsity, one curve per method: `python -m leap_repro.figures.accuracy`.
 
-Every point is a hardened mask, never a relaxed one.
+Every point is a hardened mask, never a relaxed one. Bars are ± the standard deviation over seeds where a method has
+several, else ± the standard error over questions.
 """
 
 from __future__ import annotations
 
 import argparse
 
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leap_repro.aggregate.collect import RESULTS, read_models
-from leap_repro.aggregate.layout import is_dense
-from leap_repro.aggregate.statistics import over_seeds
+from leap_repro.aggregate.collect import OUTCOMES, RESULTS, read_models
+from leap_repro.aggregate.layout import Methods, is_dense
+from leap_repro.aggregate.statistics import QUESTION
 from leap_repro.cli import run_stage
-from leap_repro.figures.style import SERIES, figure_parser, save, use_style
+from leap_repro.figures.style import (
+    BUDGET_LINE,
+    LEAP,
+    entries_of,
+    figure_parser,
+    legend_below,
+    looks,
+    panels,
+    save,
+    use_style,
+)
 
 MEAN = "mean of the models"
+CELL = ["model", "method", "sparsity_target"]
+OVER_SEEDS, OVER_QUESTIONS = "standard deviation over seeds", "standard error over questions"
 
 
-def averages(results: pd.DataFrame) -> pd.DataFrame:
-    """The six-task average per model, method and sparsity (mean over seeds), and the models' mean as one more model,
-    if there are several."""
-    means = over_seeds(results[results["task"] == "average"])
-    columns = ["model", "method", "sparsity_target", "value"]
-    if means["model"].nunique() == 1:
-        return means[columns].reset_index(drop=True)
-    mean = means.groupby(["method", "sparsity_target"], sort=False)["value"].mean().reset_index().assign(model=MEAN)
-    return pd.concat([means, mean], ignore_index=True)[columns]
+def averages(results: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """The six-task average per model, method and sparsity in percent: mean over seeds, `error` and what it is.
+
+    The mean of several models is one more model, for the methods that ran on every one at that sparsity.
+    """
+    values = results.loc[results["task"] == "average", [*CELL, "seed", "value"]]
+    models = values["model"].nunique()
+    if models > 1:
+        mean = values.groupby(["method", "sparsity_target", "seed"], sort=False)["value"].agg(["mean", "size"])
+        mean = mean[mean["size"] == models]["mean"].rename("value").reset_index().assign(model=MEAN)
+        values = pd.concat([values, mean])
+        outcomes = pd.concat([outcomes, outcomes.assign(model=MEAN)])
+    cells = values.groupby(CELL, sort=False)["value"].agg(["mean", "std", "size"]).join(question_errors(outcomes))
+    several = cells["size"] > 1
+    return pd.DataFrame(
+        {
+            "value": cells["mean"],
+            "error": cells["std"].where(several, cells["question_error"]),
+            "error_of": np.where(several, OVER_SEEDS, OVER_QUESTIONS),
+            "seeds": cells["size"],
+        }
+    ).reset_index()
 
 
-def plot(data: pd.DataFrame, methods: dict[str, dict]) -> Figure:
-    """One panel per model and one for the mean of several; every curve starts at the dense model.
+def question_errors(outcomes: pd.DataFrame) -> pd.Series:
+    """Standard error over questions of the six-task average, in points, per model, method and sparsity.
 
-    Variants are left to their table, so that the curves stay few enough to tell apart.
+    A question that several models (or seeds) answered counts once, by their mean.
+    """
+    answers = outcomes.groupby([*CELL, *QUESTION], sort=False)["correct"].mean()
+    tasks = answers.groupby([*CELL, "task"], sort=False).agg(["var", "size"])
+    variance = (tasks["var"] / tasks["size"]).groupby(CELL, sort=False).agg(["sum", "size"])
+    return (100 * np.sqrt(variance["sum"]) / variance["size"]).rename("question_error")
+
+
+def plot(data: pd.DataFrame, methods: Methods) -> Figure:
+    """One panel per model and one for the mean of several, from the least pruned sparsity on.
+
+    The dense model is a dashed line. Variants are left to their table: the curves stay few enough to tell apart.
     """
     models = list(dict.fromkeys(data["model"]))
-    columns = min(3, len(models))
-    rows = -(-len(models) // columns)
-    size = (2.5 * max(columns, 1.4), 2.25 * rows + (0.4 if columns > 1 else 0.8))
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    unpruned = {name for name in methods if is_dense(name, methods)}
-    names = [n for n in dict.fromkeys(data["method"]) if n not in unpruned and not methods[n].get("variant_of")]
-    for axis, model in zip(axes.flat, models, strict=False):
-        panel = data[data["model"] == model]
-        dense = panel[panel["method"].isin(unpruned)]
-        for series, method in zip(SERIES * 3, names, strict=False):
-            curve = pd.concat([dense, panel[panel["method"] == method]]).sort_values("sparsity_target")
-            axis.plot(100 * curve["sparsity_target"], curve["value"], label=methods[method]["label"], **series)
-        axis.set_title(model, fontsize=8.5, fontweight="bold" if model == MEAN else None)
-        axis.set_xlabel("Sparsity (%)")
-    for axis in axes.flat[len(models) :]:
-        axis.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("Average accuracy (%)\nhardened masks")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns + 1, len(handles)))
-    figure.set_layout_engine("constrained")
+    labels = "Sparsity (%)", "Average accuracy (%)\nhardened masks"
+    figure, axes = panels(len(models), *labels, height=2.2 if len(models) > 1 else 2.6)
+    for axis, model in zip(axes, models, strict=True):
+        draw(axis, data[data["model"] == model], methods)
+        axis.set_title(model, fontweight="bold" if model == MEAN else None)
+    legend_below(figure, entries_of(*axes), note(data, methods))
     return figure
+
+
+def draw(axis: Axes, panel: pd.DataFrame, methods: Methods) -> None:
+    """The curves of one model, with bars."""
+    shown = {n: look for n, look in looks(methods).items() if not methods[n].get("variant_of")}
+    for method in (name for name in methods if name in shown):
+        curve = panel[panel["method"] == method].sort_values("sparsity_target")
+        bars = {"elinewidth": 1.4, "capsize": 2.5} if shown[method] is LEAP else {"elinewidth": 0.7}
+        points = 100 * curve["sparsity_target"], curve["value"], curve["error"]
+        axis.errorbar(*points, label=methods[method]["label"], **bars, **shown[method])
+    for value in panel.loc[[is_dense(name, methods) for name in panel["method"]], "value"]:
+        axis.axhline(value, **BUDGET_LINE)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+        axis.annotate(f"dense {value:.1f}", (1, value), (0, 2), fontsize=7, color="#555555", **place)
+    axis.set_xticks(100 * np.unique(panel.loc[panel["method"].isin(shown), "sparsity_target"]))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.margins(x=0.08, y=0.1)
+
+
+def note(data: pd.DataFrame, methods: Methods) -> str:
+    """What the bars are, in words, and of which methods if not of all alike."""
+    shown = data[[not is_dense(n, methods) and not methods[n].get("variant_of") for n in data["method"]]]
+    kinds = {kind: list(dict.fromkeys(rows["method"])) for kind, rows in shown.groupby("error_of", sort=False)}
+    if len(kinds) == 1:
+        return f"Bars: ± {next(iter(kinds))}"
+    few = ", ".join(methods[name]["label"] for name in kinds[OVER_QUESTIONS])
+    return f"Bars: ± {OVER_SEEDS}; of {few}: {OVER_QUESTIONS}"
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the results, plot, save."""
     use_style()
-    data = averages(read_models(arguments.root, arguments.models, RESULTS))
+    results, outcomes = (read_models(arguments.root, arguments.models, table) for table in (RESULTS, OUTCOMES))
+    data = averages(results, outcomes)
     save(plot(data, arguments.methods), data, arguments.output)
 
 

@@ -1,38 +1,63 @@
-"""How every figure looks: colour-blind safe, legible in print and in grey, and saved three ways."""
+"""How every figure looks: as wide as a column or a page, colour-blind safe, legible in grey, and saved three ways.
+
+LEAP is orange and thick wherever methods are compared, ADMM black, the others muted.
+"""
 
 from __future__ import annotations
 
 import argparse
 import io
 import logging
+from itertools import cycle
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from leap_repro.aggregate.layout import REFERENCE, Methods, called, is_dense
 from leap_repro.cli import json_argument
+from leap_repro.errors import UserError
 from leap_repro.store.atomic import replacing
 
-# Okabe and Ito's palette, each colour with its own marker and dash, so that no reading rests on colour alone.
-SERIES = (
-    {"color": "#D55E00", "marker": "o", "linestyle": "-"},
-    {"color": "#0072B2", "marker": "s", "linestyle": "--"},
-    {"color": "#009E73", "marker": "^", "linestyle": "-."},
-    {"color": "#CC79A7", "marker": "D", "linestyle": ":"},
-    {"color": "#000000", "marker": "v", "linestyle": "-"},
-    {"color": "#E69F00", "marker": "P", "linestyle": "--"},
-    {"color": "#56B4E9", "marker": "X", "linestyle": "-."},
+SINGLE, DOUBLE = 3.3, 6.8
+"""Widths of a printed column and of a page of two, in inches."""
+LEARNED = "leap"
+"""The module of the method that figures are about."""
+LEAP = {"color": "#D55E00", "marker": "o", "linestyle": "-", "linewidth": 2.2, "zorder": 4}
+ADMM = {"color": "#1A1A1A", "marker": "s", "linestyle": "--", "linewidth": 1.5, "zorder": 3}
+# Tol's muted palette without what is near to orange; each with its own marker and dash, no reading rests on colour.
+OTHERS = (
+    {"color": "#332288", "marker": "^", "linestyle": "-."},
+    {"color": "#44AA99", "marker": "D", "linestyle": ":"},
+    {"color": "#AA4499", "marker": "v", "linestyle": "-"},
+    {"color": "#999933", "marker": "P", "linestyle": "--"},
+    {"color": "#88CCEE", "marker": "X", "linestyle": "-."},
+    {"color": "#117733", "marker": "<", "linestyle": "-"},
+    {"color": "#882255", "marker": ">", "linestyle": ":"},
     {"color": "#7F7F7F", "marker": "*", "linestyle": "-"},
-    {"color": "#D55E00", "marker": "<", "linestyle": "--"},
-    {"color": "#0072B2", "marker": ">", "linestyle": "-."},
-    {"color": "#009E73", "marker": "h", "linestyle": "-"},
-    {"color": "#CC79A7", "marker": "p", "linestyle": "--"},
+    {"color": "#4477AA", "marker": "h", "linestyle": "--"},
+    {"color": "#003B46", "marker": "d", "linestyle": "-"},
+    {"color": "#B48ED6", "marker": "p", "linestyle": "-."},
+    {"color": "#6B4C3B", "marker": "H", "linestyle": ":"},
 )
+# LEAP's orange from dark to light, one for each budget.
+BUDGETS = (
+    {"color": "#4A1E00", "marker": "v", "linestyle": ":"},
+    {"color": "#9A4400", "marker": "o", "linestyle": "-"},
+    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+    {"color": "#F0934A", "marker": "^", "linestyle": "-."},
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 BUDGET_LINE = {"color": "#808080", "linestyle": "--", "linewidth": 1.0, "zorder": 0}
+LEGEND_ROW, LETTER = 0.165, 0.06
+"""Inches of a legend's row and about a letter's in it."""
 
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "ModDate": None, "Producer": None}}
 """What each format would say of its making, left out so that files repeat."""
@@ -43,19 +68,80 @@ def use_style() -> None:
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph
     plt.rcParams.update(
         {
-            "font.size": 9,
+            "font.size": 8,
+            "axes.titlesize": 8,
+            "legend.fontsize": 7.5,
+            "legend.title_fontsize": 7.5,
+            "xtick.labelsize": 7.5,
+            "ytick.labelsize": 7.5,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
             "grid.alpha": 0.25,
-            "lines.markersize": 4.5,
-            "lines.linewidth": 1.4,
+            "lines.markersize": 4,
+            "lines.linewidth": 1.1,
             "legend.frameon": False,
             "pdf.fonttype": 42,
             "svg.hashsalt": "leap",
             "savefig.dpi": 200,
         }
     )
+
+
+def looks(methods: Methods) -> dict[str, dict[str, Any]]:
+    """{method: how its curve is drawn} of all that prune: LEAP and ADMM always alike, others in the grid's order."""
+    fixed = {called(module, methods): look for module, look in ((LEARNED, LEAP), (REFERENCE, ADMM))}
+    pruning = [name for name in methods if not is_dense(name, methods)]
+    return dict(zip([n for n in pruning if n not in fixed], cycle(OTHERS), strict=False)) | {
+        name: look for name, look in fixed.items() if name
+    }
+
+
+def only_method(figure: str, methods: Methods) -> tuple[str, str]:
+    """(name, label) of the one method that a figure shows; UserError if it is given another number of them."""
+    if len(methods) != 1:
+        raise UserError(f"the {figure} figure shows one method whose masks are learned, not {[*methods]}")
+    ((name, facts),) = methods.items()
+    return name, facts["label"]
+
+
+def panels(count: int, xlabel: str, ylabel: str, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels of `height` inches, three a row; as wide as a column for one, else as a page.
+
+    The lowest panel of a column bears `xlabel`, the first of a row `ylabel`.
+    """
+    columns = min(3, count)
+    rows = -(-count // columns)
+    size = (SINGLE if count == 1 else DOUBLE, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **shared)
+    for place, axis in enumerate(axes.flat):
+        axis.set_visible(place < count)
+        if place + columns >= count:
+            axis.set_xlabel(xlabel)
+            axis.tick_params(labelbottom=True)
+        if place % columns == 0:
+            axis.set_ylabel(ylabel)
+    return figure, [*axes.flat[:count]]
+
+
+def legend_below(figure: Figure, entries: dict[str, Any], title: str = "") -> None:
+    """One legend {label: handle} for all panels, below them; the figure grows by its rows."""
+    width = figure.get_figwidth()
+    columns = max(1, min(len(entries), int(width / (0.6 + LETTER * max(map(len, entries))))))
+    title = fill(title, int(width / LETTER))
+    rows = -(-len(entries) // columns) + (title.count("\n") + 1 if title else 0)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (rows + 0.5))
+    place = {"loc": "outside lower center", "ncols": columns, "columnspacing": 1.4, "handlelength": 2.8}
+    figure.legend(entries.values(), entries.keys(), title=title, **place)
+
+
+def entries_of(*axes: Axes) -> dict[str, Any]:
+    """{label: handle} of all that is labelled in some panels, each label once."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return found
 
 
 def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
