@@ -1,7 +1,7 @@
 """How LEAP's mask settles while it is trained, at the highest sparsity: `python -m leap_repro.figures.training`.
 
 Above, the language loss of held-out text under the relaxed mask and under the hardened ones; below, how much of the
-hardened mask is as at the probe before and how many gates are undecided. Curves are means over seeds, bands their range.
+hardened mask is as at the probe before and how many gates are undecided. Curves: means over seeds; bands: their range.
 """
 
 from __future__ import annotations

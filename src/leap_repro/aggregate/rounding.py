@@ -1,0 +1,229 @@
+"""Whether the loss of a relaxed mask foretells what is left once it is hardened.
+
+`python -m leap_repro.aggregate.rounding` writes two tables. "correlations": of the relaxed mask's loss (and of the
+training's objective) on held-out text with the hardened mask's loss and with zero-shot accuracy, over the steps of a
+run and over runs. "gap": relaxed minus hardened loss by step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+from leap_repro.aggregate.collect import RESULTS, TRAINING, read_models
+from leap_repro.aggregate.layout import Methods, format_sparsity
+from leap_repro.aggregate.render import Table
+from leap_repro.cli import json_argument, run_stage
+from leap_repro.errors import UserError
+
+GROUP = ["model", "sparsity_target"]
+RUN = ["model", "method", "sparsity_target", "seed"]
+RELAXED = {"held_out_relaxed": "relaxed loss", "held_out_objective": "objective"}
+OUTCOMES = {"held_out_topk": "hardened loss", "accuracy": "accuracy"}
+BOUND = NormalDist().inv_cdf(0.975)
+FEWEST = 4
+"""Pairs below which Fisher's z has no standard error."""
+SHOWN_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's and Spearman's coefficient over `pairs`, each with the ends of its 95 % interval; NaN for none."""
+
+    pairs: int
+    pearson: float
+    pearson_low: float
+    pearson_high: float
+    spearman: float
+    spearman_low: float
+    spearman_high: float
+
+
+def correlate(x: pd.Series, y: pd.Series, groups: pd.Series | None = None) -> Correlation:
+    """Both correlations of x with y [n]; with `groups` [n] within groups: of deviations from each group's mean, and of
+    those of ranks within each group. NaN where x or y does not vary.
+
+    Intervals by Fisher's z: its standard error is 1 / sqrt(n - 3) for Pearson's, and sqrt((1 + r^2 / 2) / (n - 3)) for
+    Spearman's (Bonett and Wright 2000). Every group but one costs a pair, as in a partial correlation. None for too few
+    pairs, nor for a coefficient of 1, whose z is infinite.
+    """
+    groups = pd.Series(0, index=x.index) if groups is None else groups
+    free = len(x) - groups.nunique() + 1 - 3
+    pearson = _cosine(_centred(x, groups), _centred(y, groups))
+    spearman = _cosine(*(_centred(values.groupby(groups).rank(), groups) for values in (x, y)))
+    ends = _interval(pearson, 1, free), _interval(spearman, 1 + spearman**2 / 2, free)
+    return Correlation(len(x), pearson, *ends[0], spearman, *ends[1])
+
+
+def _centred(values: pd.Series, groups: pd.Series) -> np.ndarray:
+    return (values - values.groupby(groups).transform("mean")).to_numpy(dtype=float)
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> float:
+    """NaN where either does not vary, but for rounding."""
+    norms = np.linalg.norm(x), np.linalg.norm(y)
+    return float(np.clip(x @ y / math.prod(norms), -1, 1)) if len(x) > 1 and min(norms) > 1e-12 else math.nan
+
+
+def _interval(r: float, numerator: float, free: int) -> tuple[float, float]:
+    if free < 1 or not abs(r) < 1 - 1e-12:
+        return math.nan, math.nan
+    z, reach = math.atanh(r), BOUND * math.sqrt(numerator / free)
+    return math.tanh(z - reach), math.tanh(z + reach)
+
+
+def probes_of(training: pd.DataFrame, methods: Methods) -> pd.DataFrame:
+    """The probes of these methods' runs, in the order of their steps; UserError without any."""
+    probes = training[training["method"].isin(methods)].dropna(subset=["held_out_relaxed", "held_out_topk"])
+    if probes.empty:
+        raise UserError(f"no training of {[*methods]} in this grid was probed on held-out text")
+    return probes.sort_values("step", kind="stable")
+
+
+def last_probes(probes: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """One row per run: its last probe, and `accuracy`, the six-task average of its hardened mask in percent."""
+    accuracy = results.loc[results["task"] == "average", [*RUN, "value"]].rename(columns={"value": "accuracy"})
+    return probes.groupby(RUN, sort=False).tail(1).merge(accuracy, on=RUN)
+
+
+def correlations_table(training: pd.DataFrame, results: pd.DataFrame, methods: Methods) -> Table:
+    """One row per (over what, relaxed quantity, outcome)."""
+    probes = probes_of(training, methods)
+    rows = [*over_steps(probes), *over_runs(last_probes(probes, results))]
+    numbers = pd.DataFrame(rows, columns=["over", "relaxed", "outcome", "runs", *Correlation.__dataclass_fields__])
+    shown = numbers[["over", "relaxed", "outcome"]].set_axis(["Over", "Relaxed", "With"], axis=1)
+    shown["Runs"] = numbers["runs"].astype(str)
+    for name in ("pearson", "spearman"):
+        ends = numbers[[name, f"{name}_low", f"{name}_high", "over"]].itertuples(index=False)
+        shown[name.title()] = [_worded(*row) for row in ends]
+    caption = "Correlation of the relaxed mask's held-out loss with what the hardened mask does"
+    return Table(caption, shown, numbers, notes=NOTES)
+
+
+STEPS = "steps of a run"
+NOTES = (
+    "Loss: nats per token on held-out text, which no training saw, under the relaxed or the hardened mask (exact "
+    "top-k); objective: with the regulariser's terms; accuracy: six-task average of the hardened mask. Over the steps "
+    "of a run: mean over runs (least to greatest). Over runs, each by its last probe: [95 % interval] by Fisher's z, "
+    "for Spearman's with Bonett and Wright's variance, as if runs were independent, which those of one model are not. "
+    "Within model and sparsity: of deviations from the mean of the runs of that model and sparsity (Spearman: of ranks "
+    "among them), so that differences between models do not count."
+)
+
+
+def over_steps(probes: pd.DataFrame) -> Iterator[list]:
+    """Rows over the probes of each run: the mean over runs, the least and the greatest in the interval's place."""
+    for relaxed, name in RELAXED.items():
+        runs = [run for _, run in probes.dropna(subset=[relaxed]).groupby(RUN, sort=False) if len(run) >= FEWEST]
+        if not runs:
+            continue
+        found = [correlate(run[relaxed], run["held_out_topk"]) for run in runs]
+        ends = []
+        for values in ([one.pearson for one in found], [one.spearman for one in found]):
+            known = [value for value in values if not math.isnan(value)] or [math.nan]
+            ends += [float(np.mean(known)), min(known), max(known)]
+        yield [STEPS, name, OUTCOMES["held_out_topk"], len(runs), sum(map(len, runs)), *ends]
+
+
+def over_runs(runs: pd.DataFrame) -> Iterator[list]:
+    """Rows over all runs, within model and sparsity, and of each model and sparsity with enough runs."""
+    groups = runs.groupby(GROUP, sort=False)
+    several = runs[groups["seed"].transform("size") > 1]
+    parts = [("all runs", runs, None), ("runs, within model and sparsity", several, several.groupby(GROUP).ngroup())]
+    parts += [(f"runs of {model}, {format_sparsity(s)}", part, None) for (model, s), part in groups]
+    for over, part, within in parts:
+        for relaxed, name in RELAXED.items():
+            for outcome, title in OUTCOMES.items():
+                pairs = part.dropna(subset=[relaxed, outcome])
+                if len(pairs) >= FEWEST:
+                    found = correlate(pairs[relaxed], pairs[outcome], within if within is None else within[pairs.index])
+                    yield [over, name, title, len(pairs), *astuple(found)]
+
+
+def gap_table(training: pd.DataFrame, methods: Methods) -> Table:
+    """Held-out losses and relaxed minus hardened, by sparsity and step, over the models and seeds of all methods."""
+    probes = probes_of(training, methods)
+    numbers = pd.DataFrame(
+        [
+            [sparsity, step, len(rows), *(rows[f"held_out_{mask}"].mean() for mask in ("relaxed", *HARD)), *_gaps(rows)]
+            for sparsity, part in probes.groupby("sparsity_target")
+            for step, rows in part[part["step"].isin(_spread(part["step"]))].groupby("step")
+        ],
+        columns=GAP_COLUMNS,
+    )
+    shown = pd.DataFrame({"Sparsity": numbers["sparsity_target"].map(format_sparsity)})
+    shown["Step"] = numbers["step"].astype(str)
+    shown["Runs"] = numbers["runs"].astype(str)
+    for mask in ("relaxed", *HARD):
+        shown[f"Loss, {HARD.get(mask, mask)}"] = numbers[mask].map("{:.3f}".format)
+    for mask, title in HARD.items():
+        ends = numbers[[f"gap_{mask}", f"gap_{mask}_least", f"gap_{mask}_greatest"]].itertuples(index=False)
+        shown[f"Relaxed − {title}"] = [_signed("{:+.3f} ({:+.3f} to {:+.3f})".format(*row)) for row in ends]
+    return Table("What hardening costs while masks are trained", shown, numbers, notes=GAP_NOTES)
+
+
+HARD = {"topk": "top-k", "threshold": "θ > 0"}
+GAP_COLUMNS = ["sparsity_target", "step", "runs", "relaxed", *HARD]
+GAP_COLUMNS += [f"gap_{mask}{end}" for mask in HARD for end in ("", "_least", "_greatest")]
+GAP_NOTES = (
+    "Held-out loss in nats per token under the relaxed mask and under the hardened ones (top-k: the exact budget; "
+    "θ > 0: as released), means over runs; differences with the least and the greatest of a run."
+)
+
+
+def _gaps(rows: pd.DataFrame) -> list[float]:
+    gaps = [rows["held_out_relaxed"] - rows[f"held_out_{mask}"] for mask in HARD]
+    return [value for gap in gaps for value in (gap.mean(), gap.min(), gap.max())]
+
+
+def _spread(steps: pd.Series) -> list[int]:
+    """At most SHOWN_STEPS of the steps, first and last among them."""
+    steps = sorted(steps.unique())
+    places = np.linspace(0, len(steps) - 1, min(SHOWN_STEPS, len(steps))).round().astype(int)
+    return [steps[place] for place in places]
+
+
+def _worded(value: float, low: float, high: float, over: str) -> str:
+    if math.isnan(value):
+        return ""
+    if math.isnan(low):
+        return _signed(f"{value:.2f}")
+    ends = f"({low:.2f} to {high:.2f})" if over == STEPS else f"[{low:.2f}, {high:.2f}]"
+    return _signed(f"{value:.2f} {ends}")
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the collected trainings and write the table in its four forms."""
+    training = read_models(arguments.root, arguments.models, TRAINING)
+    if arguments.kind == "gap":
+        table = gap_table(training, arguments.methods)
+    else:
+        results = read_models(arguments.root, arguments.models, RESULTS)
+        table = correlations_table(training, results, arguments.methods)
+    table.write(arguments.output)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.rounding", description=__doc__)
+    parser.add_argument("kind", choices=("correlations", "gap"))
+    parser.add_argument("--root", required=True, type=Path, help="results folder of a scale, or its extended grid's")
+    parser.add_argument("--models", required=True, nargs="+")
+    parser.add_argument("--methods", required=True, type=json_argument, help='{method: {"label": …}} to take runs of')
+    parser.add_argument("--output", required=True, type=Path, help="path without suffix")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
