@@ -28,6 +28,8 @@ RUN = ["model", "method", "sparsity_target", "seed"]
 RELAXED = {"held_out_relaxed": "relaxed loss", "held_out_objective": "objective"}
 OUTCOMES = {"held_out_topk": "hardened loss", "accuracy": "accuracy"}
 BOUND = NormalDist().inv_cdf(0.975)
+STEPS, RUNS, WITHIN = "steps of a run", "all runs", "runs, within model and sparsity"
+"""What correlations are over."""
 FEWEST = 4
 """Pairs below which Fisher's z has no standard error."""
 SHOWN_STEPS = 6
@@ -102,12 +104,11 @@ def correlations_table(training: pd.DataFrame, results: pd.DataFrame, methods: M
     shown["Runs"] = numbers["runs"].astype(str)
     for name in ("pearson", "spearman"):
         ends = numbers[[name, f"{name}_low", f"{name}_high", "over"]].itertuples(index=False)
-        shown[name.title()] = [_worded(*row) for row in ends]
+        shown[name.title()] = [worded(*row) for row in ends]
     caption = "Correlation of the relaxed mask's held-out loss with what the hardened mask does"
     return Table(caption, shown, numbers, notes=NOTES)
 
 
-STEPS = "steps of a run"
 NOTES = (
     "Loss: nats per token on held-out text, which no training saw, under the relaxed or the hardened mask (exact "
     "top-k); objective: with the regulariser's terms; accuracy: six-task average of the hardened mask. Over the steps "
@@ -136,7 +137,7 @@ def over_runs(runs: pd.DataFrame) -> Iterator[list]:
     """Rows over all runs, within model and sparsity, and of each model and sparsity with enough runs."""
     groups = runs.groupby(GROUP, sort=False)
     several = runs[groups["seed"].transform("size") > 1]
-    parts = [("all runs", runs, None), ("runs, within model and sparsity", several, several.groupby(GROUP).ngroup())]
+    parts = [(RUNS, runs, None), (WITHIN, several, several.groupby(GROUP).ngroup())]
     parts += [(f"runs of {model}, {format_sparsity(s)}", part, None) for (model, s), part in groups]
     for over, part, within in parts:
         for relaxed, name in RELAXED.items():
@@ -190,7 +191,8 @@ def _spread(steps: pd.Series) -> list[int]:
     return [steps[place] for place in places]
 
 
-def _worded(value: float, low: float, high: float, over: str) -> str:
+def worded(value: float, low: float, high: float, over: str) -> str:
+    """A coefficient with (least to greatest) of the runs, over steps, or its [95 % interval]; empty for NaN."""
     if math.isnan(value):
         return ""
     if math.isnan(low):
