@@ -105,12 +105,14 @@ def only_method(figure: str, methods: Methods) -> tuple[str, str]:
     return name, facts["label"]
 
 
-def panels(count: int, xlabel: str, ylabel: str, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels of `height` inches, three a row; as wide as a column for one, else as a page.
+def panels(
+    count: int, xlabel: str, ylabel: str, height: float, columns: int = 3, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels of `height` inches, `columns` a row; as wide as a column for one, else as a page.
 
     The lowest panel of a column bears `xlabel`, the first of a row `ylabel`.
     """
-    columns = min(3, count)
+    columns = min(columns, count)
     rows = -(-count // columns)
     size = (SINGLE if count == 1 else DOUBLE, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **shared)
