@@ -87,7 +87,7 @@ def plot(data: pd.DataFrame, methods: Methods) -> Figure:
 def draw(axis: Axes, panel: pd.DataFrame, methods: Methods) -> None:
     """The curves of one model, with bars."""
     shown = {n: look for n, look in looks(methods).items() if not methods[n].get("variant_of")}
-    for method in (name for name in methods if name in shown):
+    for method in (name for name in dict.fromkeys(panel["method"]) if name in shown):
         curve = panel[panel["method"] == method].sort_values("sparsity_target")
         bars = {"elinewidth": 1.4, "capsize": 2.5} if shown[method] is LEAP else {"elinewidth": 0.7}
         points = 100 * curve["sparsity_target"], curve["value"], curve["error"]
