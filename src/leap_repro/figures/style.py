@@ -35,14 +35,14 @@ OTHERS = (
     {"color": "#332288", "marker": "^", "linestyle": "-."},
     {"color": "#44AA99", "marker": "D", "linestyle": ":"},
     {"color": "#AA4499", "marker": "v", "linestyle": "-"},
-    {"color": "#999933", "marker": "P", "linestyle": "--"},
+    {"color": "#B48ED6", "marker": "P", "linestyle": "--"},
     {"color": "#88CCEE", "marker": "X", "linestyle": "-."},
     {"color": "#117733", "marker": "<", "linestyle": "-"},
     {"color": "#882255", "marker": ">", "linestyle": ":"},
     {"color": "#7F7F7F", "marker": "*", "linestyle": "-"},
     {"color": "#4477AA", "marker": "h", "linestyle": "--"},
     {"color": "#003B46", "marker": "d", "linestyle": "-"},
-    {"color": "#B48ED6", "marker": "p", "linestyle": "-."},
+    {"color": "#999933", "marker": "p", "linestyle": "-."},
     {"color": "#6B4C3B", "marker": "H", "linestyle": ":"},
 )
 # LEAP's orange from dark to light, one for each budget.
