@@ -1,5 +1,4 @@
-"""Gather one model's cells into long-form parquet: results, outcomes of every question, densities,
-trainings step by step.
+"""Gather one model's cells into long-form parquet: results, outcomes of every question, densities.
 
 `python -m leap_repro.aggregate.collect`. Every row carries what it takes to trace its number to the files that made it.
 A job may start long after the workflow asked for it, and run code that was edited meanwhile: a row made by other code

@@ -11,16 +11,16 @@ import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
 from leap_repro.aggregate.collect import RESULTS, TRAINING, read_models
+from leap_repro.aggregate.command import table_parser
 from leap_repro.aggregate.layout import Methods, format_sparsity
 from leap_repro.aggregate.render import Table
-from leap_repro.cli import json_argument, run_stage
+from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 
 GROUP = ["model", "sparsity_target"]
@@ -218,12 +218,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.rounding", description=__doc__)
+    parser = table_parser("rounding", __doc__)
     parser.add_argument("kind", choices=("correlations", "gap"))
-    parser.add_argument("--root", required=True, type=Path, help="results folder of a scale, or its extended grid's")
-    parser.add_argument("--models", required=True, nargs="+")
-    parser.add_argument("--methods", required=True, type=json_argument, help='{method: {"label": …}} to take runs of')
-    parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser
 
 

@@ -14,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leap_repro.aggregate.collect import OUTCOMES, RESULTS, read_models
-from leap_repro.aggregate.layout import Methods, is_dense
-from leap_repro.aggregate.statistics import QUESTION
+from leap_repro.aggregate.differences import MEAN
+from leap_repro.aggregate.layout import Methods, is_dense, spread_of_mean
+from leap_repro.aggregate.statistics import QUESTION, over_seeds
 from leap_repro.cli import run_stage
 from leap_repro.figures.style import (
     BUDGET_LINE,
-    LEAP,
+    LEAP_LOOK,
     entries_of,
     figure_parser,
     legend_below,
@@ -29,7 +30,6 @@ from leap_repro.figures.style import (
     use_style,
 )
 
-MEAN = "mean of the models"
 CELL = ["model", "method", "sparsity_target"]
 OVER_SEEDS, OVER_QUESTIONS = "standard deviation over seeds", "standard error over questions"
 
@@ -39,23 +39,17 @@ def averages(results: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
 
     The mean of several models is one more model, for the methods that ran on every one at that sparsity.
     """
-    values = results.loc[results["task"] == "average", [*CELL, "seed", "value"]]
-    models = values["model"].nunique()
+    cells = over_seeds(results[results["task"] == "average"])[[*CELL, "value", "sd", "seeds"]]
+    models = cells["model"].nunique()
     if models > 1:
-        mean = values.groupby(["method", "sparsity_target", "seed"], sort=False)["value"].agg(["mean", "size"])
-        mean = mean[mean["size"] == models]["mean"].rename("value").reset_index().assign(model=MEAN)
-        values = pd.concat([values, mean])
-        outcomes = pd.concat([outcomes, outcomes.assign(model=MEAN)])
-    cells = values.groupby(CELL, sort=False)["value"].agg(["mean", "std", "size"]).join(question_errors(outcomes))
-    several = cells["size"] > 1
-    return pd.DataFrame(
-        {
-            "value": cells["mean"],
-            "error": cells["std"].where(several, cells["question_error"]),
-            "error_of": np.where(several, OVER_SEEDS, OVER_QUESTIONS),
-            "seeds": cells["size"],
-        }
-    ).reset_index()
+        by_model = cells.groupby(["method", "sparsity_target"], sort=False)
+        mean = by_model.agg(value=("value", "mean"), sd=("sd", spread_of_mean), seeds=("seeds", "min"))
+        mean = mean[by_model.size() == models].reset_index().assign(model=MEAN)
+        cells, outcomes = pd.concat([cells, mean]), pd.concat([outcomes, outcomes.assign(model=MEAN)])
+    cells = cells.join(question_errors(outcomes), on=CELL).reset_index(drop=True)
+    cells["error"] = cells["sd"].fillna(cells["question_error"])
+    cells["error_of"] = np.where(cells["sd"].notna(), OVER_SEEDS, OVER_QUESTIONS)
+    return cells[[*CELL, "value", "error", "error_of", "seeds"]]
 
 
 def question_errors(outcomes: pd.DataFrame) -> pd.Series:
@@ -89,7 +83,7 @@ def draw(axis: Axes, panel: pd.DataFrame, methods: Methods) -> None:
     shown = {n: look for n, look in looks(methods).items() if not methods[n].get("variant_of")}
     for method in (name for name in dict.fromkeys(panel["method"]) if name in shown):
         curve = panel[panel["method"] == method].sort_values("sparsity_target")
-        bars = {"elinewidth": 1.4, "capsize": 2.5} if shown[method] is LEAP else {"elinewidth": 0.7}
+        bars = {"elinewidth": 1.4, "capsize": 2.5} if shown[method] is LEAP_LOOK else {"elinewidth": 0.7}
         points = 100 * curve["sparsity_target"], curve["value"], curve["error"]
         axis.errorbar(*points, label=methods[method]["label"], **bars, **shown[method])
     for value in panel.loc[[is_dense(name, methods) for name in panel["method"]], "value"]:
@@ -107,6 +101,8 @@ def note(data: pd.DataFrame, methods: Methods) -> str:
     kinds = {kind: list(dict.fromkeys(rows["method"])) for kind, rows in shown.groupby("error_of", sort=False)}
     if len(kinds) == 1:
         return f"Bars: ± {next(iter(kinds))}"
+    if set(kinds[OVER_SEEDS]) & set(kinds[OVER_QUESTIONS]):
+        return f"Bars: ± {OVER_SEEDS} where there are several, else {OVER_QUESTIONS}"
     few = ", ".join(methods[name]["label"] for name in kinds[OVER_QUESTIONS])
     return f"Bars: ± {OVER_SEEDS}; of {few}: {OVER_QUESTIONS}"
 

@@ -7,21 +7,20 @@ hardened masks, paired over questions, with 95 % intervals.
 from __future__ import annotations
 
 import argparse
+import math
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leap_repro.aggregate.collect import OUTCOMES, read_models
-from leap_repro.aggregate.layout import REFERENCE, Methods, called, format_sparsity
-from leap_repro.aggregate.published import read_published
-from leap_repro.aggregate.statistics import Difference, paired_difference
+from leap_repro.aggregate.differences import ALL, COLUMNS, MEAN, method_rows
+from leap_repro.aggregate.layout import LEAP, REFERENCE, Methods, called, format_sparsity
+from leap_repro.aggregate.published import signed
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
-from leap_repro.figures.accuracy import MEAN
 from leap_repro.figures.style import (
-    LEAP,
-    LEARNED,
+    LEAP_LOOK,
     entries_of,
     figure_parser,
     legend_below,
@@ -33,63 +32,45 @@ from leap_repro.figures.style import (
 ROW = 0.2
 """Inches of a model's row."""
 PUBLISHED = {"marker": "s", "markerfacecolor": "none", "color": "#1A1A1A", "linestyle": "none", "zorder": 4}
-COLUMNS = ["model", "sparsity_target", "difference", "stderr", "low", "high", "p_value", "seeds", "questions"]
 
 
 def compared(methods: Methods) -> tuple[str, str]:
     """What the grid calls LEAP and ADMM; UserError in a grid without one of them."""
-    found = called(LEARNED, methods), called(REFERENCE, methods)
+    found = called(LEAP, methods), called(REFERENCE, methods)
     if None in found:
-        raise UserError(f"the forest figure compares {LEARNED} with {REFERENCE}; this grid has {[*methods]}")
+        raise UserError(f"the forest figure compares {LEAP} with {REFERENCE}; this grid has {[*methods]}")
     return found
 
 
 def differences(outcomes: pd.DataFrame, methods: Methods, stands_for: dict[str, str | None]) -> pd.DataFrame:
-    """A row per sparsity and model, and one for the mean of several models that all have both methods.
+    """LEAP's rows of the table of differences: one per sparsity and model, their means, and the mean of all cells.
 
-    `published`: the paper's difference for the model that ours stands for, NaN without; in the mean's row their mean,
-    if there is one for each.
+    But every sparsity is here, of the models with most seeds at it; so there is no Holm's p, which is of the table's.
     """
-    ours, reference = compared(methods)
-    published = published_differences()
-    rows = []
-    for sparsity, here in outcomes[outcomes["method"].isin([ours, reference])].groupby("sparsity_target"):
-        models = list(dict.fromkeys(here["model"]))
-        pairs = {model: paired_difference(here[here["model"] == model], ours, reference) for model in models}
-        pairs = {model: pair for model, pair in pairs.items() if pair.models}
-        theirs = pd.Series({m: published.get((stands_for.get(m), sparsity), float("nan")) for m in pairs}, dtype=float)
-        rows += [[*_row(model, sparsity, pair), theirs[model]] for model, pair in pairs.items()]
-        if len(pairs) > 1 and len(pairs) == outcomes["model"].nunique():
-            rows.append([*_row(MEAN, sparsity, paired_difference(here, ours, reference)), theirs.mean(skipna=False)])
-    return pd.DataFrame(rows, columns=[*COLUMNS, "published"])
-
-
-def _row(model: str, sparsity: float, pair: Difference) -> list:
-    return [model, sparsity, pair.value, pair.stderr, *pair.interval, pair.p_value, pair.seeds, pair.questions]
-
-
-def published_differences() -> dict[tuple[str, float], float]:
-    """{(published model, sparsity): LEAP minus ADMM in points, within one source}, unstructured."""
-    rows = read_published()
-    rows = rows[rows["pattern"] == "unstructured"]
-    ours, theirs = (rows[rows["method"] == name] for name in ("LEAP", "ADMM"))
-    pairs = ours.merge(theirs, on=["source", "model", "sparsity"], suffixes=("", "_reference"))
-    pairs["difference"] = pairs["average"] - pairs["average_reference"]
-    return pairs.groupby(["model", "sparsity"])["difference"].first().to_dict()
+    ours, _ = compared(methods)
+    both = outcomes[outcomes["sparsity_target"] > 0]
+    parts = [part for _, part in both.groupby("sparsity_target")]
+    rows = [row for part in parts for row in method_rows(part, ours, methods, stands_for)]
+    rows += [row for row in method_rows(both, ours, methods, stands_for) if row[COLUMNS.index("model")] == ALL]
+    if not rows:
+        raise UserError(f"no model of this grid has results of {LEAP} and of {REFERENCE} at the same sparsity")
+    return pd.DataFrame(rows, columns=COLUMNS).drop(columns="p_holm")
 
 
 def plot(data: pd.DataFrame, methods: Methods) -> Figure:
     """One panel per sparsity, two a row; a row per model, the number beside its interval."""
-    names = list(dict.fromkeys(data["model"]))
-    names = [name for name in names if name != MEAN] + [MEAN] * (MEAN in names)
+    cells = data[data["model"] != ALL]
+    names = sorted(dict.fromkeys(cells["model"]), key=MEAN.__eq__)  # the mean last, models as they come
     ours, reference = (methods[name]["label"] for name in compared(methods))
-    sparsities = sorted(data["sparsity_target"].unique())
+    sparsities = sorted(cells["sparsity_target"].unique())
     height = ROW * len(names) + (0.75 if len(sparsities) < 3 else 0.55)
     xlabel = f"{ours} − {reference} (points)"
     figure, axes = panels(len(sparsities), xlabel, "", height=height, columns=2, sharex=True, sharey=True)
     for axis, sparsity in zip(axes, sparsities, strict=True):
-        draw(axis, data[data["sparsity_target"] == sparsity], names, f"{ours} − {reference}, hardened masks")
-        axis.set_title(f"{format_sparsity(sparsity)} sparse")
+        panel = cells[cells["sparsity_target"] == sparsity]
+        draw(axis, panel, names, f"{ours} − {reference}, hardened masks")
+        seeds = panel["seeds"].max()
+        axis.set_title(f"{format_sparsity(sparsity)} sparse, {seeds} {'seeds' if seeds > 1 else 'seed'}")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     legend_below(figure, entries_of(*axes), note(data))
@@ -103,7 +84,7 @@ def draw(axis: Axes, panel: pd.DataFrame, names: list[str], label: str) -> None:
     for is_mean, part in panel.groupby(panel["model"] == MEAN):
         rows = part["model"].map(names.index)
         reach = [part["difference"] - part["low"], part["high"] - part["difference"]]
-        look = {"color": LEAP["color"], "linestyle": "none", "elinewidth": 1.6, "capsize": 2}
+        look = {"color": LEAP_LOOK["color"], "linestyle": "none", "elinewidth": 1.6, "capsize": 2}
         named = {"marker": "D"} if is_mean else {"marker": "o", "label": label}
         axis.errorbar(part["difference"], rows, xerr=reach, **look, **named)
         theirs = None if is_mean or part["published"].isna().all() else "published, of the model that it stands for"
@@ -116,14 +97,17 @@ def draw(axis: Axes, panel: pd.DataFrame, names: list[str], label: str) -> None:
 
 def number(values: tuple) -> str:
     """A difference and its interval in words: "+2.59 [+1.20, +3.98]"."""
-    return f"{values.difference:+.2f} [{values.low:+.2f}, {values.high:+.2f}]".replace("-", "−")
+    return f"{signed(values.difference)} [{signed(values.low)}, {signed(values.high)}]"
 
 
 def note(data: pd.DataFrame) -> str:
-    """What the intervals hold."""
-    seeds = sorted(data["seeds"].unique())
-    held = "questions, of one seed" if seeds == [1] else f"questions and {' or '.join(map(str, seeds))} seeds"
-    return f"Bars: 95 % intervals over {held}"
+    """What the intervals hold, and the mean of all cells."""
+    held = ", and seeds where there are several" if data["seeds"].max() > 1 else ""
+    words = [f"Bars: 95 % intervals over questions{held}."]
+    for values in data[data["model"] == ALL].itertuples():
+        published = "" if math.isnan(values.published) else f"; published: {signed(values.published)}"
+        words.append(f"{ALL.capitalize()}: {number(values)}{published}")
+    return " ".join(words)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,16 @@ from leap_repro.aggregate.layout import Methods
 from leap_repro.aggregate.render import Table
 from leap_repro.aggregate.rounding import RUN, STEPS, WITHIN, correlations_table, last_probes, probes_of, worded
 from leap_repro.cli import run_stage
-from leap_repro.figures.style import BUDGET_LINE, DOUBLE, LEAP, MARKERS, figure_parser, legend_below, save, use_style
+from leap_repro.figures.style import (
+    BUDGET_LINE,
+    DOUBLE,
+    LEAP_LOOK,
+    MARKERS,
+    figure_parser,
+    legend_below,
+    save,
+    use_style,
+)
 
 VARIANT = "#7F7F7F"
 
@@ -47,7 +56,7 @@ def plot(data: pd.DataFrame, table: Table, methods: Methods) -> Figure:
     entries = {model: _key(marker) for model, marker in markers.items()}
     entries["no gap (left)"] = Line2D([], [], **BUDGET_LINE)
     if any(methods[name].get("variant_of") for name in ends["method"]):
-        entries |= {"LEAP (right)": _key("o", LEAP["color"]), "its variants (right)": _key("o", VARIANT, "none")}
+        entries |= {"LEAP (right)": _key("o", LEAP_LOOK["color"]), "its variants (right)": _key("o", VARIANT, "none")}
     legend_below(figure, entries)
     return figure
 
@@ -68,7 +77,7 @@ def draw_ends(axis: Axes, ends: pd.DataFrame, markers: dict[str, str], methods: 
     """Last relaxed loss against accuracy: LEAP's runs filled, its variants' hollow."""
     for (model, method), rows in ends.groupby(["model", "method"], sort=False):
         varied = methods[method].get("variant_of")
-        colours = {"facecolors": "none", "edgecolors": VARIANT} if varied else {"c": LEAP["color"]}
+        colours = {"facecolors": "none", "edgecolors": VARIANT} if varied else {"c": LEAP_LOOK["color"]}
         look = {"marker": markers[model], "s": 16, "linewidths": 0.8, "zorder": 2 if varied else 3}
         axis.scatter(rows["held_out_relaxed"], rows["accuracy"], **look, **colours)
     axis.set(xlabel="Held-out loss at the end, relaxed mask\n(nats per token)")

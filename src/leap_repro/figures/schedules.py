@@ -15,13 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leap_repro.aggregate.collect import OUTCOMES, RESULTS, read_models
-from leap_repro.aggregate.layout import Methods, called, format_sparsity
+from leap_repro.aggregate.layout import LEAP, Methods, called, format_sparsity
 from leap_repro.aggregate.statistics import paired_difference
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.figures.style import (
-    LEAP,
-    LEARNED,
+    LEAP_LOOK,
     OTHERS,
     entries_of,
     figure_parser,
@@ -51,15 +50,14 @@ def changes(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> 
     Only models and seeds that both ran on count. Differences in points; changes of perplexity in percent: geometric
     mean over models and seeds, least and greatest of one. UserError without LEAP or without a variant.
     """
-    base = called(LEARNED, methods)
+    base = called(LEAP, methods)
     variants = [name for name in dict.fromkeys(results["method"]) if methods.get(name, {}).get("variant_of") == base]
     if base is None or not variants:
-        raise UserError(f"the figure of schedules shows {LEARNED} and its variants; this grid has {[*methods]}")
+        raise UserError(f"the figure of schedules shows {LEAP} and its variants; this grid has {[*methods]}")
     rows = []
     for name in variants:
         for sparsity in sorted(results.loc[results["method"] == name, "sparsity_target"].unique()):
-            here = (common(frame[frame["sparsity_target"] == sparsity], name, base) for frame in (results, outcomes))
-            own, answers = here
+            own, answers = (frame[frame["sparsity_target"] == sparsity] for frame in (results, outcomes))
             pair = paired_difference(answers, name, base)
             facts = [group_of(methods[name]), name, short(methods[name]["label"]), sparsity]
             numbers = [pair.value, pair.stderr, *pair.interval, pair.models, pair.seeds]
@@ -68,18 +66,12 @@ def changes(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> 
     return data.sort_values("group", key=lambda column: column.map(ORDER.index), kind="stable", ignore_index=True)
 
 
-def common(frame: pd.DataFrame, name: str, base: str) -> pd.DataFrame:
-    """The rows of both methods on the models and seeds that both have."""
-    both = frame[frame["method"].isin([name, base])]
-    return both[both.groupby(["model", "seed"])["method"].transform("nunique") == 2]
-
-
 def perplexity(results: pd.DataFrame, name: str, base: str) -> list[float]:
     """[mean, least, greatest] change of perplexity in percent, at the longest window."""
     rows = results[results["task"] == "perplexity"]
     lengths = rows["metric"].str.split("@").str[1].astype(int)
     wide = rows[lengths == lengths.max()].pivot(index=["model", "seed"], columns="method", values="value")
-    logs = np.log(wide[name] / wide[base])
+    logs = np.log(wide[name] / wide[base]).dropna()
     return [100 * float(np.expm1(value)) for value in (logs.mean(), logs.min(), logs.max())]
 
 
@@ -106,7 +98,7 @@ def plot(data: pd.DataFrame, label: str) -> Figure:
         shift = 0.22 * (number - (len(sparsities) - 1) / 2)
         draw(left, right, rows, rows["method"].map(places) + shift, number)
     for axis in (left, right):
-        axis.axvline(0, color=LEAP["color"], linewidth=LEAP["linewidth"], zorder=0, label=label)
+        axis.axvline(0, color=LEAP_LOOK["color"], linewidth=LEAP_LOOK["linewidth"], zorder=0, label=label)
         axis.grid(axis="y", visible=False)
         axis.tick_params(axis="y", length=0)
     left.set_xlabel(f"Average accuracy minus {label}'s\n(points, hardened masks)")
@@ -155,7 +147,7 @@ def main(arguments: argparse.Namespace) -> None:
     use_style()
     results, outcomes = (read_models(arguments.root, arguments.models, table) for table in (RESULTS, OUTCOMES))
     data = changes(results, outcomes, arguments.methods)
-    save(plot(data, arguments.methods[called(LEARNED, arguments.methods)]["label"]), data, arguments.output)
+    save(plot(data, arguments.methods[called(LEAP, arguments.methods)]["label"]), data, arguments.output)
 
 
 if __name__ == "__main__":

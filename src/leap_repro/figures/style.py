@@ -21,30 +21,28 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leap_repro.aggregate.layout import REFERENCE, Methods, called, is_dense
+from leap_repro.aggregate.layout import LEAP, REFERENCE, Methods, called, is_dense
 from leap_repro.cli import json_argument
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import replacing
 
 SINGLE, DOUBLE = 3.3, 6.8
 """Widths of a printed column and of a page of two, in inches."""
-LEARNED = "leap"
-"""The module of the method that figures are about."""
-LEAP = {"color": "#D55E00", "marker": "o", "linestyle": "-", "linewidth": 2.2, "zorder": 4}
-ADMM = {"color": "#1A1A1A", "marker": "s", "linestyle": "--", "linewidth": 1.5, "zorder": 3}
+LEAP_LOOK = {"color": "#D55E00", "marker": "o", "linestyle": "-", "linewidth": 2.2, "zorder": 4}
+ADMM_LOOK = {"color": "#1A1A1A", "marker": "s", "linestyle": "--", "linewidth": 1.5, "zorder": 3}
 # Tol's muted palette without what is near to orange; each with its own marker and dash, no reading rests on colour.
 OTHERS = (
     {"color": "#332288", "marker": "^", "linestyle": "-."},
     {"color": "#44AA99", "marker": "D", "linestyle": ":"},
     {"color": "#AA4499", "marker": "v", "linestyle": "-"},
-    {"color": "#999933", "marker": "P", "linestyle": "--"},
+    {"color": "#B48ED6", "marker": "P", "linestyle": "--"},
     {"color": "#88CCEE", "marker": "X", "linestyle": "-."},
     {"color": "#117733", "marker": "<", "linestyle": "-"},
     {"color": "#882255", "marker": ">", "linestyle": ":"},
     {"color": "#7F7F7F", "marker": "*", "linestyle": "-"},
     {"color": "#4477AA", "marker": "h", "linestyle": "--"},
     {"color": "#003B46", "marker": "d", "linestyle": "-"},
-    {"color": "#B48ED6", "marker": "p", "linestyle": "-."},
+    {"color": "#999933", "marker": "p", "linestyle": "-."},
     {"color": "#6B4C3B", "marker": "H", "linestyle": ":"},
 )
 # LEAP's orange from dark to light, one for each budget.
@@ -90,7 +88,7 @@ def use_style() -> None:
 
 def looks(methods: Methods) -> dict[str, dict[str, Any]]:
     """{method: how its curve is drawn} of all that prune: LEAP and ADMM always alike, others in the grid's order."""
-    fixed = {called(module, methods): look for module, look in ((LEARNED, LEAP), (REFERENCE, ADMM))}
+    fixed = {called(module, methods): look for module, look in ((LEAP, LEAP_LOOK), (REFERENCE, ADMM_LOOK))}
     pruning = [name for name in methods if not is_dense(name, methods)]
     return dict(zip([n for n in pruning if n not in fixed], cycle(OTHERS), strict=False)) | {
         name: look for name, look in fixed.items() if name

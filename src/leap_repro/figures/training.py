@@ -18,7 +18,7 @@ from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.figures.style import (
     DOUBLE,
-    LEAP,
+    LEAP_LOOK,
     OTHERS,
     SINGLE,
     entries_of,
@@ -32,7 +32,7 @@ from leap_repro.figures.style import (
 LOSSES = {
     "held_out_relaxed": ("relaxed mask", OTHERS[0]),
     "held_out_threshold": ("hardened where θ > 0", OTHERS[1]),
-    "held_out_topk": ("hardened to the exact budget (top-k)", LEAP),
+    "held_out_topk": ("hardened to the exact budget (top-k)", LEAP_LOOK),
 }
 """What the upper panels show: column of the training table, its name, its look."""
 SHARES = {

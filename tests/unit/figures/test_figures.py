@@ -7,7 +7,7 @@ import pytest
 
 from leap_repro.errors import UserError
 from leap_repro.figures import accuracy, density, density_by_kind
-from leap_repro.figures.style import ADMM, BUDGETS, LEAP, OTHERS, SINGLE, looks, only_method, save, use_style
+from leap_repro.figures.style import ADMM_LOOK, BUDGETS, LEAP_LOOK, OTHERS, SINGLE, looks, only_method, save, use_style
 
 BLOCKS = pd.DataFrame(
     {"model": model, "method": method, "sparsity_target": sparsity, "seed": seed, "block": block, "kind": kind}
@@ -86,13 +86,16 @@ RIGHT = {  # of four questions a task, by seed
 }
 
 
+UNUSED = {"metric": "acc", "sparsity_actual": 0.5}
+
+
 def frames():
     """(results, outcomes) of two tasks of four questions: a cell answers the first RIGHT of each."""
     results, outcomes = [], []
     for (model, method, sparsity), seeds in RIGHT.items():
         for seed, right in enumerate(seeds):
             cell = {"model": model, "method": method, "sparsity_target": sparsity, "seed": seed}
-            results.append(cell | {"task": "average", "metric": "acc", "value": 100 * right / QUESTIONS})
+            results.append(cell | {"task": "average", "value": 100 * right / QUESTIONS} | UNUSED)
             for task in ("piqa", "mmlu"):
                 for index in range(QUESTIONS):
                     outcomes.append(cell | {"task": task, "leaf": task, "index": index, "correct": int(index < right)})
@@ -124,8 +127,9 @@ def test_accuracy_of_one_seed_has_the_standard_error_over_questions():
 def test_accuracy_adds_the_mean_of_the_models_where_a_method_ran_on_all():
     data = averages()
     assert cell(data, accuracy.MEAN, "dense", 0.0)["value"] == 87.5
-    leap = cell(data, accuracy.MEAN, "leap", 0.5)  # 3 of 4 with either seed
-    assert (leap["value"], leap["error"]) == (75.0, 0.0)
+    leap = cell(data, accuracy.MEAN, "leap", 0.5)  # 2 and 3 of 4, 4 and 3 of 4; seeds are drawn for each model
+    assert leap["value"] == 75.0
+    assert leap["error"] == pytest.approx(np.sqrt(2 * np.var([50, 75], ddof=1)) / 2)
     answers = [1, 0.5, 0, 0]  # the mean of both models, question by question
     found = cell(data, accuracy.MEAN, "magnitude", 0.5)["error"]
     assert found == pytest.approx(100 * np.sqrt(np.var(answers, ddof=1) / QUESTIONS / 2))
@@ -148,6 +152,10 @@ def test_accuracy_says_what_its_bars_are():
     assert accuracy.note(averages(), METHODS) == (
         "Bars: ± standard deviation over seeds; of MAGNITUDE: standard error over questions"
     )
+    both = pd.concat([averages(), averages().assign(error_of=accuracy.OVER_QUESTIONS)])
+    assert accuracy.note(both, METHODS) == (
+        "Bars: ± standard deviation over seeds where there are several, else standard error over questions"
+    )
     one_seed = averages().assign(error_of=accuracy.OVER_QUESTIONS)
     assert accuracy.note(one_seed, METHODS) == "Bars: ± standard error over questions"
 
@@ -157,7 +165,7 @@ def test_leap_is_drawn_last_thickest_and_in_its_own_colour():
     figure = accuracy.plot(averages(), METHODS)
     curves = {drawn.get_label(): drawn.lines[0] for drawn in figure.axes[0].containers}
     leap = curves.pop("LEAP")
-    assert leap.get_color() == LEAP["color"]
+    assert leap.get_color() == LEAP_LOOK["color"]
     for other in curves.values():
         assert other.get_color() != leap.get_color()
         assert other.get_linewidth() < leap.get_linewidth()
@@ -166,10 +174,10 @@ def test_leap_is_drawn_last_thickest_and_in_its_own_colour():
 
 def test_a_grid_calls_leap_and_admm_as_it_likes():
     methods = {"mine": METHODS["leap"], "theirs": METHODS["admm"], "dense": METHODS["dense"], "w": METHODS["magnitude"]}
-    assert looks(methods) == {"mine": LEAP, "theirs": ADMM, "w": OTHERS[0]}
+    assert looks(methods) == {"mine": LEAP_LOOK, "theirs": ADMM_LOOK, "w": OTHERS[0]}
 
 
-@pytest.mark.parametrize("series", [(LEAP, ADMM, *OTHERS), BUDGETS])
+@pytest.mark.parametrize("series", [(LEAP_LOOK, ADMM_LOOK, *OTHERS), BUDGETS])
 def test_series_differ_without_colour(series):
     assert len({(look["marker"], look["linestyle"]) for look in series}) == len(series)
 

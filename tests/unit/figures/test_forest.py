@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leap_repro.aggregate.statistics import paired_difference
+from leap_repro.aggregate.differences import ALL, MEAN, differences_table
+from leap_repro.aggregate.statistics import mean_over_cells, paired_difference
 from leap_repro.errors import UserError
 from leap_repro.figures import forest
-from leap_repro.figures.accuracy import MEAN
 from leap_repro.figures.style import SINGLE, save, use_style
 
 METHODS = {
@@ -47,7 +47,7 @@ def row(data, model, sparsity):
 def test_rows_are_the_paired_differences_of_each_model_and_of_all():
     frame = outcomes()
     data = forest.differences(frame, METHODS, STANDS_FOR)
-    assert list(data["model"]) == ["a", "b", MEAN] * 2
+    assert list(data["model"]) == ["a", "b", MEAN] * 2 + [ALL]
     for model, part in (("a", frame[frame["model"] == "a"]), (MEAN, frame)):
         expected = paired_difference(part[part["sparsity_target"] == 0.6], "leap", "admm")
         found = row(data, model, 0.6)
@@ -72,7 +72,7 @@ def test_points_intervals_and_numbers_are_the_rows():
     data = forest.differences(outcomes(), METHODS, STANDS_FOR)
     figure = forest.plot(data, METHODS)
     for axis, sparsity in zip(figure.axes, (0.5, 0.6), strict=True):
-        assert axis.get_title() == f"{100 * sparsity:g} % sparse"
+        assert axis.get_title() == f"{100 * sparsity:g} % sparse, 3 seeds"
         panel = data[data["sparsity_target"] == sparsity]
         points = np.concatenate([drawn.lines[0].get_xdata() for drawn in axis.containers])
         assert list(points) == list(panel["difference"])
@@ -82,7 +82,26 @@ def test_points_intervals_and_numbers_are_the_rows():
         assert text == [forest.number(values) for values in panel.itertuples()]
     said = " ".join(words.get_text() for words in figure.findobj(plt.Text))
     assert "LEAP − ADMM, hardened masks" in said
-    assert "Bars: 95 % intervals over questions and 3 seeds" in said
+    assert "Bars: 95 % intervals over questions, and seeds where there are several." in " ".join(said.split())
+
+
+def test_a_sparsity_with_fewer_seeds_is_shown_but_no_part_of_the_mean_of_all_cells():
+    frame = outcomes()
+    frame = frame[(frame["sparsity_target"] == 0.5) | (frame["seed"] == 0)]
+    data = forest.differences(frame, METHODS, STANDS_FOR)
+    assert dict(zip(data["sparsity_target"], data["seeds"], strict=True)) == {0.5: 3, 0.6: 1}  # one sparsity is no mean
+    every = forest.differences(outcomes(), METHODS, STANDS_FOR).iloc[-1]
+    assert every["difference"] == mean_over_cells(outcomes(), "leap", "admm").value
+    assert f"Mean of all cells: {forest.number(every)}; published: " in forest.note(every.to_frame().T)
+
+
+def test_rows_are_those_of_the_table_of_differences():
+    data, table = (
+        forest.differences(outcomes(), METHODS, STANDS_FOR),
+        differences_table(outcomes(), METHODS, STANDS_FOR),
+    )
+    expected = table.numbers[table.numbers["method"] == "leap"].drop(columns="p_holm").reset_index(drop=True)
+    pd.testing.assert_frame_equal(data, expected)
 
 
 def test_numbers_are_signed():
@@ -95,7 +114,8 @@ def test_one_seed_one_sparsity_and_nothing_published_take_a_column_and_say_so():
     data = forest.differences(outcomes(seeds=(0,), sparsities=(0.5,)), METHODS, {})
     figure = forest.plot(data, METHODS)
     assert figure.get_figwidth() == SINGLE
-    assert forest.note(data) == "Bars: 95 % intervals over questions, of one seed"
+    assert forest.note(data) == "Bars: 95 % intervals over questions."
+    assert figure.axes[0].get_title() == "50 % sparse, 1 seed"
     assert "published" not in " ".join(words.get_text() for words in figure.findobj(plt.Text))
     figure.canvas.draw()
     assert figure.axes[0].texts[0].get_window_extent().x1 <= figure.bbox.x1
@@ -104,7 +124,7 @@ def test_one_seed_one_sparsity_and_nothing_published_take_a_column_and_say_so():
 def test_a_model_without_one_of_both_has_no_row_and_there_is_no_mean():
     frame = outcomes()
     data = forest.differences(frame[(frame["model"] == "a") | (frame["method"] == "leap")], METHODS, {})
-    assert list(data["model"]) == ["a", "a"]
+    assert list(data["model"]) == ["a", "a", ALL]
 
 
 def test_a_grid_without_admm_is_refused():

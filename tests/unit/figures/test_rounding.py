@@ -8,7 +8,7 @@ import pytest
 
 from leap_repro.aggregate.rounding import correlations_table
 from leap_repro.figures import rounding
-from leap_repro.figures.style import LEAP, save, use_style
+from leap_repro.figures.style import LEAP_LOOK, save, use_style
 
 METHODS = {
     "leap": {"module": "leap", "label": "LEAP", "variant_of": None},
@@ -62,7 +62,7 @@ def test_both_panels_show_relaxed_against_hardened():
     assert "hardened mask" in left.get_ylabel()
     ends = {tuple(point): tuple(part.get_edgecolor()[0]) for part in right.collections for point in part.get_offsets()}
     assert {accuracy for _, accuracy in ends} == set(ACCURACY)
-    orange = plt.matplotlib.colors.to_rgba(LEAP["color"])
+    orange = plt.matplotlib.colors.to_rgba(LEAP_LOOK["color"])
     assert {accuracy for (_, accuracy), colour in ends.items() if colour == orange} == {60.0, 62.0, 50.0}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from leap_repro.errors import UserError
 from leap_repro.figures import training
-from leap_repro.figures.style import LEAP, save, use_style
+from leap_repro.figures.style import LEAP_LOOK, save, use_style
 
 NAN = float("nan")
 
@@ -47,7 +47,7 @@ def test_every_curve_says_whether_its_mask_is_relaxed_or_hardened():
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert [label.split()[0] for label in lines] == ["relaxed", "hardened", "hardened"]
     topk = lines["hardened to the exact budget (top-k)"]
-    assert topk.get_color() == LEAP["color"]
+    assert topk.get_color() == LEAP_LOOK["color"]
     assert np.array_equal(topk.get_xydata(), [[0, 4.0], [2, 4.5]])
     text = " ".join(found.get_text() for found in figure.findobj(plt.Text))
     assert "LEAP, 60 % sparse; mean of 2 seeds, band: their range" in text
