@@ -38,6 +38,7 @@ rule plot_figure:
         **requested("figures"),
     params:
         **tracked("figures.{w.figure}"),
+        record=lambda w: jobs.record_digest(w.figure),
         root=grid_root,
         models=" ".join(STUDY.models),
         methods=lambda w: jobs.as_json(jobs.figure_methods(STUDY, w.figure, grid_name(w))),

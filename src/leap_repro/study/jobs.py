@@ -43,8 +43,8 @@ PUBLISHED_RECORD = Path(__file__).resolve().parents[1] / "aggregate/data/publish
 
 
 def record_digest(table: str) -> str:
-    """The sha256 of the published record for the table that reads it: a change that no fingerprint of code sees."""
-    return sha256_of(PUBLISHED_RECORD) if table in ("published", "differences", "claims") else ""
+    """The sha256 of the published record for the table or figure that reads it: a change that no fingerprint of code sees."""
+    return sha256_of(PUBLISHED_RECORD) if table in ("published", "differences", "claims", "forest") else ""
 
 
 def as_json(value: Any) -> str:
