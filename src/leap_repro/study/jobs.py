@@ -43,7 +43,7 @@ PUBLISHED_RECORD = Path(__file__).resolve().parents[1] / "aggregate/data/publish
 
 
 def record_digest(table: str) -> str:
-    """The sha256 of the published record for the table or figure that reads it: a change that no fingerprint of code sees."""
+    """The sha256 of the published record for a table or figure that reads it: no fingerprint of code sees a change."""
     return sha256_of(PUBLISHED_RECORD) if table in ("published", "differences", "claims", "forest") else ""
 
 
