@@ -30,6 +30,7 @@ rule publish:
     input:
         targets(),
         targets("extended/"),
+        targets("evidence/"),
     log:
         f"{LOGS}/publish.log",
     conda:
@@ -41,4 +42,4 @@ rule publish:
         "Copying tables and figures into figures/ and the pages that show them"
     shell:
         "python -m leap_repro.aggregate.publish --root {params.root} --target figures/{params.scale}"
-        " --pages README.md docs/as-released.md docs/methods/*.md 2> {log}"
+        " --pages README.md docs/*.md docs/methods/*.md 2> {log}"

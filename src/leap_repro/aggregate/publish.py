@@ -19,6 +19,8 @@ from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_text
 
 MACHINE = "machine.md"
+FURTHER = ("extended", "evidence")
+"""The grids whose results lie in a folder of their own."""
 BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
 
 
@@ -68,10 +70,11 @@ def filled(page: str, top: Path) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Copy the default grid, and the extended one beside it if it was run (else it stays), then fill the pages."""
+    """Copy the default grid, and each further one beside it that was run (else it stays), then fill the pages."""
     publish_files(arguments.root, arguments.target)
-    if (arguments.root / "extended/results.parquet").is_file():
-        publish_files(arguments.root / "extended", arguments.target / "extended")
+    for grid in FURTHER:
+        if (arguments.root / grid / "results.parquet").is_file():
+            publish_files(arguments.root / grid, arguments.target / grid)
     for page in arguments.pages:
         write_text(page, filled(page.read_text(encoding="utf-8"), Path.cwd()))
 
