@@ -53,9 +53,24 @@ def as_json(value: Any) -> str:
 
 
 def tables(study: Study, grid: str = DEFAULT) -> list[str]:
-    """The names of a grid's tables."""
-    further = {EXTENDED: ["variants"], EVIDENCE: [*TABLES_OF_EVIDENCE]}
-    return [*TABLES_OF_A_STUDY, *study.models, *further.get(grid, [])]
+    """The names of a grid's tables: those that its methods have something to show in."""
+    shown = [name for name in TABLES_OF_EVIDENCE if _has_rows(study, name)] if grid == EVIDENCE else []
+    return [*TABLES_OF_A_STUDY, *study.models, *(["variants"] if grid == EXTENDED else shown)]
+
+
+def _has_rows(study: Study, table: str) -> bool:
+    """Whether one of the evidence's tables has."""
+    if TABLES_OF_EVIDENCE[table] == "crossings":
+        return bool(_lines(study, table))
+    needs = {"differences": "forest", "claims": "forest", "correlations": "rounding", "gap": "rounding"}
+    return bool(figure_methods(study, needs.get(table, "accuracy"), EVIDENCE))
+
+
+def _lines(study: Study, table: str) -> list[str]:
+    """The rows of "crossings" and of "schedules": what only the evidence has, LEAP's other schedules by themselves."""
+    annealed = figure_methods(study, "schedules", EVIDENCE)
+    lines = [name for name in study.grid_methods(EVIDENCE) if name not in study.settings.methods]
+    return [name for name in lines if (name in annealed) == (table == "schedules")]
 
 
 def table_arguments(study: Study, table: str) -> str:
@@ -64,10 +79,8 @@ def table_arguments(study: Study, table: str) -> str:
         return table
     if table == "overlap":
         return f"--cells-root results/{study.scale}"
-    if table in ("crossings", "schedules"):
-        annealed = figure_methods(study, "schedules", EVIDENCE)
-        lines = [name for name in study.grid_methods(EVIDENCE) if name not in study.settings.methods]
-        return "--lines " + " ".join(name for name in lines if (name in annealed) == (table == "schedules"))
+    if TABLES_OF_EVIDENCE[table] == "crossings":
+        return f"--lines {' '.join(_lines(study, table))}"
     if table == "claims":
         shown = figure_methods(study, "schedules", EVIDENCE)
         return "--annealed " + " ".join(name for name, facts in shown.items() if facts["variant_of"])
