@@ -102,7 +102,13 @@ def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
 
 
 def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about(study):
-    assert {"differences", "rounding", "overlap", "claims"} < set(jobs.tables(study, "evidence"))
+    tables = {"differences", "crossings", "schedules", "correlations", "gap", "overlap", "claims"}
+    assert tables < set(jobs.tables(study, "evidence"))
+    assert not tables & set(jobs.tables(study))
+    assert "leap-tau-from-1" in jobs.table_arguments(study, "schedules").split()
+    assert {"leap+optima", "ria"} < set(jobs.table_arguments(study, "crossings").split())
+    assert not set(jobs.table_methods(study, "main", "evidence")) & {"leap+optima", "leap-layer", "leap-cosine"}
+    assert jobs.main_sparsities(study) == "0.0 0.45 0.5 0.6"
     shown = {name: list(jobs.figure_methods(study, name, "evidence")) for name in jobs.figures(study, "evidence")}
     assert shown["density"] == shown["density_by_kind"] == shown["training"] == ["leap"]
     assert shown["forest"] == ["leap", "admm"]
@@ -110,7 +116,6 @@ def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about
     assert {"leap-tau-from-1", "leap-kappa-to-100", "leap-cosine"} < set(shown["schedules"])
     assert not {"leap-layer", "leap+optima", "maskllm"} & set(shown["schedules"]), "more than a schedule is another"
     assert set(shown["rounding"]) == {*shown["schedules"], "leap-layer"}
-    assert "forest" not in jobs.figures(study)
 
 
 def test_the_benchmark_times_what_prunes_without_training(study):
@@ -121,7 +126,7 @@ def test_the_benchmark_times_what_prunes_without_training(study):
 @pytest.mark.parametrize(
     ("methods", "figures", "shown"),
     [
-        (["dense", "admm", "maskllm", "leap"], ["density", "accuracy"], "leap"),
+        (["dense", "admm", "maskllm", "leap"], ["forest", "density", "accuracy"], "leap"),
         (["dense", "wanda", "maskllm"], ["density", "accuracy"], "maskllm"),
         (["dense", "wanda"], ["accuracy"], None),
         (["dense"], [], None),
