@@ -152,7 +152,7 @@ BAD = [
     # the grid of evidence
     ("scales.miniature.evidence.methods", ["wandb"], "scales.*.evidence.methods names the unknown method 'wandb'"),
     ("scales.miniature.evidence.methods", ["leap"], "names 'leap', which the grid evidence has already"),
-    ("scales.miniature.evidence.once", ["leap-layer"], "names 'leap-layer', which the grid evidence has already"),
+    ("scales.miniature.evidence.once", ["leap-cosine"], "names 'leap-cosine', which the grid evidence has already"),
     ("scales.miniature.evidence.seeds", [0, 0], "[0, 0]"),
     ("scales.miniature.held_out", MISSING, "methods.leap.options.looks is 8; it needs held_out under the scale"),
     ("methods.wanda+optima.selector", MISSING, "methods.wanda+optima.selector"),
