@@ -130,10 +130,10 @@ def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
             "Table": numbers["table"],
         }
     )
-    decided = {(index, "Verdict") for index, text in enumerate(numbers["verdict"]) if text != UNDECIDED}
+    bold = {(row.Index, "Verdict") for row in numbers.itertuples() if row.verdict != UNDECIDED and row.seeds > 1}
     questions = len(evidence.outcomes[QUESTION].drop_duplicates())
     caption = "Claims, and what this grid says of them"
-    return Table(caption, shown, numbers, decided, NOTES.format(questions=questions), words=len(shown.columns))
+    return Table(caption, shown, numbers, bold, NOTES.format(questions=questions), words=len(shown.columns))
 
 
 NOTES = (
@@ -148,7 +148,7 @@ NOTES = (
     "`snakemake --cores 2 results/<scale>/evidence/tables/<table>.md`."
 )
 FORMS = {POINTS: "{:+.2f}", COEFFICIENT: "{:+.2f}", NATS: "{:+.3f}", CELLS: "{:.0f}"}
-UNITS = {POINTS: "points", COEFFICIENT: "(ρ)", NATS: "nats", CELLS: "cells"}
+IN_UNIT = {POINTS: "{} points", COEFFICIENT: "ρ {}", NATS: "{} nats", CELLS: "{} cells"}
 
 
 def decision(row: Any) -> str:
@@ -161,7 +161,7 @@ def estimate(row: Any) -> str:
     form = FORMS[row.unit].format
     ends = "[no interval]" if math.isnan(row.low) else f"[{form(row.low)}, {form(row.high)}]"
     value = "none" if math.isnan(row.value) else form(row.value)
-    return f"{value} {ends} {UNITS[row.unit]}".replace("-", "−")
+    return IN_UNIT[row.unit].format(f"{value} {ends}").replace("-", "−")
 
 
 def full_sparsities(outcomes: pd.DataFrame, method: str) -> tuple[float, ...]:
