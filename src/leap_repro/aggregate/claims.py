@@ -1,157 +1,167 @@
-"""The paper's claims, its readers' questions and our findings, each with what was measured and what follows:
+"""The paper's claims, its readers' questions and our own, each with what was measured and what follows:
 `python -m leap_repro.aggregate.claims`. docs/claims.md shows the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from leap_repro.aggregate import findings
 from leap_repro.aggregate.collect import TRAINING, read_models
 from leap_repro.aggregate.command import read, table_parser
-from leap_repro.aggregate.findings import CELLS, Evidence, Finding
+from leap_repro.aggregate.findings import (
+    CELLS,
+    COEFFICIENT,
+    EQUAL,
+    NATS,
+    POINTS,
+    UNDECIDED,
+    Evidence,
+    Finding,
+    cells_above,
+    foretells,
+    grows,
+    lead,
+    of_every_seed,
+    rounding_gap,
+    weakest,
+)
 from leap_repro.aggregate.layout import LEAP, REFERENCE, Methods, called
+from leap_repro.aggregate.published import published_differences, signed
 from leap_repro.aggregate.render import Table
+from leap_repro.aggregate.statistics import QUESTION
 from leap_repro.cli import run_stage
 
-PAPER, READERS, HERE = "paper", "readers", "here"
-"""Whose claim it is: the paper's; an answer to what its readers asked for; our own."""
+PAPER, READERS, OURS = "paper", "readers", "ours"
+"""Whose claim it is: the paper's; an answer to what its readers asked for (docs/fidelity.md); our own."""
 LAYERWISE = ("magnitude", "wanda", "sparsegpt", "thanos", "optima")
 RIVALS = {"ria": "RIA", "dsnot": "DSnoT", "owl": "OWL", "alps": "ALPS", "elsa": "ELSA"}
-COLUMNS = ["claim", "whose", "measured", "value", "low", "high", "unit", "verdict", "table"]
+COLUMNS = ["claim", "whose", "verdict", "value", "low", "high", "unit", "seeds", "measured", "table"]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`says` in words; `needs`: the lines of the grid that it is about; `table` shows more of it."""
+    """`says` in words; `measure` gives None where the grid lacks what it is about; `table` shows more of it."""
 
     whose: str
     says: str
-    needs: tuple[str, ...]
     table: str
-    measure: Callable[[Evidence], Finding]
-
-
-def lead_claim(whose: str, says: str, method: str, reference: str, table: str, at_highest: bool = True) -> Claim:
-    """That one line is above another, at the highest sparsity or over all cells."""
-
-    def measure(evidence: Evidence) -> Finding:
-        return findings.lead(evidence, method, reference, evidence.highest if at_highest else None)
-
-    return Claim(whose, says, (method, reference), table, measure)
+    measure: Callable[[Evidence], Finding | None]
 
 
 def of_paper(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
-    """What the paper says, and what its readers asked for (docs/fidelity.md)."""
-    pair = (leap, admm)
-    mean = "LEAP is above ADMM on the mean of all cells (published: +2.59)"
-    yield lead_claim(PAPER, mean, *pair, "differences", at_highest=False)
-    for whose, says, measure in (
-        (PAPER, "LEAP is above ADMM in every cell", findings.cells_above),
-        (PAPER, "LEAP's lead over ADMM grows with sparsity", findings.growth),
-        (READERS, "The lead is there with every seed", findings.of_every_seed),
-    ):
-        yield Claim(whose, says, pair, "differences", lambda e, measure=measure: measure(e, *pair))
-    others = [name for module in LAYERWISE if (name := called(module, methods))]
-    best = "ADMM is the best of the layer-wise methods"
-    pairs = [(admm, other) for other in others]
-    yield Claim(PAPER, best, (admm, *others), "main", lambda e: findings.weakest(e, pairs))
+    """What the paper says."""
+    pair = {"method": leap, "reference": admm}
+    theirs = published_differences("LEAP")
+    mean = f"LEAP is above ADMM on the mean of all cells (published: {signed(sum(theirs.values()) / len(theirs))})"
+    yield Claim(PAPER, mean, "differences", partial(lead, **pair))
+    yield Claim(PAPER, "LEAP is above ADMM in every cell", "differences", partial(cells_above, **pair))
+    larger = "LEAP's lead over ADMM is larger at the highest sparsity than at the lowest"
+    yield Claim(PAPER, larger, "differences", partial(grows, **pair))
+    others = [(admm, name) for module in LAYERWISE if (name := called(module, methods))]
+    best = "ADMM is above the paper's other layer-wise methods, on the mean of all cells"
+    yield Claim(PAPER, best, "main", partial(weakest, pairs=others))
     maskllm = called("maskllm", methods) or "maskllm"
-    lowest = "LEAP is above MaskLLM's 2:4 masks at the same sparsity"
-    yield Claim(PAPER, lowest, (leap, maskllm), "main", lambda e: findings.lead(e, leap, maskllm, min(e.sparsities)))
-    one = "One budget for the whole model is better than one for each matrix"
-    yield lead_claim(PAPER, one, leap, "leap-layer", "crossings")
+    at_same = "LEAP is above MaskLLM's 2:4 masks at the same sparsity"
+    yield Claim(PAPER, at_same, "main", partial(lead, method=leap, reference=maskllm))
+
+
+def of_readers(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
+    """What the paper's readers asked for: seeds, the hardened model, whether the annealing is the trick."""
+    each = "The mean lead over ADMM is there with each seed that ran"
+    yield Claim(READERS, each, "differences", partial(of_every_seed, method=leap, reference=admm))
     for says, outcome in (
-        ("A lower relaxed loss means a lower loss once hardened", "held_out_topk"),
-        ("A lower relaxed loss means more zero-shot accuracy once hardened", "accuracy"),
+        ("A training with a lower relaxed loss has a lower loss once hardened (ρ above 0)", "held_out_topk"),
+        ("A training with a lower relaxed loss has more zero-shot accuracy (ρ below 0)", "accuracy"),
     ):
-        yield Claim(READERS, says, (leap,), "correlations", lambda e, outcome=outcome: findings.foretells(e, outcome))
-    costs = "At the end of the training, hardening costs nothing"
-    yield Claim(READERS, costs, (leap,), "gap", lambda e: findings.rounding_gap(e, leap))
-
-
-def of_schedules(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
-    """Whether the annealing is the trick."""
-    pairs = [(name, admm) for name in annealed]
-    yield Claim(
-        READERS,
-        "Under each other schedule of the annealing LEAP still is above ADMM",
-        (admm, *annealed),
-        "schedules",
-        lambda e: findings.weakest(e, pairs, e.highest),
-    )
-    yield Claim(
-        READERS,
-        "The paper's schedule is better than each other one",
-        (leap, *annealed),
-        "schedules",
-        lambda e: findings.weakest(e, [(leap, name) for name in annealed], e.highest),
-    )
+        yield Claim(READERS, says, "correlations", partial(foretells, outcome=outcome))
+    same = f"At the end of LEAP's training, hardening changes the mean loss by less than {EQUAL}"
+    yield Claim(READERS, same, "gap", partial(rounding_gap, method=leap))
+    for says, pairs in (
+        ("LEAP is above ADMM under each other annealing schedule, too", [(name, admm) for name in annealed]),
+        ("The paper's annealing schedule is better than each other one", [(leap, name) for name in annealed]),
+    ):
+        yield Claim(READERS, says, "schedules", partial(weakest, pairs=pairs, highest=True))
 
 
 def of_ours(leap: str, admm: str) -> Iterator[Claim]:
     """What wins: mask, allocation or reconstruction; and against whom."""
     for method, reference, says in (
-        (leap, "wanda+leap-budget", "Mask: LEAP's is above Wanda's of the same budget for each matrix"),
-        (leap, "admm+leap-budget", "Mask: LEAP's is above ADMM's mask and values of the same budget for each matrix"),
+        (leap, "wanda+leap-budget", "Mask: LEAP is above Wanda, each matrix keeping as much"),
+        (leap, "admm+leap-budget", "Mask: LEAP is above ADMM with its values, each matrix keeping as much"),
+        (leap, "leap-layer", "Allocation: LEAP is better with one budget for the model than with one for each matrix"),
         ("admm+leap-budget", admm, "Allocation: LEAP's budget for each matrix makes ADMM better"),
         ("magnitude+leap-budget", "magnitude", "Allocation: LEAP's budget for each matrix makes magnitude better"),
         ("owl", "wanda", "Allocation: OWL's, by outliers, makes Wanda better"),
-        ("admm+owl-budget", admm, "Allocation: OWL's makes ADMM better"),
+        ("admm+owl-budget", admm, "Allocation: OWL's, by outliers, makes ADMM better"),
         ("leap+optima", leap, "Reconstruction: OPTIMA's values make LEAP's mask better"),
-        (leap, "wanda+recover", "LEAP is above training the weights of Wanda's mask on as many tokens"),
-        (leap, "admm+recover", "LEAP is above training the weights of ADMM's mask on as many tokens"),
+        (leap, "wanda+recover", "LEAP is above Wanda's mask with its weights trained on as many tokens"),
+        (leap, "admm+recover", "LEAP is above ADMM's mask with its weights trained on as many tokens"),
     ):
-        yield lead_claim(HERE, says, method, reference, "crossings")
+        yield Claim(OURS, says, "crossings", partial(lead, method=method, reference=reference, highest=True))
     for rival, name in RIVALS.items():
-        yield lead_claim(HERE, f"LEAP is above {name}", leap, rival, "main", at_highest=False)
+        says = f"LEAP is above {name}, on the mean of all cells"
+        yield Claim(OURS, says, "main", partial(lead, method=leap, reference=rival))
 
 
 def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
-    """One row per claim whose methods are in the grid."""
+    """One row per claim that the grid has something to say of."""
     leap, admm = called(LEAP, evidence.methods) or LEAP, called(REFERENCE, evidence.methods) or REFERENCE
-    listed = [*of_paper(leap, admm, evidence.methods), *of_schedules(leap, admm, annealed), *of_ours(leap, admm)]
-    rows = []
-    for claim in listed:
-        if evidence.has(*claim.needs):
-            found = claim.measure(evidence)
-            numbers = [found.value, found.low, found.high, found.unit, found.verdict, claim.table]
-            rows.append([claim.says, claim.whose, found.measured, *numbers])
+    listed = [*of_paper(leap, admm, evidence.methods), *of_readers(leap, admm, annealed), *of_ours(leap, admm)]
+    rows = [
+        {"claim": claim.says, "whose": claim.whose, "table": claim.table, **asdict(found)}
+        for claim in listed
+        if (found := claim.measure(evidence)) is not None
+    ]
     numbers = pd.DataFrame(rows, columns=COLUMNS)
     shown = pd.DataFrame(
         {
             "Claim": numbers["claim"],
-            "Measured": numbers["measured"],
-            "Whose": numbers["whose"],
+            "Verdict": [decision(row) for row in numbers.itertuples()],
             "Estimate [95 %]": [estimate(row) for row in numbers.itertuples()],
-            "Verdict": [f"**{text}**" for text in numbers["verdict"]],
+            "Measured on": numbers["measured"],
+            "Whose": numbers["whose"],
             "Table": numbers["table"],
         }
     )
-    return Table("Claims, and what this grid says of them", shown, numbers, notes=NOTES)
+    bold = {(row.Index, "Verdict") for row in numbers.itertuples() if row.verdict != UNDECIDED and row.seeds > 1}
+    questions = len(evidence.outcomes[QUESTION].drop_duplicates())
+    caption = "Claims, and what this grid says of them"
+    return Table(caption, shown, numbers, bold, NOTES.format(questions=questions), words=len(shown.columns))
 
 
 NOTES = (
-    "Hardened masks throughout. Points: of the six-task average, paired over questions, 95 % intervals that hold "
-    "questions and, where there are several, seeds (docs/statistics.md). A claim holds if the whole interval is on its "
-    "side, does not hold if the whole interval is on the other, and is undecided here otherwise. Here is this grid, "
-    "which is not the published models. Intervals are one by one; of many claims some will be wrong. Each table: "
+    "Hardened masks throughout; this grid is not the published models. A claim holds if the whole 95 % interval is on "
+    "its side, does not hold if the whole interval is on the other side, and is undecided here otherwise. Points: of "
+    "the six-task average, paired over {questions:,} questions; the intervals hold questions and seeds "
+    "(docs/statistics.md). One seed: its interval holds questions only and is too narrow; another seed may decide "
+    "otherwise. The smallest of several: the interval is that of the smallest true lead (Bonferroni). Cells: how many "
+    "have an estimate above 0, [those surely ahead, those not surely behind] by Holm at 5 %. ρ: Spearman's, within "
+    "model and sparsity; its interval counts all seeds of a line as one. Intervals of different claims are one by one: "
+    "of twenty, one may miss. Whose: the paper's, an answer to its readers (docs/fidelity.md), our own. Each table: "
     "`snakemake --cores 2 results/<scale>/evidence/tables/<table>.md`."
 )
+FORMS = {POINTS: "{:+.2f}", COEFFICIENT: "{:+.2f}", NATS: "{:+.3f}", CELLS: "{:.0f}"}
+IN_UNIT = {POINTS: "{} points", COEFFICIENT: "ρ {}", NATS: "{} nats", CELLS: "{} cells"}
 
 
-def estimate(row: object) -> str:
-    """A value with its interval in its unit."""
-    if row.unit == CELLS:
-        return f"{row.value:.0f} [{row.low:.0f}, {row.high:.0f}] {row.unit}"
-    digits = 2 if row.unit == findings.POINTS else 3
-    numbers = (f"{number:+.{digits}f}" for number in (row.value, row.low, row.high))
-    value, low, high = (number.replace("-", "−") for number in numbers)
-    return f"{value} [{low}, {high}] {row.unit}"
+def decision(row: Any) -> str:
+    """The verdict, and whether it is of one seed alone."""
+    return row.verdict + (", one seed" if row.seeds == 1 else "")
+
+
+def estimate(row: Any) -> str:
+    """A value with its interval in its unit; without an interval where there is none."""
+    form = FORMS[row.unit].format
+    ends = "[no interval]" if math.isnan(row.low) else f"[{form(row.low)}, {form(row.high)}]"
+    value = "none" if math.isnan(row.value) else form(row.value)
+    return IN_UNIT[row.unit].format(f"{value} {ends}").replace("-", "−")
 
 
 def full_sparsities(outcomes: pd.DataFrame, method: str) -> tuple[float, ...]:

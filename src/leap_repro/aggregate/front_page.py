@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import base64
 import re
+from html import escape
 from pathlib import Path
 
 from leap_repro.cli import run_stage
@@ -30,7 +31,8 @@ def front_page(table: str, figures: list[tuple[str, bytes]]) -> str:
     if not parts or not parts[0].startswith("<table"):
         raise UserError("the main table's page holds no table: build it anew")
     images = [
-        f'<img alt="{title}" src="data:image/png;base64,{base64.b64encode(png).decode()}">' for title, png in figures
+        f'<img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        for title, png in figures
     ]
     return "\n".join([f'<style>{STYLE}</style>\n<div class="front">', parts[0], *images, *parts[1:], "</div>\n"])
 

@@ -26,16 +26,16 @@ CELL = ["model", "method", "sparsity_target", "seed"]
 COLUMNS = ["model", "sparsity_target", "method", "seed", "other", "other_seed", "jaccard", "independent"]
 
 
-def jaccard(ours: TensorFiles, theirs: TensorFiles) -> tuple[float, float]:
-    """Of two cells' packed masks of the same tensors: Jaccard's index, and what it would be of masks with these two
-    densities that know nothing of each other."""
-    both = either = mine = other = places = 0
+def jaccard(ours: TensorFiles, theirs: TensorFiles, places: int) -> tuple[float, float]:
+    """Of two cells' packed masks of the same tensors, `places` weights in all: Jaccard's index, and what it would be of
+    masks with these two densities that know nothing of each other. A packed mask's last bits, which are no weights,
+    are 0."""
+    both = either = mine = other = 0
     for name in ours:
         a, b = ours[name].numpy(), theirs[name].numpy()
         both += int(np.bitwise_count(a & b).sum())
         either += int(np.bitwise_count(a | b).sum())
         mine, other = mine + int(np.bitwise_count(a).sum()), other + int(np.bitwise_count(b).sum())
-        places += 8 * len(a)
     chance = mine * other / places
     return both / either, chance / (mine + other - chance)
 
@@ -45,15 +45,14 @@ def overlaps(root: Path, cells: pd.DataFrame, again: Sequence[str] = ()) -> pd.D
     `again` every pair of seeds. Each pair stands once, in the order of the cells."""
     rows = []
     for (model, sparsity), here in cells.groupby(["model", "sparsity_target"], sort=False):
-        masks = {
-            (row.method, row.seed): TensorFiles([Artifact.read(root / "harden" / path_of(row)).file(MASK_FILE)])
-            for row in here.itertuples()
-        }
+        found = {(row.method, row.seed): Artifact.read(root / "harden" / path_of(row)) for row in here.itertuples()}
+        masks = {key: TensorFiles([cell.file(MASK_FILE)]) for key, cell in found.items()}
         first = here["seed"].min()
         for one, other in combinations(masks, 2):
             seeds = one[0] == other[0] and one[0] in again
             if seeds or (one[0] != other[0] and one[1] == other[1] == first):
-                rows.append([model, sparsity, *one, *other, *jaccard(masks[one], masks[other])])
+                shared = jaccard(masks[one], masks[other], found[one].facts["prunable"])
+                rows.append([model, sparsity, *one, *other, *shared])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -63,29 +62,27 @@ def path_of(row: object) -> str:
 
 
 def overlap_table(numbers: pd.DataFrame, methods: Methods) -> Table:
-    """The methods' matrix at the highest sparsity, means over models; on the diagonal two seeds of one method."""
-    here = numbers[numbers["sparsity_target"] == numbers["sparsity_target"].max()]
+    """The methods' matrix at the highest sparsity at which seeds can be compared, or at the highest where none can;
+    means over models; on the diagonal two seeds of one method."""
+    seeds = numbers[numbers["method"] == numbers["other"]]
+    here = numbers[numbers["sparsity_target"] == (seeds if len(seeds) else numbers)["sparsity_target"].max()]
     names = [name for name in methods if name in set(here["method"]) | set(here["other"])]
-    means = here.groupby(["method", "other"])["jaccard"].mean()
-    cells = [[_cell(means, one, other) for other in names] for one in names]
+    either_way = pd.concat([here, here.rename(columns={"method": "other", "other": "method"})])
+    means = either_way.groupby(["method", "other"])["jaccard"].mean()
+    cells = [[f"{means[one, other]:.2f}" if (one, other) in means else "" for other in names] for one in names]
     shown = pd.DataFrame(cells, columns=[methods[name]["label"] for name in names])
     shown.insert(0, "Method", [methods[name]["label"] for name in names])
     shown.insert(0, "Sparsity", format_sparsity(here["sparsity_target"].max()))
     chance = here["independent"].mean()
-    caption = f"How much two masks have in common (Jaccard's index), mean of {here['model'].nunique()} models"
+    caption = f"How much two masks have in common (Jaccard's index), mean of up to {here['model'].nunique()} models"
     return Table(caption, shown, numbers, notes=NOTES.format(chance=chance))
 
 
 NOTES = (
     "The weights that both masks keep, by those that any of them keeps: 1 for the same mask, {chance:.2f} for masks of "
     "this density that know nothing of each other. On the diagonal: two seeds of the same method, mean of the pairs; "
-    "empty where there is one. The CSV has every model and sparsity."
+    "empty where there is one. Means over the models that both ran on. The CSV has every model and sparsity."
 )
-
-
-def _cell(means: pd.Series, one: str, other: str) -> str:
-    found = [means[pair] for pair in ((one, other), (other, one)) if pair in means.index]
-    return f"{found[0]:.2f}" if found else ""
 
 
 def compared(results: pd.DataFrame, methods: Methods) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import pandas as pd
 from leap_repro.store.atomic import write_text
 
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "−": "$-$", "↓": r"$\downarrow$"}
+LATEX_SPECIAL |= {"ρ": r"$\rho$"}
 
 HTML_STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;margin:1.5rem}"
@@ -27,21 +28,25 @@ HTML_STYLE = (
     "p{max-width:50rem;color:#444}"
 )
 
+LONG_WORDS = "th:nth-child(-n+N),td:nth-child(-n+N){text-align:left;white-space:normal}"
+
 
 @dataclass
 class Table:
-    """`shown` holds the cells as text, `numbers` the same rows and columns unrounded, `bold` which to set in bold."""
+    """`shown` holds the cells as text, `numbers` the same rows and columns unrounded, `bold` which to set in bold. The
+    first `words` columns are words, on the left; the others are numbers, on the right."""
 
     caption: str
     shown: pd.DataFrame
     numbers: pd.DataFrame
     bold: set[tuple[int, str]] = field(default_factory=set)
     notes: str = ""
+    words: int = 2
 
     def markdown(self) -> str:
         """A pipe table with its caption above and its notes below."""
         text = self._text("**{}**".format)
-        right = ["---" if index < 2 else "---:" for index in range(len(text.columns))]
+        right = ["---" if index < self.words else "---:" for index in range(len(text.columns))]
         body = "\n".join("| " + " | ".join(line) + " |" for line in [text.columns, right, *text.to_numpy()])
         return f"{self.caption}\n\n{body}\n" + (f"\n{self.notes}\n" if self.notes else "")
 
@@ -49,15 +54,16 @@ class Table:
         """A page of its own that needs nothing else: Snakemake's report shows it in a frame."""
         table = self._text("<b>{}</b>".format, escape).to_html(index=False, escape=False, border=0)
         tag, rest = table.split("\n", 1)
+        wrapped = LONG_WORDS.replace("N", str(self.words)) if self.words > 2 else ""
         return (
             f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(self.caption)}</title>\n'
-            f"<style>{HTML_STYLE}</style>\n{tag}\n<caption>{escape(self.caption)}</caption>\n{rest}\n"
+            f"<style>{HTML_STYLE}{wrapped}</style>\n{tag}\n<caption>{escape(self.caption)}</caption>\n{rest}\n"
             f"<p>{escape(self.notes)}</p>\n</html>\n"
         )
 
     def latex(self) -> str:
         """A booktabs table environment."""
-        columns = "ll" + "r" * (len(self.shown.columns) - 2)
+        columns = "l" * self.words + "r" * (len(self.shown.columns) - self.words)
         style = self._text(r"\textbf{{{}}}".format, _escape).style.hide(axis="index")
         caption = _escape(self.caption)
         return style.to_latex(hrules=True, position_float="centering", column_format=columns, caption=caption)

@@ -48,16 +48,19 @@ class Correlation:
     spearman_high: float
 
 
-def correlate(x: pd.Series, y: pd.Series, groups: pd.Series | None = None) -> Correlation:
+def correlate(
+    x: pd.Series, y: pd.Series, groups: pd.Series | None = None, independent: int | None = None
+) -> Correlation:
     """Both correlations of x with y [n]; with `groups` [n] within groups: of deviations from each group's mean, and of
     those of ranks within each group. NaN where x or y does not vary.
 
     Intervals by Fisher's z: its standard error is 1 / sqrt(n - 3) for Pearson's, and sqrt((1 + r^2 / 2) / (n - 3)) for
     Spearman's (Bonett and Wright 2000). Every group but one costs a pair, as in a partial correlation. None for too few
-    pairs, nor for a coefficient of 1, whose z is infinite.
+    pairs, nor for a coefficient of 1, whose z is infinite. Where pairs come in clusters, `independent` is how many of
+    them the intervals may count.
     """
     groups = pd.Series(0, index=x.index) if groups is None else groups
-    free = len(x) - groups.nunique() + 1 - 3
+    free = (len(x) if independent is None else independent) - groups.nunique() + 1 - 3
     pearson = _cosine(_centred(x, groups), _centred(y, groups))
     spearman = _cosine(*(_centred(values.groupby(groups).rank(), groups) for values in (x, y)))
     ends = _interval(pearson, 1, free), _interval(spearman, 1 + spearman**2 / 2, free)
@@ -83,7 +86,9 @@ def _interval(r: float, numerator: float, free: int) -> tuple[float, float]:
 
 def probes_of(training: pd.DataFrame, methods: Methods) -> pd.DataFrame:
     """The probes of these methods' runs, in the order of their steps; UserError without any."""
-    probes = training[training["method"].isin(methods)].dropna(subset=["held_out_relaxed", "held_out_topk"])
+    probes = training[training["method"].isin(methods)]
+    probes = probes.reindex(columns=[*dict.fromkeys([*probes.columns, "held_out_relaxed", "held_out_topk"])])
+    probes = probes.dropna(subset=["held_out_relaxed", "held_out_topk"])
     if probes.empty:
         raise UserError(f"no training of {[*methods]} in this grid was probed on held-out text")
     return probes.sort_values("step", kind="stable")

@@ -40,7 +40,11 @@ class Difference:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval by Student's t."""
-        reach = special.stdtrit(self.dof, (1 + CONFIDENCE) / 2) * self.stderr
+        return self.ends(CONFIDENCE)
+
+    def ends(self, confidence: float) -> tuple[float, float]:
+        """The interval that holds the true difference with this probability, the same beyond either end."""
+        reach = special.stdtrit(self.dof, (1 + confidence) / 2) * self.stderr
         return self.value - reach, self.value + reach
 
     @property
@@ -84,6 +88,23 @@ def mean_over_cells(outcomes: pd.DataFrame, method: str, reference: str, unseede
         seeds = _common(found, f"{method} and {reference} on {model}, at its sparsities,")
         means[model] = sum(pairs[seeds] for pairs in found) / len(found)
     return _difference(means, {model: len(found) for model, found in cells.items()})
+
+
+def growth(
+    outcomes: pd.DataFrame, method: str, reference: str, sparsities: tuple[float, float], unseeded: Collection[str] = ()
+) -> Difference:
+    """How much larger the difference is at the second of two sparsities than at the first, over the models that have
+    both; ABSENT without any. `outcomes` as for `mean_over_cells`. Answers are paired through: the same model, seed and
+    question at either end."""
+    first, second = (
+        paired(outcomes[outcomes["sparsity_target"] == sparsity], method, reference, unseeded)
+        for sparsity in sparsities
+    )
+    found = {}
+    for model in (model for model in second if model in first):
+        seeds = _common([first[model], second[model]], f"{method} and {reference} on {model}, at its sparsities,")
+        found[model] = second[model][seeds] - first[model][seeds]
+    return _difference(found, dict.fromkeys(found, 1))
 
 
 def paired(

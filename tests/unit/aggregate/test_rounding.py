@@ -1,6 +1,7 @@
 """Correlations of relaxed and hardened masks against scipy, on runs made by hand."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,13 @@ def test_within_groups_their_levels_do_not_count():
     reach = stats.norm.ppf(0.975) / math.sqrt(24 - 2 - 3)
     assert found.pearson_low == pytest.approx(math.tanh(math.atanh(r) - reach))
     assert abs(correlate(x + 100 * groups, y - 300 * groups).pearson) > 0.99
+
+
+def test_pairs_that_come_in_clusters_may_count_for_fewer():
+    """Each pair four times over says no more than it does once."""
+    x, y = drawn(20)
+    once, often = correlate(x, y), correlate(*(pd.concat([v] * 4, ignore_index=True) for v in (x, y)), independent=20)
+    assert astuple(often)[1:] == pytest.approx(astuple(once)[1:])
 
 
 def test_within_groups_ranks_are_those_of_the_group():
@@ -162,3 +170,5 @@ def test_the_gap_is_relaxed_minus_hardened_at_up_to_six_steps_first_and_last_amo
 def test_runs_that_were_not_probed_are_refused(training, refused):
     with refused("leap", "held-out"):
         gap_table(training.assign(held_out_topk=math.nan), METHODS)
+    with refused("leap", "held-out"):
+        gap_table(training[rounding.RUN], METHODS)
