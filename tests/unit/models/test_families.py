@@ -85,7 +85,7 @@ def test_kept_weights_are_recovered_under_their_mask(rank, checkpoint, tokens):
 
 
 def test_masks_and_weights_are_trained_together_to_every_budget(checkpoint, tokens):
-    """Experts' matrices too; those that no token chose go by size."""
+    """Experts' matrices too, which are views of one parameter, in some families transposed."""
     options = declaration("elsa").options(**TRAINING, interval=1, learning_rate=1e-2)
     model = load_model(checkpoint)
     before = {linear.name: linear.weight.clone() for linear in prunable_linears(model)}

@@ -171,7 +171,7 @@ def test_a_projection_is_the_nearest_of_all_sparse_points(seed):
 
 
 def test_weights_that_no_gradient_reached_are_projected_by_size(trainer):
-    """Of an expert that no token chose: every second moment is 0, and the order is that of |x|."""
+    """Every second moment is 0, and the order is that of |x|, not of positions."""
     ours = trainer()
     layer = ours.layers[0]
     ours.optimizer.second[0].tensors[""].zero_()
