@@ -56,14 +56,14 @@ def correlate(
 
     Intervals by Fisher's z: its standard error is 1 / sqrt(n - 3) for Pearson's, and sqrt((1 + r^2 / 2) / (n - 3)) for
     Spearman's (Bonett and Wright 2000). Every group but one costs a pair, as in a partial correlation. None for too few
-    pairs, nor for a coefficient of 1, whose z is infinite. Where pairs come in clusters, `independent` is how many of
-    them the intervals may count.
+    pairs, nor for Pearson's of 1, whose z is infinite; Spearman's of 1 has that of the largest below it. Where pairs
+    come in clusters, `independent` is how many of them the intervals may count.
     """
     groups = pd.Series(0, index=x.index) if groups is None else groups
     free = (len(x) if independent is None else independent) - groups.nunique() + 1 - 3
     pearson = _cosine(_centred(x, groups), _centred(y, groups))
     spearman = _cosine(*(_centred(values.groupby(groups).rank(), groups) for values in (x, y)))
-    ends = _interval(pearson, 1, free), _interval(spearman, 1 + spearman**2 / 2, free)
+    ends = _interval(pearson, 1, free), _interval(_below_one(spearman, groups), 1 + spearman**2 / 2, free)
     return Correlation(len(x), pearson, *ends[0], spearman, *ends[1])
 
 
@@ -75,6 +75,13 @@ def _cosine(x: np.ndarray, y: np.ndarray) -> float:
     """NaN where either does not vary, but for rounding."""
     norms = np.linalg.norm(x), np.linalg.norm(y)
     return float(np.clip(x @ y / math.prod(norms), -1, 1)) if len(x) > 1 and min(norms) > 1e-12 else math.nan
+
+
+def _below_one(spearman: float, groups: pd.Series) -> float:
+    """A coefficient, or that of ranks of which two neighbours changed places, if it is nearer to 1 or to -1."""
+    sizes = groups.value_counts()
+    most = 1 - 12 / max((sizes * (sizes**2 - 1)).sum(), 12)
+    return math.copysign(min(abs(spearman), most), spearman)
 
 
 def _interval(r: float, numerator: float, free: int) -> tuple[float, float]:

@@ -111,6 +111,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Read the results, plot, save."""
     use_style()
     results, outcomes = (read_models(arguments.root, arguments.models, table) for table in (RESULTS, OUTCOMES))
+    results, outcomes = (frame[frame["method"].isin(arguments.methods)] for frame in (results, outcomes))
     data = averages(results, outcomes)
     save(plot(data, arguments.methods), data, arguments.output)
 

@@ -26,6 +26,7 @@ from leap_repro.figures.style import (
     MARKERS,
     figure_parser,
     legend_below,
+    logarithmic,
     save,
     use_style,
 )
@@ -68,7 +69,10 @@ def draw_probes(axis: Axes, data: pd.DataFrame, markers: dict[str, str]) -> None
         losses = rows["held_out_relaxed"], rows["held_out_topk"]
         look = {"cmap": "cividis", "vmin": 0, "vmax": 100, "marker": marker, "s": 11, "alpha": 0.8, "linewidths": 0}
         drawn = axis.scatter(*losses, c=100 * rows["progress"], **look)
-    axis.axline((rows["held_out_relaxed"].min(),) * 2, slope=1, **BUDGET_LINE)
+    ends = [data[["held_out_relaxed", "held_out_topk"]].to_numpy().min(), data["held_out_topk"].max()]
+    axis.plot(ends, ends, **BUDGET_LINE)
+    logarithmic(axis.xaxis)
+    logarithmic(axis.yaxis)
     axis.set(xlabel="Held-out loss, relaxed mask\n(nats per token)", ylabel="Held-out loss, hardened mask (top-k)")
     axis.figure.colorbar(drawn, ax=axis, label="Progress of the training (%)", pad=0.02)
 

@@ -19,7 +19,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from leap_repro.aggregate.layout import LEAP, REFERENCE, Methods, called, is_dense
 from leap_repro.cli import json_argument
@@ -122,6 +124,17 @@ def panels(
         if place % columns == 0:
             axis.set_ylabel(ylabel)
     return figure, [*axes.flat[:count]]
+
+
+def logarithmic(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 times the powers of ten, where the data span that much."""
+    least, most = axis.get_data_interval()
+    if most < 5 * least:
+        return
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(figure: Figure, entries: dict[str, Any], title: str = "") -> None:

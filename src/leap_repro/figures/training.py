@@ -24,6 +24,7 @@ from leap_repro.figures.style import (
     entries_of,
     figure_parser,
     legend_below,
+    logarithmic,
     only_method,
     save,
     use_style,
@@ -71,6 +72,7 @@ def plot(data: pd.DataFrame, method: str) -> Figure:
         row, column = 2 * (place // columns), place % columns
         panel = data[data["model"] == model]
         draw(axes[row, column], panel, LOSSES)
+        logarithmic(axes[row, column].yaxis)
         draw(axes[row + 1, column], panel, SHARES)
         axes[row, column].set_title(model)
         axes[row, column].tick_params(labelbottom=False)

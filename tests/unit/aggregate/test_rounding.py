@@ -172,3 +172,16 @@ def test_runs_that_were_not_probed_are_refused(training, refused):
         gap_table(training.assign(held_out_topk=math.nan), METHODS)
     with refused("leap", "held-out"):
         gap_table(training[rounding.RUN], METHODS)
+
+
+@pytest.mark.parametrize("groups", [[0] * 8, [0] * 5 + [1] * 3])
+def test_a_perfect_order_has_the_interval_of_one_in_which_two_neighbours_changed_places(groups):
+    x, groups = pd.Series(range(8), dtype=float), pd.Series(groups)
+    perfect = correlate(x, x**3, groups)
+    swapped = correlate(x, pd.Series([1, 0, *range(2, 8)], dtype=float) ** 3, groups)
+    assert perfect.spearman == pytest.approx(1)
+    assert math.isnan(correlate(x, 2 * x, groups).pearson_low)
+    numerator = math.sqrt(1 + perfect.spearman**2 / 2)
+    reach = 1.959964 * numerator / math.sqrt(8 - groups.nunique() + 1 - 3)
+    assert perfect.spearman_low == pytest.approx(math.tanh(math.atanh(swapped.spearman) - reach), rel=1e-5)
+    assert correlate(x, -(x**3), groups).spearman_high == pytest.approx(-perfect.spearman_low)
