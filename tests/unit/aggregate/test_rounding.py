@@ -100,7 +100,7 @@ def test_no_interval_of_few_pairs_or_of_a_perfect_coefficient_and_no_coefficient
     assert math.isnan(few.pearson_low)
     perfect = correlate(pd.Series(range(9)), 2 * pd.Series(range(9)))
     assert perfect.spearman == pytest.approx(1)
-    assert math.isnan(perfect.spearman_low)
+    assert math.isnan(perfect.pearson_low)
     assert math.isnan(correlate(pd.Series([1.0] * 5), pd.Series(range(5))).pearson)
 
 
