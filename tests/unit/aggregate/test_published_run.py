@@ -13,6 +13,7 @@ RUN = TOP / "figures/miniature"
 PAGES = (
     "README.md",
     "docs/as-released.md",
+    "docs/claims.md",
     "docs/memory.md",
     "docs/numerics.md",
     "docs/plan.md",
@@ -33,7 +34,7 @@ def test_every_block_of_a_page_is_the_file_that_it_names(page):
     assert filled(text, TOP) == text
 
 
-@pytest.mark.parametrize("grid", [RUN, RUN / "extended"], ids=["default", "extended"])
+@pytest.mark.parametrize("grid", [RUN, RUN / "extended", RUN / "evidence"], ids=["default", "extended", "evidence"])
 def test_the_main_table_says_what_the_results_say(grid):
     shown = pd.read_csv(grid / "main.csv").set_index(["sparsity_target", "method"])
     rows = wide(pd.read_parquet(grid / "results.parquet")).set_index(["sparsity_target", "method"])
@@ -66,3 +67,50 @@ def test_the_dense_models_know_the_world_and_pruning_hurts(main):
     models = [column for column in main.columns if column.endswith("-mini") and "@" not in column]
     assert (main.loc[(0.0, "dense"), models] >= chance + 25).all()
     assert main.loc[(0.0, "dense"), "Mean"] - main.loc[(0.6, "magnitude"), "Mean"] >= 8
+
+
+EVIDENCE = RUN / "evidence"
+
+
+@pytest.fixture(scope="module")
+def averages():
+    """The six-task average of every published cell of the evidence, by method, sparsity, model and seed."""
+    results = pd.read_parquet(EVIDENCE / "results.parquet")
+    own = results[results["task"] == "average"]
+    return own.set_index(["method", "sparsity_target", "model", "seed"])["value"]
+
+
+def lead(averages, method, reference, sparsities):
+    """The mean over sparsities and models of the difference, seeds paired; what only one of the two has is left out."""
+    pairs = pd.concat([averages[name].rename(name) for name in (method, reference)], axis=1).dropna()
+    found = pairs[pairs.index.get_level_values("sparsity_target").isin(sparsities)]
+    by_cell = (found[method] - found[reference]).groupby(["sparsity_target", "model"]).mean()
+    return by_cell.mean()
+
+
+def test_the_evidence_has_three_seeds_of_what_is_drawn_and_the_budgets_hold(averages):
+    seeds = averages.reset_index().groupby(["method", "sparsity_target", "model"])["seed"].nunique()
+    drawn = ["wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "leap"]
+    assert (seeds.loc[drawn, [0.5, 0.6]] == 3).all()
+    assert (seeds.loc["maskllm"] == 3).all()
+    assert averages.index.get_level_values("model").nunique() == 5
+
+
+def test_claims_and_differences_say_what_the_results_say(averages):
+    claims = pd.read_csv(EVIDENCE / "claims.csv")
+    differences = pd.read_csv(EVIDENCE / "differences.csv")
+    mean = lead(averages, "leap", "admm", (0.5, 0.6))
+    assert claims["value"].iloc[0] == pytest.approx(mean)
+    whole = differences[(differences["method"] == "leap") & (differences["model"] == "mean of all cells")].iloc[0]
+    assert (whole["difference"], whole["published"]) == pytest.approx((mean, 2.59), abs=1e-3)
+    for method, label in (("alps", "ALPS"), ("ria", "RIA"), ("elsa", "ELSA")):
+        found = claims[claims["claim"].str.contains(f"LEAP is above {label}")]["value"].iloc[0]
+        assert found == pytest.approx(lead(averages, "leap", method, (0.5, 0.6)))
+
+
+def test_every_verdict_of_a_lead_follows_from_its_interval():
+    claims = pd.read_csv(EVIDENCE / "claims.csv").query("unit == 'points'")
+    assert len(claims) > 10
+    for row in claims.itertuples():
+        expected = "holds" if row.low > 0 else "does not hold" if row.high < 0 else "undecided here"
+        assert row.verdict == expected, row.claim
