@@ -63,8 +63,9 @@ def correlate(
     free = (len(x) if independent is None else independent) - groups.nunique() + 1 - 3
     pearson = _cosine(_centred(x, groups), _centred(y, groups))
     spearman = _cosine(*(_centred(values.groupby(groups).rank(), groups) for values in (x, y)))
-    ends = _interval(pearson, 1, free), _interval(_below_one(spearman, groups), 1 + spearman**2 / 2, free)
-    return Correlation(len(x), pearson, *ends[0], spearman, *ends[1])
+    low, high = _interval(_below_one(spearman, groups), 1 + spearman**2 / 2, free)
+    ranks = min(low, spearman), max(high, spearman)  # of a perfect order it ends at the coefficient itself
+    return Correlation(len(x), pearson, *_interval(pearson, 1, free), spearman, *(ranks if low == low else (low, high)))
 
 
 def _centred(values: pd.Series, groups: pd.Series) -> np.ndarray:
