@@ -17,12 +17,17 @@ def use_portable_kernels(dtype: str) -> None:
     """Replace those CPU kernels of torch that depend on the processor, for this process; a second call does nothing.
 
     Attention is made of products and a softmax, and oneDNN, which nothing but GELU uses in float32, is off. For the
-    16-bit types nothing is replaced and nothing promised: their products are oneDNN's, by each processor's own means.
+    16-bit types no kernel is replaced and nothing promised: their products are oneDNN's, by each processor's own means.
+    Only their attention is made of products, too, where there is no GPU: torch's own asks the processor what it could
+    do, not what it is pinned to, and on one with AMX ends with "pack_vnni2 is only supported when avx512 is supported".
     """
-    if _installed or dtype != "float32":
+    if _installed:
         return
     import torch
 
+    if dtype != "float32":
+        torch.backends.cuda.enable_flash_sdp(torch.cuda.is_available())
+        return
     from leap_repro.portable.kernels import KERNELS
 
     library = torch.library.Library("aten", "IMPL")
