@@ -20,7 +20,7 @@ WRONG = [
         "tasks.path is 'data/task'; it must be a folder with <set>/<split>.parquet files",
     ),
     ("[32, 64]", "[32, 512]", "evaluation.perplexity_lengths is 512; scales.tiny.models.mini has 256 positions"),
-    ("seeds: [0]", "seeds: [0", "config.yaml, line 27, is not YAML: did not find expected"),
+    ("seeds: [0]", "seeds: [0", "config.yaml, line 39, is not YAML: did not find expected"),
     ("threads: 1", "threads: 1\n    colour: red", "scales.tiny has the unknown key 'colour'; allowed are ["),
 ]
 
