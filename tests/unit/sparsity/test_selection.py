@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap_repro.harden import selection
 from leap_repro.harden.tensors import harden_logits
+from leap_repro.sparsity import selection
 from leap_repro.sparsity.selection import cut_at, require_logits
 
 AWKWARD = [0.0, -0.0, 1e-45, -1e-45, 1.1754942e-38, -1.1754942e-38, 1.0, -1.0, 1.0000001, 3.4028235e38, -3.4028235e38]
