@@ -17,10 +17,11 @@ from leap_repro.store.atomic import write_text
 
 BODY = re.compile(r"<table.*</table>|<p>.*?</p>", re.DOTALL)
 STYLE = (
-    ".front{overflow-x:auto;font-size:12px}.front table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    ".front{width:calc(100vw - 21rem);position:relative;z-index:9;background:#fff;overflow-x:auto;font-size:12px}"
+    ".front table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
     ".front th,.front td{padding:.1rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}"
     ".front th:nth-child(-n+2),.front td:nth-child(-n+2){text-align:left}"
-    ".front caption{text-align:left;font-weight:600}.front img{max-width:100%;margin-top:1rem}"
+    ".front caption{text-align:left;font-weight:600}.front img{max-width:min(100%,60rem);margin-top:1rem}"
 )
 
 

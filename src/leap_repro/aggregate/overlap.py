@@ -62,11 +62,12 @@ def path_of(row: object) -> str:
 
 
 def overlap_table(numbers: pd.DataFrame, methods: Methods) -> Table:
-    """The methods' matrix at the highest sparsity at which seeds can be compared, or at the highest where none can;
+    """The matrix of all but variants at the highest sparsity at which seeds can be compared, or at the highest where none can;
     means over models; on the diagonal two seeds of one method."""
     seeds = numbers[numbers["method"] == numbers["other"]]
     here = numbers[numbers["sparsity_target"] == (seeds if len(seeds) else numbers)["sparsity_target"].max()]
-    names = [name for name in methods if name in set(here["method"]) | set(here["other"])]
+    ran = set(here["method"]) | set(here["other"])
+    names = [name for name in methods if name in ran and not methods[name].get("variant_of")]
     either_way = pd.concat([here, here.rename(columns={"method": "other", "other": "method"})])
     means = either_way.groupby(["method", "other"])["jaccard"].mean()
     cells = [[f"{means[one, other]:.2f}" if (one, other) in means else "" for other in names] for one in names]
@@ -81,7 +82,7 @@ def overlap_table(numbers: pd.DataFrame, methods: Methods) -> Table:
 NOTES = (
     "The weights that both masks keep, by those that any of them keeps: 1 for the same mask, {chance:.2f} for masks of "
     "this density that know nothing of each other. On the diagonal: two seeds of the same method, mean of the pairs; "
-    "empty where there is one. Means over the models that both ran on. The CSV has every model and sparsity."
+    "empty where there is one. Means over the models that both ran on. The CSV has every line, model and sparsity."
 )
 
 
