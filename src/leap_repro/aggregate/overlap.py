@@ -62,8 +62,8 @@ def path_of(row: object) -> str:
 
 
 def overlap_table(numbers: pd.DataFrame, methods: Methods) -> Table:
-    """The matrix of all but variants at the highest sparsity at which seeds can be compared, or at the highest where none can;
-    means over models; on the diagonal two seeds of one method."""
+    """The matrix, without variants, at the highest sparsity at which seeds can be compared, or at the highest if none
+    can; means over models; on the diagonal two seeds of one method."""
     seeds = numbers[numbers["method"] == numbers["other"]]
     here = numbers[numbers["sparsity_target"] == (seeds if len(seeds) else numbers)["sparsity_target"].max()]
     ran = set(here["method"]) | set(here["other"])
