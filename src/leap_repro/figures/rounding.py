@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -70,7 +71,8 @@ def draw_probes(axis: Axes, data: pd.DataFrame, markers: dict[str, str]) -> None
         look = {"cmap": "cividis", "vmin": 0, "vmax": 100, "marker": marker, "s": 11, "alpha": 0.8, "linewidths": 0}
         drawn = axis.scatter(*losses, c=100 * rows["progress"], **look)
     ends = [data[["held_out_relaxed", "held_out_topk"]].to_numpy().min(), data["held_out_topk"].max()]
-    axis.plot(ends, ends, **BUDGET_LINE)
+    equal = np.geomspace(*ends)  # straight only where both axes are of one kind
+    axis.plot(equal, equal, **BUDGET_LINE)
     logarithmic(axis.xaxis)
     logarithmic(axis.yaxis)
     axis.set(xlabel="Held-out loss, relaxed mask\n(nats per token)", ylabel="Held-out loss, hardened mask (top-k)")
