@@ -61,7 +61,10 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     source = model_source(asked.model, asked.revision)
     bundled = source["source"] == "bundled"
     base = copy.deepcopy(config["scales"]["miniature" if bundled else "open"])
-    scale = {key: base[key] for key in ("calibration", "mask_training", "evaluation", "options")}
+    scale = {key: base[key] for key in ("calibration", "mask_training", "evaluation")}
+    scale["options"] = {
+        name: {key: value for key, value in own.items() if key != "looks"} for name, own in base["options"].items()
+    }
     given = {"sequences": asked.sequences, "length": asked.length}
     scale["calibration"] |= {key: value for key, value in given.items() if value is not None}
     scale["evaluation"] |= QUICK if asked.evaluate == "quick" else {}

@@ -224,9 +224,15 @@ def test_values_out_of_bounds_are_refused(option, value):
 
 
 def test_as_released_a_few_stragglers_count_as_rest(random_layer):
-    layer, *_ = random_layer(160, 192, "0.6", seed=1, tokens=600)
-    written, released = (
-        alps.prune_layer(layer, alps.Options(schedule=schedule, rho=0.01)) for schedule in ("as_written", "as_released")
-    )
-    assert 30 < released.log["iterations"] < written.log["iterations"]
-    assert float((written.keep != released.keep).double().mean()) < 0.001
+    """It may end with the last straggler, too; over a few layers it ends earlier, never later."""
+    counts = []
+    for seed in range(4):
+        layer, *_ = random_layer(160, 192, "0.6", seed=seed, tokens=600)
+        written, released = (
+            alps.prune_layer(layer, alps.Options(schedule=schedule, rho=0.01))
+            for schedule in ("as_written", "as_released")
+        )
+        counts.append((released.log["iterations"], written.log["iterations"]))
+        assert float((written.keep != released.keep).double().mean()) < 0.001
+    assert all(30 < early <= late for early, late in counts)
+    assert any(early < late for early, late in counts)
