@@ -1,5 +1,7 @@
 """A scratch copy of the workflow with a tiny grid, run once; each test then works on a copy of its own."""
 
+import leap_repro  # noqa: F401, I001  pins the numerical libraries, before numpy is loaded
+
 import os
 import shutil
 
