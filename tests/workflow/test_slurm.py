@@ -120,7 +120,7 @@ def test_short_jobs_share_a_cluster_job(grid):
     grouped = {"data_fetch_data": 1, "model_build_tokens_fetch_model": 1, "score_evaluate_harden": 4}
     found = kinds(grid[1])
     assert found.pop(next(name for name in found if name.startswith("tables_"))) == 1
-    assert found == {"prune": 4, **grouped}  # 11 for 27 of Snakemake's jobs
+    assert found == {"prune": 4, **grouped}  # 11 for 29 of Snakemake's jobs
     assert {job["JobState"] for job in grid[1]} == {"COMPLETED"}
 
 
