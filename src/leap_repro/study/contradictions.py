@@ -15,8 +15,18 @@ from leap_repro.study.config import Line, Scale
 if TYPE_CHECKING:
     from leap_repro.study.grid import Method
 
-TABLES = {"main", "published", "time", "variants"}
-TABLES |= {"differences", "crossings", "schedules", "correlations", "gap", "overlap", "claims"}
+TABLES_OF_A_STUDY = ("main", "time", "published")
+TABLES_OF_EVIDENCE = {
+    "differences": "differences",
+    "crossings": "crossings",
+    "schedules": "crossings",
+    "correlations": "rounding",
+    "gap": "rounding",
+    "overlap": "overlap",
+    "claims": "claims",
+}
+"""{table: the module under aggregate that writes it}"""
+TABLES = {*TABLES_OF_A_STUDY, *TABLES_OF_EVIDENCE, "variants"}
 """Names of tables, beside which each model has a table of its name."""
 SPREAD_OUT = {"pattern": UNSTRUCTURED, "budget_scope": "global"}
 """What a mask promises whose matrices may keep different shares of one budget."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
 from leap_repro.store.hashes import sha256_of
+from leap_repro.study.contradictions import TABLES_OF_A_STUDY, TABLES_OF_EVIDENCE
 from leap_repro.study.grid import DEFAULT, EVIDENCE, EXTENDED, SHARDS, Study
 from leap_repro.study.inputs import method_files, task_files
 
@@ -24,17 +25,6 @@ SPREAD = ("global", "tiles")
 REFERENCE = "admm"
 """The module of the method that others are compared with."""
 SCHEDULES = {f"{of}_{part}" for of in ("tau", "kappa") for part in ("start", "end", "schedule")}
-TABLES_OF_A_STUDY = ("main", "time", "published")
-TABLES_OF_EVIDENCE = {
-    "differences": "differences",
-    "crossings": "crossings",
-    "schedules": "crossings",
-    "correlations": "rounding",
-    "gap": "rounding",
-    "overlap": "overlap",
-    "claims": "claims",
-}
-"""{table: the module under aggregate that writes it}"""
 FIGURES = ("forest", "density", "accuracy")
 FIGURES_OF_EVIDENCE = ("density_by_kind", "training", "rounding", "schedules")
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear
-from leap_repro.prune.learned.declaration import TrainingOptions
+from leap_repro.prune.learned.gates import NOISES
 from leap_repro.prune.learned.loss import LanguageLoss
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, size_of
 from leap_repro.prune.learned.processes import whole
@@ -70,6 +70,7 @@ class HeldOut:
         self.sparsity, self.layers, self.loss = job.sparsity, layers, loss
         self.regulariser, self.dense_sizes = regulariser, dense_sizes
         self.steps = looked_at(job.options.steps, job.options.looks)
+        self.numels = torch.tensor([layer.linear.weight.numel() for layer in layers], dtype=torch.float64)
         self.hard = {
             layer.index: torch.zeros(-(-layer.linear.weight.numel() // 8), dtype=torch.uint8) for layer in layers
         }
@@ -79,7 +80,7 @@ class HeldOut:
         """COLUMNS after step `number`; NaN where it is not looked at."""
         if number not in self.steps:
             return NOT_LOOKED
-        relaxed = _Relaxed(_step(self.options, self.seed, number))
+        relaxed = _Relaxed(self._step(number))
         language = self._score(relaxed)
         cuts = exact_cuts(self.layers, self.sparsity, self.options.facts["budget_scope"] == "tensor")
         hard = _Exact(cuts)
@@ -94,7 +95,7 @@ class HeldOut:
                     topk,
                     self._score(lambda layer, theta: theta > 0),
                     self._agreement(before) if number else math.nan,
-                    relaxed.undecided / sum(layer.linear.weight.numel() for layer in self.layers),
+                    relaxed.undecided / self.numels.sum().item(),
                 ),
                 strict=True,
             )
@@ -113,8 +114,7 @@ class HeldOut:
         sums, sizes = (
             torch.tensor(list(found.values()), dtype=torch.float64) for found in (relaxed.sums, relaxed.sizes)
         )
-        numels = torch.tensor([layer.linear.weight.numel() for layer in self.layers], dtype=torch.float64)
-        statistics = MaskStatistics(sums, sizes, numels, self.dense_sizes)
+        statistics = MaskStatistics(sums, sizes, self.numels, self.dense_sizes)
         return float(sum(self.regulariser(statistics, 1 - number / self.options.steps)))
 
     def _agreement(self, before: dict[int, Tensor]) -> float:
@@ -122,14 +122,14 @@ class HeldOut:
         other = sum(
             int(np.bitwise_count(self.hard[index].numpy() ^ packed.numpy()).sum()) for index, packed in before.items()
         )
-        return 1 - other / sum(layer.linear.weight.numel() for layer in self.layers)
+        return 1 - other / self.numels.sum().item()
 
-
-def _step(options: TrainingOptions, seed: int, number: int) -> Step:
-    """Draws noise as step `number` does, but numbers that no step of the training has."""
-    step = Step(seed, options.steps + number, options.relaxation(number))
-    step.absolute = getattr(options, "norm", "") == "l1"
-    return step
+    def _step(self, number: int) -> Step:
+        """Draws noise as step `number` does, but numbers that no step of the training has."""
+        options = self.options
+        step = Step(self.seed, options.steps + number, options.relaxation(number), absolute=self.regulariser.absolute)
+        step.noise = NOISES[options.noise_source]
+        return step
 
 
 class _Relaxed:
