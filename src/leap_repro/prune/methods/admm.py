@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from leap_repro.checked import Positive, Rate, Weight, contradiction
-from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
+from leap_repro.prune.layerwise.declaration import GroupedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import (
+    EXACT_IN,
     drop_smallest_in_groups,
-    drop_smallest_in_matrix,
-    drop_smallest_in_rows,
     floor_in_matrix,
     floor_in_rows,
 )
@@ -24,11 +23,10 @@ from leap_repro.prune.layerwise.select import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXACT = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
 AS_RELEASED = {"matrix": floor_in_matrix, "row": floor_in_rows}
 
 
-class Options(CalibratedOptions):
+class Options(GroupedOptions):
     """As released: the final sparsity from the first iteration on where weights compete in the whole matrix (gradual
     elsewhere), and the floor of the share."""
 
@@ -39,12 +37,9 @@ class Options(CalibratedOptions):
     schedule: Literal["gradual", "as_released"] = Field(
         "gradual", description="how the sparsity grows: as written, or as the authors' code has it"
     )
-    group: Literal["matrix", "row"] = Field("matrix", description="which weights compete: all, or an output row's")
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Options:
-        if self.n_of_m and self.group != "matrix":
-            raise contradiction("group", repr(self.group), f"the pattern {self.pattern!r} allows only 'matrix'")
         if self.mask_iterations > self.iterations:
             most = f"it may be {self.iterations} at most, which is iterations"
             raise contradiction("mask_iterations", self.mask_iterations, most)
@@ -94,7 +89,7 @@ def _project(scores_OI: Tensor, sparsity: Fraction, options: Options) -> Tensor:
     if options.n_of_m:
         protected = drop_smallest_in_groups(scores_OI, options.n_of_m)
         scores_OI = scores_OI.masked_fill(protected, float("inf"))
-    return (AS_RELEASED if options.as_released else EXACT)[options.group](scores_OI, sparsity)
+    return (AS_RELEASED if options.as_released else EXACT_IN)[options.group](scores_OI, sparsity)
 
 
 METHOD = LayerWise(prune_layer, options=Options, statistics="gram", moves_weights=True)

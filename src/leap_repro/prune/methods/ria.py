@@ -6,17 +6,16 @@ to a power. Weights stay as they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from leap_repro.checked import Weight, contradiction
-from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
+from leap_repro.checked import Weight
+from leap_repro.prune.layerwise.declaration import GroupedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import (
+    EXACT_IN,
     drop_smallest_in_groups,
-    drop_smallest_in_matrix,
-    drop_smallest_in_rows,
     floor_in_rows,
     up_to_threshold,
 )
@@ -24,21 +23,13 @@ from leap_repro.prune.layerwise.select import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXACT = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
 AS_RELEASED = {"matrix": up_to_threshold, "row": floor_in_rows}
 
 
-class Options(CalibratedOptions):
+class Options(GroupedOptions):
     """Beside what every selector has; as released, a matrix's threshold "<=" overshoots, and rows drop their floor."""
 
     exponent: Weight = Field(0.5, description="of the input norms; 0: relative importance alone")
-    group: Literal["matrix", "row"] = Field("matrix", description="which weights compete: all, or an output row's")
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Options:
-        if self.n_of_m and self.group != "matrix":
-            raise contradiction("group", repr(self.group), f"the pattern {self.pattern!r} allows only 'matrix'")
-        return self
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
@@ -46,7 +37,7 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
     scores = relative_importance(layer.weight) * layer.statistics.column_norms**options.exponent
     if options.n_of_m:
         return PrunedLayer(drop_smallest_in_groups(scores, options.n_of_m))
-    select = (AS_RELEASED if options.as_released else EXACT)[options.group]
+    select = (AS_RELEASED if options.as_released else EXACT_IN)[options.group]
     return PrunedLayer(select(scores, layer.sparsity))
 
 
