@@ -96,6 +96,17 @@ def test_the_evidence_has_three_seeds_of_what_is_drawn_and_the_budgets_hold(aver
     assert averages.index.get_level_values("model").nunique() == 5
 
 
+def test_the_evidence_has_other_schedules_with_three_seeds_on_two_models_and_a_curve(averages):
+    cells = averages.reset_index()
+    schedules = pd.read_csv(EVIDENCE / "schedules.csv")
+    annealed = cells[cells["method"].isin(schedules["method"])]
+    assert (annealed.groupby(["method", "model"])["seed"].nunique() == 3).all()
+    assert annealed["method"].nunique() == 7 and annealed["model"].nunique() == 2
+    curve = cells[cells["sparsity_target"].isin([0.4, 0.7])]
+    assert (curve.groupby(["method", "sparsity_target"])["model"].nunique() == 5).all()
+    assert set(curve["method"]) >= {"magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "leap"}
+
+
 def test_claims_and_differences_say_what_the_results_say(averages):
     claims = pd.read_csv(EVIDENCE / "claims.csv")
     differences = pd.read_csv(EVIDENCE / "differences.csv")
