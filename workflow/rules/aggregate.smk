@@ -93,12 +93,12 @@ rule build_study_table:
         **requested("aggregate"),
     params:
         **tracked("aggregate.tables"),
-        record=lambda w: jobs.record_digest(w.table),
+        record=lambda w: shown.record_digest(w.table),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(jobs.table_methods(STUDY, w.table, grid_name(w))),
+        methods=lambda w: jobs.as_json(shown.table_methods(STUDY, w.table, grid_name(w))),
         stands_for=STANDS_FOR,
-        sparsities=jobs.main_sparsities(STUDY),
+        sparsities=shown.main_sparsities(STUDY),
     message:
         "Building the table {wildcards.table}{params.why}"
     shell:
@@ -119,20 +119,20 @@ rule build_evidence_table:
         f"{LOGS}/{{grid}}aggregate/table-{{table}}.log",
     wildcard_constraints:
         grid="evidence/",
-        table="|".join(jobs.TABLES_OF_EVIDENCE),
+        table="|".join(shown.TABLES_OF_EVIDENCE),
     conda:
         CPU_ENVIRONMENT
     resources:
         **requested("aggregate"),
     params:
-        **tracked(lambda w: (f"aggregate.{jobs.TABLES_OF_EVIDENCE[w.table]}",)),
-        record=lambda w: jobs.record_digest(w.table),
-        module=lambda w: jobs.TABLES_OF_EVIDENCE[w.table],
+        **tracked(lambda w: (f"aggregate.{shown.TABLES_OF_EVIDENCE[w.table]}",)),
+        record=lambda w: shown.record_digest(w.table),
+        module=lambda w: shown.TABLES_OF_EVIDENCE[w.table],
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(jobs.table_methods(STUDY, w.table, grid_name(w))),
+        methods=lambda w: jobs.as_json(shown.table_methods(STUDY, w.table, grid_name(w))),
         stands_for=STANDS_FOR,
-        further=lambda w: jobs.table_arguments(STUDY, w.table),
+        further=lambda w: shown.table_arguments(STUDY, w.table),
     message:
         "Building the table {wildcards.table}{params.why}"
     shell:

@@ -1,6 +1,6 @@
 # How rules name files; nothing is decided here. {grid} is empty for the default grid, "extended/" for the one with
-# variants and "evidence/" for the one with seeds; the functions of `jobs` (src/leap_repro/study/jobs.py) say what a job
-# reads and is told.
+# variants and "evidence/" for the one with seeds; the functions of `jobs` and `shown` (under src/leap_repro/study) say
+# what a job reads and is told, and what tables and figures show.
 import re
 import shlex
 
@@ -46,8 +46,8 @@ def figures(*names, grid="{{grid}}", suffixes=("png", "pdf", "csv")):
 def targets(grid=""):
     """All files of the default grid, or of the one in the folder `grid`."""
     name = grid.rstrip("/")
-    shown = tables(*jobs.tables(STUDY, name), grid=grid) + figures(*jobs.figures(STUDY, name), grid=grid)
-    return [f"{ROOT}/{grid}results.parquet", f"{ROOT}/{grid}front.html", *shown]
+    files = tables(*shown.tables(STUDY, name), grid=grid) + figures(*shown.figures(STUDY, name), grid=grid)
+    return [f"{ROOT}/{grid}results.parquet", f"{ROOT}/{grid}front.html", *files]
 
 
 def cleaned(grid=""):
@@ -101,4 +101,4 @@ def prune_arguments(w):
 
 
 def method_facts(w):
-    return jobs.as_json(jobs.method_facts(STUDY, grid_name(w)))
+    return jobs.as_json(shown.method_facts(STUDY, grid_name(w)))

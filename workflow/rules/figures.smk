@@ -2,7 +2,7 @@
 rule build_front_page:
     input:
         table=f"{ROOT}/{{grid}}tables/main.html",
-        figures=lambda w: [f"{ROOT}/{w.grid}figures/{name}.png" for name in jobs.front_figures(STUDY, grid_name(w))],
+        figures=lambda w: [f"{ROOT}/{w.grid}figures/{name}.png" for name in shown.front_figures(STUDY, grid_name(w))],
     output:
         in_report(f"{ROOT}/{{grid}}front.html", "front", "Tables", "first page"),
     log:
@@ -31,17 +31,17 @@ rule plot_figure:
     benchmark:
         f"{ROOT}/benchmarks/{{grid}}figures/{{figure}}.tsv"
     wildcard_constraints:
-        figure="|".join(jobs.FIGURES + jobs.FIGURES_OF_EVIDENCE),
+        figure="|".join(shown.FIGURES | shown.FIGURES_OF_EVIDENCE),
     conda:
         CPU_ENVIRONMENT
     resources:
         **requested("figures"),
     params:
         **tracked("figures.{w.figure}"),
-        record=lambda w: jobs.record_digest(w.figure),
+        record=lambda w: shown.record_digest(w.figure),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(jobs.figure_methods(STUDY, w.figure, grid_name(w))),
+        methods=lambda w: jobs.as_json(shown.figure_methods(STUDY, w.figure, grid_name(w))),
         published=lambda w: f"--stands-for {shlex.quote(STANDS_FOR)}" if w.figure == "forest" else "",
     message:
         "Plotting {wildcards.figure}{params.why}"

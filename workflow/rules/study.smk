@@ -7,7 +7,7 @@ from pathlib import Path
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
 from leap_repro.launch.devices import devices, largest_memory
-from leap_repro.study import jobs
+from leap_repro.study import jobs, shown
 from leap_repro.study.examination import examine_inputs
 from leap_repro.study.grid import read_study
 from leap_repro.study.inputs import check_inputs

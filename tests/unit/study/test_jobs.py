@@ -95,74 +95,9 @@ def test_a_row_is_traced_to_two_folders_a_cell_and_three_benchmarks(study):
     assert len(jobs.benchmark_names(study)) == 3 * len(study.cells())
 
 
-def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
-    assert set(jobs.tables(study, "extended")) - set(jobs.tables(study)) == {"variants"}
-    assert jobs.method_facts(study, "extended")["leap-hard"]["variant_of"] == "leap"
-    assert "leap-hard" not in jobs.method_facts(study)
-
-
-def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about(study):
-    tables = {"differences", "crossings", "schedules", "correlations", "gap", "overlap", "claims"}
-    assert tables < set(jobs.tables(study, "evidence"))
-    assert not tables & set(jobs.tables(study))
-    assert "leap-tau-from-1" in jobs.table_arguments(study, "schedules").split()
-    assert {"leap+optima", "ria"} < set(jobs.table_arguments(study, "crossings").split())
-    assert not set(jobs.table_methods(study, "main", "evidence")) & {"leap+optima", "leap-layer", "leap-cosine"}
-    assert jobs.main_sparsities(study) == "0.0 0.45 0.5 0.6"
-    shown = {name: list(jobs.figure_methods(study, name, "evidence")) for name in jobs.figures(study, "evidence")}
-    assert shown["density"] == shown["density_by_kind"] == shown["training"] == ["leap"]
-    assert shown["forest"] == ["leap", "admm"]
-    assert shown["schedules"][0] == "leap"
-    assert {"leap-tau-from-1", "leap-kappa-to-100", "leap-cosine"} < set(shown["schedules"])
-    assert not {"leap-layer", "leap+optima", "maskllm"} & set(shown["schedules"]), "more than a schedule is another"
-    assert set(shown["rounding"]) == {*shown["schedules"], "leap-layer"}
-
-
 def test_the_benchmark_times_what_prunes_without_training(study):
     expected = {"magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima"}
     assert set(jobs.one_shot_methods(study)) == expected
-
-
-@pytest.mark.parametrize(
-    ("methods", "figures", "shown"),
-    [
-        (["dense", "admm", "maskllm", "leap"], ["forest", "density", "accuracy"], "leap"),
-        (["dense", "wanda", "maskllm"], ["density", "accuracy"], "maskllm"),
-        (["dense", "wanda"], ["accuracy"], None),
-        (["dense"], [], None),
-    ],
-)
-def test_a_grid_has_the_figures_that_its_methods_fill(config, methods, figures, shown):
-    scale = config["scales"]["miniature"]
-    scale |= {"methods": methods, "extended": [], "only_models": {}}
-    del scale["evidence"]
-    study = read_study(config)
-    assert jobs.figures(study) == figures
-    assert list(jobs.figure_methods(study, "density")) == ([shown] if shown else [])
-
-
-def test_a_figure_goes_by_module_not_by_name(config):
-    config["methods"]["mine"] = config["methods"].pop("leap") | {"label": "Mine"}
-    for name, line in config["methods"].items():
-        line |= {key: "mine" for key in ("parent", "budget_from") if line.get(key) == "leap"}
-        if line.get("variant_of") == "leap" or line.get("module") == "patch":
-            config["methods"][name] = {
-                key: value for key, value in line.items() if key not in ("variant_of", "changes")
-            }
-    scale = config["scales"]["miniature"]
-    scale |= {"methods": ["dense", "wanda", "mine"], "extended": [], "only_models": {}}
-    del scale["evidence"]
-    scale["options"] = {"mine" if name == "leap" else name: value for name, value in scale.get("options", {}).items()}
-    for other in config["scales"].values():
-        other["options"] = {k: v for k, v in other.get("options", {}).items() if k in config["methods"]}
-    assert jobs.figure_methods(read_study(config), "density")["mine"]["label"] == "Mine"
-
-
-def test_the_density_figure_shows_a_method_before_its_variants(config):
-    lines = {"leap-half": {"module": "leap", "variant_of": "leap", "warm_start": "wanda"}}
-    config = config | {"methods": config["methods"] | lines}
-    config["scales"]["miniature"]["methods"] = ["dense", "wanda", "leap-half", "leap"]
-    assert list(jobs.figure_methods(read_study(config), "density")) == ["leap"]
 
 
 def test_the_calibration_sample_is_drawn_as_the_scale_says(config):
