@@ -56,6 +56,10 @@ atexit.register(print_plan)  # Snakemake has hooks around a real run, none aroun
 
 
 onstart:
+    if workflow.local_exec:
+        # Cores are the limit here. With one on submissions Snakemake 9.27 looks at all waiting jobs again every second,
+        # once for each job that has ended, and waits for its last timer at the end.
+        workflow.scheduler.job_rate_limiter = None
     found = preflight(STUDY, Path(ROOT), jobs_to_run(), USABLE if workflow.local_exec else None)
     if found and config.get("preflight", "stop") == "stop":
         raise WorkflowError("\n".join(["This run cannot be finished here:", *found, GO_ON]))
