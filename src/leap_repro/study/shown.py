@@ -111,8 +111,8 @@ def front_figures(study: Study, grid: str = DEFAULT) -> list[str]:
 
 def _default(study: Study, found: Facts) -> list[str]:
     """The default grid's methods, if any of them prunes."""
-    names = [name for name in study.settings.methods if name in found]
-    return names if any(study.methods[name].module != DENSE for name in names) else []
+    names = study.settings.methods
+    return names if any(found[name]["module"] != DENSE for name in names) else []
 
 
 def _subject(study: Study, found: Facts) -> list[str]:

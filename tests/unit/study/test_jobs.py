@@ -4,15 +4,8 @@ import json
 import shlex
 from pathlib import Path
 
-import pytest
-
 from leap_repro.study import jobs
 from leap_repro.study.grid import read_study
-
-
-@pytest.fixture
-def study(config):
-    return read_study(config)
 
 
 def test_a_methods_sources_are_its_tokens_and_the_cells_that_it_starts_from(study):

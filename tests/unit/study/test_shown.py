@@ -6,11 +6,6 @@ from leap_repro.study import shown
 from leap_repro.study.grid import read_study
 
 
-@pytest.fixture
-def study(config):
-    return read_study(config)
-
-
 def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
     assert set(shown.tables(study, "extended")) - set(shown.tables(study)) == {"variants"}
     assert shown.method_facts(study, "extended")["leap-hard"]["variant_of"] == "leap"

@@ -2,17 +2,9 @@
 
 from types import SimpleNamespace
 
-import pytest
-
 from leap_repro.prune.methods import names
 from leap_repro.store.fingerprint import closure
-from leap_repro.study.grid import read_study
 from leap_repro.study.tracking import CELL_STAGES, Tracker, asked_code, code, prune_modules
-
-
-@pytest.fixture
-def study(config):
-    return read_study(config)
 
 
 def methods_in(modules):
