@@ -88,7 +88,10 @@ def shown_lines(numbers: pd.DataFrame, methods: Methods, title: str) -> pd.DataF
 
 
 def crossings_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods, lines: Sequence[str]) -> Table:
-    """The given lines' averages, and what they have more than their base, LEAP and ADMM."""
+    """The given lines' averages, and what they have more than their base, LEAP and ADMM.
+
+    Where all lines vary LEAP (or all ADMM), its own column says what a column of the base would repeat.
+    """
     for name in lines:
         if name not in methods:
             raise UserError(f"--lines: {name!r} is no line of this grid, which has {', '.join(methods)}")
@@ -102,7 +105,9 @@ def crossings_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Meth
         numbers[f"stderr_minus_{key}"] = [pair.stderr for pair in pairs]
         numbers[f"seeds_minus_{key}"] = [pair.seeds for pair in pairs]
         title = "Δ of" if key == BASE else f"Δ {methods[others[key]]['label']}"
-        shown[title] = [format_difference(pair.value, pair.stderr) for pair in pairs]
+        said_again = key == BASE and set(references) in [{name} for name in others.values()]
+        if not said_again:
+            shown[title] = [format_difference(pair.value, pair.stderr) for pair in pairs]
     shown["PPL ratio"] = [format_ratio(ratio) for ratio in numbers["perplexity_ratio"]]
     notes = NOTES.format(seeds=seeds_in_words(results))
     return Table("Lines beside their base, LEAP and ADMM, hardened masks", shown, numbers, notes=notes)

@@ -90,6 +90,12 @@ def test_a_grid_without_leap_has_no_such_column():
     assert "Δ LEAP" not in crossings_table(results, outcomes, methods, ["owl"]).shown
 
 
+def test_a_difference_that_another_column_says_is_shown_once():
+    table = crossings_table(*grid(), METHODS, ["admm+leap-budget"])
+    assert [column for column in table.shown if column.startswith("Δ")] == ["Δ LEAP", "Δ ADMM"]
+    assert table.numbers["minus_base"].equals(table.numbers["minus_admm"]), "and in numbers where it is looked up"
+
+
 def test_a_line_that_the_grid_lacks_is_refused(refused):
     with refused("--lines", "'wanda'", "admm+leap-budget"):
         crossings_table(*grid(), METHODS, ["wanda"])
