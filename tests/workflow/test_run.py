@@ -101,7 +101,7 @@ def test_the_evidence_has_seeds_a_curve_crossings_and_verdicts(checkout):
     budgets = results[results["method"].isin(["leap", "leap+optima", "admm+leap-budget"])]
     assert budgets[budgets["sparsity_target"] == 0.5]["nonzero"].nunique() == 1
     tables = {path.stem for path in (root / "tables").glob("*.md")}
-    assert {"main", "differences", "crossings", "schedules", "correlations", "gap", "overlap", "claims"} < tables
+    assert {"main", "differences", "crossings", "annealing", "correlations", "gap", "overlap", "claims"} < tables
     assert {path.stem for path in (root / "figures").glob("*.png")} >= {"forest", "density_by_kind", "schedules"}
     main = pd.read_csv(root / "tables/main.csv")
     assert set(main["method"]) == {"dense", "wanda", "admm", "leap", "owl"}, "variants have a table of their own"

@@ -157,9 +157,10 @@ rule build_time_table:
         **tracked("aggregate.times"),
         benchmarks=lambda w: f"{ROOT}/benchmarks",
         root=grid_root,
-        methods=lambda w: " ".join(STUDY.grid_methods(grid=grid_name(w))),
+        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(grid=grid_name(w))),
+        shards=lambda w: " ".join(jobs.token_shards(STUDY, grid_name(w))),
     message:
         "Summing up where the time went{params.why}"
     shell:
-        "python -m leap_repro.aggregate.times --benchmarks {params.benchmarks} --methods {params.methods}"
-        " --output {params.root}/tables/time 2> {log}"
+        "python -m leap_repro.aggregate.times --benchmarks {params.benchmarks} --cells {params.cells}"
+        " --shards {params.shards} --output {params.root}/tables/time 2> {log}"

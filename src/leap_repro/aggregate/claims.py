@@ -87,7 +87,7 @@ def of_readers(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
         ("LEAP is above ADMM under each other annealing schedule, too", [(name, admm) for name in annealed]),
         ("The paper's annealing schedule is better than each other one", [(leap, name) for name in annealed]),
     ):
-        yield Claim(READERS, says, "schedules", partial(weakest, pairs=pairs, highest=True))
+        yield Claim(READERS, says, "annealing", partial(weakest, pairs=pairs, highest=True))
 
 
 def of_ours(leap: str, admm: str) -> Iterator[Claim]:

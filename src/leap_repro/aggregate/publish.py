@@ -27,16 +27,21 @@ BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOT
 def publish_files(root: Path, target: Path) -> None:
     """Put tables, figures, results.parquet and the machine of the grid in `root` in the place of `target`'s files.
 
-    UserError if its run is not finished. The tables' HTML is left: only Snakemake's report shows it.
+    UserError if its run is not finished, or a table and a figure have one name. The tables' HTML is left: only
+    Snakemake's report shows it.
     """
     if not (root / "results.parquet").is_file():
         raise UserError(f"{root} holds no results.parquet: run `snakemake --cores all` first")
+    found = [root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()]
+    sources = {path.name: path for path in found if path.suffix != ".html"}
+    for path in found:
+        if sources.get(path.name, path) != path:
+            raise UserError(f"{path} and {sources[path.name]} have one name: published, one would replace the other")
     target.mkdir(parents=True, exist_ok=True)
     for old in filter(Path.is_file, target.iterdir()):
         old.unlink()
-    for source in (root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()):
-        if source.suffix != ".html":
-            shutil.copyfile(source, target / source.name)
+    for name, source in sources.items():
+        shutil.copyfile(source, target / name)
     write_text(target / MACHINE, computed_on(pd.read_parquet(root / "results.parquet")))
 
 

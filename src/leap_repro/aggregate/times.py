@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,19 +16,21 @@ OF_CELLS = ("prune", "harden", "evaluate")
 PER_METHOD = ("prune",)
 
 
-def read_benchmarks(folder: Path, methods: list[str]) -> pd.DataFrame:
-    """One row per job, those of cells only if their method is one of `methods`.
+def read_benchmarks(folder: Path, cells: Sequence[str], shards: Sequence[str]) -> pd.DataFrame:
+    """One row per job. Other grids' jobs lie in the same folders: only `cells` (model/method/sparsity/seed) and
+    `shards` of tokens (model/role/seed) are counted.
 
     Columns: stage, method (of prune jobs), seconds on the clock, peak memory in MB.
     """
+    own = {stage: set(cells) for stage in OF_CELLS} | {"calibration": set(shards)}
     rows = []
     for stage in STAGES:
         for path in sorted((folder / stage).rglob("*.tsv")):
-            method = path.relative_to(folder / stage).parts[1] if stage in OF_CELLS else ""
-            if method and method not in methods:
+            name = path.relative_to(folder / stage).with_suffix("").as_posix()
+            if stage in own and name not in own[stage]:
                 continue
             line = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
-            shown = method if stage in PER_METHOD else ""
+            shown = name.split("/")[1] if stage in PER_METHOD else ""
             rows.append({"stage": stage, "method": shown, "seconds": line["s"], "memory": line["max_rss"]})
     return pd.DataFrame(rows)
 
@@ -56,14 +59,15 @@ def time_table(jobs: pd.DataFrame) -> Table:
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the benchmark files and write the table."""
-    time_table(read_benchmarks(arguments.benchmarks, arguments.methods)).write(arguments.output)
+    time_table(read_benchmarks(arguments.benchmarks, arguments.cells, arguments.shards)).write(arguments.output)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.aggregate.times", description=__doc__)
     parser.add_argument("--benchmarks", required=True, type=Path, help="folder of Snakemake's benchmark files")
-    parser.add_argument("--methods", required=True, nargs="+", help="the methods whose cells count")
+    parser.add_argument("--cells", required=True, nargs="+", help="model/method/sparsity/seed of the cells that count")
+    parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the tokens that they read")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser
 

@@ -19,7 +19,7 @@ TABLES_OF_A_STUDY = ("main", "time", "published")
 TABLES_OF_EVIDENCE = {
     "differences": "differences",
     "crossings": "crossings",
-    "schedules": "crossings",
+    "annealing": "crossings",
     "correlations": "rounding",
     "gap": "rounding",
     "overlap": "overlap",

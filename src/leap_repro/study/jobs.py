@@ -131,6 +131,14 @@ def benchmark_names(study: Study, grid: str = DEFAULT) -> list[str]:
     return [f"{stage}/{cell.path}" for cell in study.cells(grid=grid) for stage in ("prune", "harden", "evaluate")]
 
 
+def token_shards(study: Study, grid: str = DEFAULT) -> list[str]:
+    """The token shards that the grid's cells read: model/role/seed."""
+    cells = study.cells(grid=grid)
+    read = (prune_sources(study, c.model, c.method, c.sparsity, str(c.seed)).values() for c in cells)
+    top = "calibration/"
+    return sorted({folder.removeprefix(top) for folders in read for folder in folders if folder.startswith(top)})
+
+
 def one_shot_methods(study: Study) -> dict[str, dict[str, Any]]:
     """What the benchmark of one-shot methods times: every one of the grid that prunes without training."""
     methods = [study.methods[name] for name in study.settings.methods]

@@ -57,10 +57,10 @@ def _has_rows(study: Study, table: str) -> bool:
 
 
 def _lines(study: Study, table: str) -> list[str]:
-    """The rows of "crossings" and of "schedules": what only the evidence has, LEAP's other schedules by themselves."""
+    """The rows of "crossings" and of "annealing": what only the evidence has, LEAP's other schedules by themselves."""
     annealed = figure_methods(study, "schedules", EVIDENCE)
     lines = [name for name in study.grid_methods(EVIDENCE) if name not in study.settings.methods]
-    return [name for name in lines if (name in annealed) == (table == "schedules")]
+    return [name for name in lines if (name in annealed) == (table == "annealing")]
 
 
 def table_arguments(study: Study, table: str) -> str:

@@ -53,7 +53,7 @@ def test_claims_of_what_did_not_run_are_left_out_and_each_other_one_has_one_row(
         assert absent not in text
     assert len(rows) == 5 + 6 + 4
     assert dict(rows["whose"].value_counts()) == {"paper": 5, "readers": 6, "ours": 4}
-    assert set(rows["table"]) == {"differences", "main", "correlations", "gap", "schedules", "crossings"}
+    assert set(rows["table"]) == {"differences", "main", "correlations", "gap", "annealing", "crossings"}
 
 
 @pytest.mark.parametrize(

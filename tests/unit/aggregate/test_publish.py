@@ -47,6 +47,19 @@ def test_what_an_older_run_left_goes(tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["extended", "machine.md", "main.md", "results.parquet"]
 
 
+def test_a_table_and_a_figure_of_one_name_are_refused_and_nothing_is_lost(tmp_path, refused):
+    root, target = tmp_path / "root", tmp_path / "target"
+    for folder in (root / "tables", root / "figures", target):
+        folder.mkdir(parents=True)
+    results([CPU]).to_parquet(root / "results.parquet")
+    for folder in ("tables", "figures"):
+        (root / folder / "same.csv").write_text(folder)
+    (target / "main.md").write_text("old")
+    with refused("tables/same.csv", "figures/same.csv", "one name"):
+        publish_files(root, target)
+    assert [path.name for path in target.iterdir()] == ["main.md"]
+
+
 def test_an_unfinished_run_is_refused_and_nothing_is_lost(tmp_path):
     (tmp_path / "target").mkdir()
     (tmp_path / "target/main.md").write_text("old")

@@ -29,6 +29,15 @@ def test_a_methods_sources_are_its_tokens_and_the_cells_that_it_starts_from(stud
     assert sources("patch-tile", "0.45")["pattern-start"] == "harden/m/sparsegpt-2-4/0.5/3"
 
 
+def test_a_grids_token_shards_are_those_that_its_cells_read(study):
+    default, extended, evidence = (set(jobs.token_shards(study, grid)) for grid in ("", "extended", "evidence"))
+    model = next(iter(study.models))
+    assert {f"{model}/{role}/0" for role in ("calibration", "mask_training", "held_out")} < default
+    assert len(default) == 3 * len(study.models), "one seed"
+    assert f"{model}/mask_training_grouped/0" in extended - default
+    assert f"{model}/calibration/2" in evidence - default
+
+
 def test_data_come_first_then_model_by_model_and_within_one_the_trainings_and_what_they_start_from(study):
     priority = jobs.priorities(study)
     data = priority({"role": "tasks"})

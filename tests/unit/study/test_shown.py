@@ -13,10 +13,10 @@ def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
 
 
 def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about(study):
-    tables = {"differences", "crossings", "schedules", "correlations", "gap", "overlap", "claims"}
+    tables = {"differences", "crossings", "annealing", "correlations", "gap", "overlap", "claims"}
     assert tables < set(shown.tables(study, "evidence"))
     assert not tables & set(shown.tables(study))
-    assert "leap-tau-from-1" in shown.table_arguments(study, "schedules").split()
+    assert "leap-tau-from-1" in shown.table_arguments(study, "annealing").split()
     assert {"leap+optima", "ria"} < set(shown.table_arguments(study, "crossings").split())
     assert not set(shown.table_methods(study, "main", "evidence")) & {"leap+optima", "leap-layer", "leap-cosine"}
     assert shown.main_sparsities(study) == "0.0 0.45 0.5 0.6"
