@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+from filelock import FileLock
 from scratch import REPOSITORY, checkout_of, snakemake, write_inputs
 
 
@@ -20,12 +21,19 @@ def own_environment():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A scratch checkout in which the tiny grid has been run; read only."""
-    folder = checkout_of(tmp_path_factory.mktemp("finished") / "checkout", REPOSITORY / "tests/config/tiny.yaml")
-    write_inputs(folder)
+    """A scratch checkout in which the tiny grid has been run; read only. The workers of `pytest -n` share one."""
     os.environ.pop("PYTHONPATH", None)
-    snakemake(folder)
-    return folder
+    top = tmp_path_factory.getbasetemp()
+    top = (top.parent if "PYTEST_XDIST_WORKER" in os.environ else top) / "finished"
+    top.mkdir(exist_ok=True)
+    with FileLock(top / "lock"):
+        if not (top / "whole").exists():
+            shutil.rmtree(top / "checkout", ignore_errors=True)
+            folder = checkout_of(top / "checkout", REPOSITORY / "tests/config/tiny.yaml")
+            write_inputs(folder)
+            snakemake(folder)
+            (top / "whole").touch()
+    return top / "checkout"
 
 
 @pytest.fixture
