@@ -76,18 +76,6 @@ class CalibratedOptions(SelectorOptions):
     )
 
 
-class GroupedOptions(CalibratedOptions):
-    """The options of every method whose weights may compete in the whole matrix or within each output row."""
-
-    group: Literal["matrix", "row"] = Field("matrix", description="which weights compete: all, or an output row's")
-
-    @model_validator(mode="after")
-    def _a_pattern_is_a_group_of_its_own(self) -> GroupedOptions:
-        if self.n_of_m and self.group != "matrix":
-            raise contradiction("group", repr(self.group), f"the pattern {self.pattern!r} allows only 'matrix'")
-        return self
-
-
 @dataclass(frozen=True)
 class LayerWise(Declaration):
     """A method that prunes one matrix after another by `rule`, which sees the `statistics` of its inputs: none, their

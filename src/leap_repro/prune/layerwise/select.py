@@ -53,10 +53,6 @@ def drop_smallest_in_matrix(scores: Tensor, sparsity: Fraction) -> Tensor:
     return drop_smallest(scores, dropped(sparsity, scores.numel()))
 
 
-EXACT_IN = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
-"""By the option `group`: where weights compete."""
-
-
 def drop_smallest_in_groups(scores: Tensor, pattern: Pattern) -> Tensor:
     """Of each `pattern.group` consecutive columns of a row the `pattern.dropped` smallest are dropped."""
     groups = scores.reshape(-1, pattern.group)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from leap_repro.checked import Positive, Rate, Weight, contradiction
-from leap_repro.prune.layerwise.declaration import GroupedOptions, LayerWise
+from leap_repro.prune.layerwise.declaration import LayerWise
+from leap_repro.prune.layerwise.grouped import EXACT_IN, GroupedOptions
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import (
-    EXACT_IN,
     drop_smallest_in_groups,
     floor_in_matrix,
     floor_in_rows,

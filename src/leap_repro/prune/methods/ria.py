@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from leap_repro.checked import Weight
-from leap_repro.prune.layerwise.declaration import GroupedOptions, LayerWise
+from leap_repro.prune.layerwise.declaration import LayerWise
+from leap_repro.prune.layerwise.grouped import EXACT_IN, GroupedOptions
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import (
-    EXACT_IN,
     drop_smallest_in_groups,
     floor_in_rows,
     up_to_threshold,
