@@ -119,9 +119,10 @@ def format_ratio(ratio: float) -> str:
 
 
 NOTES = (
-    "Averages over the models that a line ran on; ± is the standard deviation over seeds, where it has several. Δ: the "
+    "Averages over the models that a line ran on; ± is the standard deviation over seeds. Without one, a line "
+    "ran with one seed, or no seed changes it; its Δ is then to the same seed of the other. Δ: the "
     "line's six-task average minus that of the line in column Of, of LEAP and of ADMM, in points ± standard error, "
-    "paired over the models and questions{seeds}, as far as both have them. PPL ratio: to the line in column Of, "
+    "paired over models, questions{seeds}. PPL ratio: to the line in column Of, "
     "geometric mean over models, at the longest window."
 )
 

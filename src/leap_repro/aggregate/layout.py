@@ -84,7 +84,7 @@ def seeds_in_words(results: pd.DataFrame) -> str:
     most = counts.max()
     if most == 1:
         return " (one seed)"
-    return f" and {'' if counts.min() == most else 'up to '}{most} seeds"
+    return f" and {most} seeds" if counts.min() == most else f" and the up to {most} seeds that both have"
 
 
 def titled_tasks(results: pd.DataFrame) -> dict[str, str]:

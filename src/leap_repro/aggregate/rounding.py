@@ -28,7 +28,8 @@ RUN = ["model", "method", "sparsity_target", "seed"]
 RELAXED = {"held_out_relaxed": "relaxed loss", "held_out_objective": "objective"}
 OUTCOMES = {"held_out_topk": "hardened loss", "accuracy": "accuracy"}
 BOUND = NormalDist().inv_cdf(0.975)
-STEPS, RUNS, WITHIN = "steps of a run", "all runs", "runs, within model and sparsity"
+STEPS, LATER = "steps of a run", "steps of a run after its first"
+RUNS, WITHIN = "all runs", "runs, within model and sparsity"
 """What correlations are over."""
 FEWEST = 4
 """Pairs below which Fisher's z has no standard error."""
@@ -126,28 +127,36 @@ NOTES = (
     "Loss: nats per token on held-out text, which no training saw, under the relaxed or the hardened mask (exact "
     "top-k); objective: with the regulariser's terms; accuracy: six-task average of the hardened mask. Over the steps "
     "of a run: mean over runs (least to greatest). Over runs, each by its last probe: [95 % interval] by Fisher's z, "
-    "for Spearman's with Bonett and Wright's variance, as if runs were independent, which those of one model are not. "
+    "for Spearman's with Bonett and Wright's variance, all seeds of a line counted as one; none for too few lines. "
     "Within model and sparsity: of deviations from the mean of the runs of that model and sparsity (Spearman: of ranks "
     "among them), so that differences between models do not count."
 )
 
 
 def over_steps(probes: pd.DataFrame) -> Iterator[list]:
-    """Rows over the probes of each run: the mean over runs, the least and the greatest in the interval's place."""
-    for relaxed, name in RELAXED.items():
-        runs = [run for _, run in probes.dropna(subset=[relaxed]).groupby(RUN, sort=False) if len(run) >= FEWEST]
-        if not runs:
-            continue
-        found = [correlate(run[relaxed], run["held_out_topk"]) for run in runs]
-        ends = []
-        for values in ([one.pearson for one in found], [one.spearman for one in found]):
-            known = [value for value in values if not math.isnan(value)] or [math.nan]
-            ends += [float(np.mean(known)), min(known), max(known)]
-        yield [STEPS, name, OUTCOMES["held_out_topk"], len(runs), sum(map(len, runs)), *ends]
+    """Rows over the probes of each run, and without its first, where a hot mask has little to do with a hard one: the
+    mean over runs, the least and the greatest in the interval's place."""
+    later = probes[probes["step"] > probes.groupby(RUN)["step"].transform("min")]
+    for over, part in ((STEPS, probes), (LATER, later)):
+        for relaxed, name in RELAXED.items():
+            runs = [run for _, run in part.dropna(subset=[relaxed]).groupby(RUN, sort=False) if len(run) >= FEWEST]
+            if runs:
+                found = [correlate(run[relaxed], run["held_out_topk"]) for run in runs]
+                ends = [_range([getattr(one, kind) for one in found]) for kind in ("pearson", "spearman")]
+                yield [over, name, OUTCOMES["held_out_topk"], len(runs), sum(map(len, runs)), *ends[0], *ends[1]]
+
+
+def _range(values: list[float]) -> list[float]:
+    """Mean, least and greatest of those that there are."""
+    known = [value for value in values if not math.isnan(value)] or [math.nan]
+    return [float(np.mean(known)), min(known), max(known)]
 
 
 def over_runs(runs: pd.DataFrame) -> Iterator[list]:
-    """Rows over all runs, within model and sparsity, and of each model and sparsity with enough runs."""
+    """Rows over all runs, within model and sparsity, and of each model and sparsity with enough runs.
+
+    Runs of one line, which differ in the seed alone, are no independent pairs: intervals count each line once.
+    """
     groups = runs.groupby(GROUP, sort=False)
     several = runs[groups["seed"].transform("size") > 1]
     parts = [(RUNS, runs, None), (WITHIN, several, several.groupby(GROUP).ngroup())]
@@ -157,13 +166,17 @@ def over_runs(runs: pd.DataFrame) -> Iterator[list]:
             for outcome, title in OUTCOMES.items():
                 pairs = part.dropna(subset=[relaxed, outcome])
                 if len(pairs) >= FEWEST:
-                    found = correlate(pairs[relaxed], pairs[outcome], within if within is None else within[pairs.index])
+                    groups = within if within is None else within[pairs.index]
+                    lines = pairs.groupby([*GROUP, "method"]).ngroups
+                    found = correlate(pairs[relaxed], pairs[outcome], groups, independent=lines)
                     yield [over, name, title, len(pairs), *astuple(found)]
 
 
 def gap_table(training: pd.DataFrame, methods: Methods) -> Table:
-    """Held-out losses and relaxed minus hardened, by sparsity and step, over the models and seeds of all methods."""
-    probes = probes_of(training, methods)
+    """Held-out losses and relaxed minus hardened, by sparsity and step, over the models and seeds of the methods that
+    are no variants: other schedules would blur what a step means. Of all, where there are only variants."""
+    bases = {name: facts for name, facts in methods.items() if not facts.get("variant_of")} or methods
+    probes = probes_of(training, bases)
     numbers = pd.DataFrame(
         [
             [sparsity, step, len(rows), *(rows[f"held_out_{mask}"].mean() for mask in ("relaxed", *HARD)), *_gaps(rows)]
@@ -180,7 +193,8 @@ def gap_table(training: pd.DataFrame, methods: Methods) -> Table:
     for mask, title in HARD.items():
         ends = numbers[[f"gap_{mask}", f"gap_{mask}_least", f"gap_{mask}_greatest"]].itertuples(index=False)
         shown[f"Relaxed − {title}"] = [_signed("{:+.3f} ({:+.3f} to {:+.3f})".format(*row)) for row in ends]
-    return Table("What hardening costs while masks are trained", shown, numbers, notes=GAP_NOTES)
+    labels = ", ".join(facts.get("label", name) for name, facts in bases.items())
+    return Table(f"What hardening costs while masks are trained: {labels}", shown, numbers, notes=GAP_NOTES)
 
 
 HARD = {"topk": "top-k", "threshold": "θ > 0"}
@@ -210,7 +224,7 @@ def worded(value: float, low: float, high: float, over: str) -> str:
         return ""
     if math.isnan(low):
         return _signed(f"{value:.2f}")
-    ends = f"({low:.2f} to {high:.2f})" if over == STEPS else f"[{low:.2f}, {high:.2f}]"
+    ends = f"({low:.2f} to {high:.2f})" if over in (STEPS, LATER) else f"[{low:.2f}, {high:.2f}]"
     return _signed(f"{value:.2f} {ends}")
 
 

@@ -77,8 +77,8 @@ def notes_of(notes: str, of: str, shown: pd.DataFrame, results: pd.DataFrame) ->
 
 
 SPREAD = (
-    "Accuracies and perplexities are means over seeds; ± of an average is its standard deviation over seeds, where it "
-    "has several. "
+    "Accuracies and perplexities are means over seeds; ± of an average is its standard deviation over seeds. "
+    "Without one, a method ran with one seed, or no seed changes it; its Δ is then to the same seed of the other. "
 )
 
 

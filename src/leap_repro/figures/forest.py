@@ -101,12 +101,14 @@ def number(values: tuple) -> str:
 
 
 def note(data: pd.DataFrame) -> str:
-    """What the intervals hold, and the mean of all cells."""
-    held = ", and seeds where there are several" if data["seeds"].max() > 1 else ""
-    words = [f"Bars: 95 % intervals over questions{held}."]
+    """What the intervals hold, and the mean of all cells that have most seeds."""
+    several = data["seeds"].max() > 1
+    words = [f"Bars: 95 % intervals over questions{', and seeds where there are several' if several else ''}."]
+    cells = data[~data["model"].isin([ALL, MEAN])]
     for values in data[data["model"] == ALL].itertuples():
         published = "" if math.isnan(values.published) else f"; published: {signed(values.published)}"
-        words.append(f"{ALL.capitalize()}: {number(values)}{published}")
+        counted = f"{(cells['seeds'] == values.seeds).sum()} cells{f' with {values.seeds} seeds' if several else ''}"
+        words.append(f"Mean of the {counted}: {number(values)}{published}")
     return " ".join(words)
 
 

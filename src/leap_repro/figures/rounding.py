@@ -1,7 +1,8 @@
 """What hardening a mask costs, and what its relaxed loss foretells: `python -m leap_repro.figures.rounding`.
 
 Left, held-out loss of the relaxed against the hardened mask (exact top-k) at every probe of every training; right, the
-relaxed mask's last loss against the accuracy of the hardened mask. The coefficients are those of the table "rounding".
+relaxed mask's last loss against the accuracy of the hardened mask, both minus their mean over the runs of the same
+model and sparsity. The coefficients are those of the table "correlations".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from matplotlib.lines import Line2D
 from leap_repro.aggregate.collect import RESULTS, TRAINING, read_models
 from leap_repro.aggregate.layout import Methods
 from leap_repro.aggregate.render import Table
-from leap_repro.aggregate.rounding import RUN, STEPS, WITHIN, correlations_table, last_probes, probes_of, worded
+from leap_repro.aggregate.rounding import GROUP, RUN, STEPS, WITHIN, correlations_table, last_probes, probes_of, worded
 from leap_repro.cli import run_stage
 from leap_repro.figures.style import (
     BUDGET_LINE,
@@ -50,10 +51,10 @@ def plot(data: pd.DataFrame, table: Table, methods: Methods) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 3.0), layout="constrained", width_ratios=[1.12, 1])
     markers = dict(zip(dict.fromkeys(data["model"]), MARKERS * 3, strict=False))
     draw_probes(left, data, markers)
-    ends = data.dropna(subset=["accuracy"])
+    ends = deviations(data)
     draw_ends(right, ends, markers, methods)
     left.set_title(_coefficient(table, STEPS, "hardened loss", "over the steps of a run"))
-    right.set_title(_coefficient(table, WITHIN, "accuracy", "over runs of the same model and sparsity"))
+    right.set_title(_coefficient(table, WITHIN, "accuracy", "between runs of one model and sparsity"))
     figure.get_layout_engine().set(wspace=0.06)
     entries = {model: _key(marker) for model, marker in markers.items()}
     entries["no gap (left)"] = Line2D([], [], **BUDGET_LINE)
@@ -61,6 +62,15 @@ def plot(data: pd.DataFrame, table: Table, methods: Methods) -> Figure:
         entries |= {"LEAP (right)": _key("o", LEAP_LOOK["color"]), "its variants (right)": _key("o", VARIANT, "none")}
     legend_below(figure, entries)
     return figure
+
+
+def deviations(data: pd.DataFrame) -> pd.DataFrame:
+    """The runs' last rows, relaxed loss and accuracy minus their mean over the runs of the same model and sparsity; of
+    those of which there are several."""
+    ends = data.dropna(subset=["accuracy"])
+    ends = ends[ends.groupby(GROUP)["seed"].transform("size") > 1]
+    columns = ["held_out_relaxed", "accuracy"]
+    return ends.assign(**{name: ends[name] - ends.groupby(GROUP)[name].transform("mean") for name in columns})
 
 
 def draw_probes(axis: Axes, data: pd.DataFrame, markers: dict[str, str]) -> None:
@@ -80,21 +90,21 @@ def draw_probes(axis: Axes, data: pd.DataFrame, markers: dict[str, str]) -> None
 
 
 def draw_ends(axis: Axes, ends: pd.DataFrame, markers: dict[str, str], methods: Methods) -> None:
-    """Last relaxed loss against accuracy: LEAP's runs filled, its variants' hollow."""
+    """Last relaxed loss against accuracy, as deviations: LEAP's runs filled, its variants' hollow."""
     for (model, method), rows in ends.groupby(["model", "method"], sort=False):
         varied = methods[method].get("variant_of")
         colours = {"facecolors": "none", "edgecolors": VARIANT} if varied else {"c": LEAP_LOOK["color"]}
         look = {"marker": markers[model], "s": 16, "linewidths": 0.8, "zorder": 2 if varied else 3}
         axis.scatter(rows["held_out_relaxed"], rows["accuracy"], **look, **colours)
-    axis.set(xlabel="Held-out loss at the end, relaxed mask\n(nats per token)")
-    axis.set_ylabel("Average accuracy (%), hardened mask")
+    axis.set(xlabel="Relaxed loss at the end, minus the mean\nof model and sparsity (nats per token)")
+    axis.set_ylabel("Average accuracy, hardened mask,\nminus that mean (points)")
 
 
 def _coefficient(table: Table, over: str, outcome: str, words: str) -> str:
     rows = table.numbers
     found = rows[(rows["over"] == over) & (rows["relaxed"] == "relaxed loss") & (rows["outcome"] == outcome)]
-    texts = [worded(row.pearson, row.pearson_low, row.pearson_high, over) for row in found.itertuples()]
-    return f"{words}:\nr = {texts[0]}" if texts and texts[0] else ""
+    texts = [worded(row.spearman, row.spearman_low, row.spearman_high, over) for row in found.itertuples()]
+    return f"{words}:\nρ = {texts[0]}" if texts and texts[0] else ""
 
 
 def _key(marker: str, colour: str = "#333333", face: str | None = None) -> Line2D:

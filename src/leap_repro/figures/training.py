@@ -1,4 +1,6 @@
-"""How LEAP's mask settles while it is trained, at the highest sparsity: `python -m leap_repro.figures.training`.
+"""How LEAP's mask settles while it is trained: `python -m leap_repro.figures.training`.
+
+Of the sparsities with most seeds the highest is shown.
 
 Above, the language loss of held-out text under the relaxed mask and under the hardened ones; below, how much of the
 hardened mask is as at the probe before and how many gates are undecided. Curves: means over seeds; bands: their range.
@@ -44,14 +46,16 @@ CELL = ["model", "sparsity_target", "curve", "step"]
 
 
 def probes(training: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Mean, least and most over seeds of every curve at every probe, of the method's most pruned runs.
+    """Mean, least and most over seeds of every curve at every probe, of the method's most pruned runs that have most
+    seeds.
 
     Losses in nats per token, shares in percent. UserError if the method was not probed.
     """
     runs = training[training["method"] == method].dropna(subset=["held_out_topk"])
     if runs.empty:
         raise UserError(f"the training figure shows the probes of {method!r}, of which this grid has none")
-    runs = runs[runs["sparsity_target"] == runs["sparsity_target"].max()]
+    seeds = runs.groupby("sparsity_target")["seed"].nunique()
+    runs = runs[runs["sparsity_target"] == seeds[seeds == seeds.max()].index.max()]
     runs = runs.assign(**{column: 100 * runs[column] for column in SHARES})
     curves = runs.melt(["model", "sparsity_target", "step"], [*LOSSES, *SHARES], var_name="curve").dropna()
     return curves.groupby(CELL, sort=False)["value"].agg(["mean", "min", "max", "size"]).reset_index()

@@ -112,6 +112,14 @@ def test_over_steps_is_the_mean_over_runs_and_their_range(training, results):
     assert found == pytest.approx([5, np.mean(each), min(each), max(each)])
 
 
+def test_a_runs_first_step_is_left_out_beside_them_all(training, results):
+    numbers = correlations_table(training, results, METHODS).numbers
+    row = numbers[(numbers["over"] == rounding.LATER) & (numbers["relaxed"] == "relaxed loss")].iloc[0]
+    each = [stats.spearmanr(r["held_out_relaxed"][1:], r["held_out_topk"][1:])[0] for r in runs_of(training).values()]
+    found = [row["runs"], row["pairs"], row["spearman"], row["spearman_low"], row["spearman_high"]]
+    assert found == pytest.approx([5, 5 * 6, np.mean(each), min(each), max(each)])
+
+
 def last_values(training, results):
     accuracy = results.set_index(rounding.RUN)["value"]
     rows = [
@@ -145,15 +153,32 @@ def test_runs_of_one_model_and_sparsity_stand_alone_and_pooled(training, results
 def test_other_methods_runs_are_left_out(training, results):
     numbers = correlations_table(training, results, {"leap": {}}).numbers
     assert set(numbers["runs"]) == {3}
-    assert set(numbers["over"]) == {rounding.STEPS}  # three runs are too few
+    assert set(numbers["over"]) == {rounding.STEPS, rounding.LATER}  # three runs are too few
 
 
 def test_the_table_words_ranges_and_intervals_apart(training, results):
-    table = correlations_table(training, results, METHODS)
+    copies = [(training.assign(model=training["model"] + n), results.assign(model=results["model"] + n)) for n in "12"]
+    table = correlations_table(*map(pd.concat, zip(*copies, strict=True)), METHODS)
     words = dict(zip(table.shown["Over"], table.shown["Pearson"], strict=True))
     assert " to " in words[rounding.STEPS]
     assert "[" in words["all runs"]
     assert "−" in table.markdown()
+
+
+def test_seeds_of_a_line_are_counted_as_one_in_an_interval(training, results):
+    copies = [(training.assign(model=training["model"] + n), results.assign(model=results["model"] + n)) for n in "12"]
+    numbers = correlations_table(*map(pd.concat, zip(*copies, strict=True)), METHODS).numbers
+    found = numbers.set_index(["over", "relaxed", "outcome"]).loc[("all runs", "relaxed loss", "accuracy")]
+    assert found["runs"] == 10
+    reach = stats.norm.ppf(0.975) / math.sqrt(2 * 3 - 3)  # three lines of each copy
+    assert found["pearson_high"] == pytest.approx(math.tanh(math.atanh(found["pearson"]) + reach))
+
+
+def test_variants_are_no_part_of_the_gap_where_there_is_a_base(training):
+    varied = METHODS | {"leap-slow": METHODS["leap-slow"] | {"variant_of": "leap"}}
+    table = gap_table(training, varied)
+    assert set(table.numbers["runs"]) == {3}
+    assert table.caption.endswith(": " + varied["leap"]["label"])
 
 
 def test_the_gap_is_relaxed_minus_hardened_at_up_to_six_steps_first_and_last_among_them(training):

@@ -177,7 +177,7 @@ def test_with_seeds_an_average_is_a_mean_and_its_deviation():
     assert table.shown["Mean"].iloc[2] == f"60.00 ± {math.sqrt(7 / 2):.2f}"
     assert table.numbers["sd a"].iloc[2] == pytest.approx(math.sqrt(7))
     assert "standard deviation over seeds" in table.notes
-    assert "paired over questions and up to 3 seeds." in table.notes
+    assert "paired over questions and the up to 3 seeds that both have." in table.notes
     own = model_table("a", *(frame[frame["model"] == "a"] for frame in (found, answers)), METHODS)
     assert own.shown["Average"].iloc[2] == "60.00 ± 2.65"
     assert own.shown["MMLU"].iloc[2] == "60.00"

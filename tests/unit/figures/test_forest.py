@@ -92,7 +92,8 @@ def test_a_sparsity_with_fewer_seeds_is_shown_but_no_part_of_the_mean_of_all_cel
     assert dict(zip(data["sparsity_target"], data["seeds"], strict=True)) == {0.5: 3, 0.6: 1}  # one sparsity is no mean
     every = forest.differences(outcomes(), METHODS, STANDS_FOR).iloc[-1]
     assert every["difference"] == mean_over_cells(outcomes(), "leap", "admm").value
-    assert f"Mean of all cells: {forest.number(every)}; published: " in forest.note(every.to_frame().T)
+    note = forest.note(forest.differences(outcomes(), METHODS, STANDS_FOR))
+    assert f"Mean of the 4 cells with 3 seeds: {forest.number(every)}; published: " in note
 
 
 def test_rows_are_those_of_the_table_of_differences():

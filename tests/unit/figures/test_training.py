@@ -41,6 +41,13 @@ def test_probes_are_means_and_ranges_over_seeds_at_the_highest_sparsity():
     assert curve(data, "a", "undecided") == [[0, 0.0, 0.0, 0.0, 2], [2, 20.0, 20.0, 20.0, 2]]
 
 
+def test_a_sparsity_with_fewer_seeds_is_not_shown():
+    found = frame()
+    data = training.probes(found[(found["sparsity_target"] == 0.5) | (found["seed"] == 0)], "leap")
+    assert set(data["sparsity_target"]) == {0.5}
+    assert set(data["size"]) == {2}
+
+
 def test_every_curve_says_whether_its_mask_is_relaxed_or_hardened():
     use_style()
     figure = training.plot(training.probes(frame(), "leap"), "LEAP")
