@@ -1,11 +1,9 @@
 """What a reader of the pages sees is what the published run wrote."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from leap_repro.aggregate.layout import wide
 from leap_repro.aggregate.publish import BLOCK, filled
@@ -103,7 +101,7 @@ def test_the_evidence_has_other_schedules_with_three_seeds_on_two_models_and_a_c
     schedules = pd.read_csv(EVIDENCE / "schedules.csv")
     annealed = cells[cells["method"].isin(schedules["method"])]
     assert (annealed.groupby(["method", "model"])["seed"].nunique() == 3).all()
-    assert annealed["method"].nunique() == 7
+    assert annealed["method"].nunique() == 8
     assert annealed["model"].nunique() == 2
     curve = cells[cells["sparsity_target"].isin([0.4, 0.7])]
     assert (curve.groupby(["method", "sparsity_target"])["model"].nunique() == 5).all()
@@ -130,29 +128,12 @@ def test_every_verdict_of_a_lead_follows_from_its_interval():
         assert row.verdict == expected, row.claim
 
 
-def test_the_readme_says_the_mean_of_the_cells_and_how_many_intervals_hold_0():
-    text = (TOP / "README.md").read_text(encoding="utf-8")
-    first = pd.read_csv(EVIDENCE / "claims.csv").iloc[0]
-    assert f"{first.value:+.2f} points, 95 % interval {first.low:+.2f} to {first.high:+.2f}" in text
-    rows = pd.read_csv(EVIDENCE / "differences.csv").query("method == 'leap'").dropna(subset=["p_holm"])
-    undecided = rows[(rows["low"] < 0) & (rows["high"] > 0)].groupby("sparsity_target").size()
-    assert dict(undecided) == {0.5: 4, 0.6: 2}
-    assert (rows.query("sparsity_target == 0.5")["difference"] < 0).sum() == 2
-    assert "at 50 % four of the five intervals hold 0 and on two models ADMM's mean is the higher one" in text
-    assert "at 60 % two intervals hold 0" in text
-
-
 EXTENDED = RUN / "extended"
 
 
 @pytest.fixture(scope="module")
 def variants():
     return pd.read_csv(EXTENDED / "variants.csv").set_index(["method", "sparsity_target"])
-
-
-def said(value):
-    """A difference as pages write it."""
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def test_every_variant_is_what_the_results_say_beside_its_base_on_the_same_models(variants):
@@ -164,36 +145,3 @@ def test_every_variant_is_what_the_results_say_beside_its_base_on_the_same_model
         assert row["average"] == pytest.approx(own.mean())
         assert row["models"] == len(own)
         assert row["difference"] == pytest.approx((own - base[own.index]).mean())
-
-
-def test_every_switch_that_the_page_names_has_a_row(variants):
-    page = (TOP / "docs/as-released.md").read_text(encoding="utf-8")
-    switches = page.split("|---|---|---|---|\n")[1].split("\n\n")[0].splitlines()
-    named = {name for row in switches for name in re.findall(r"`([a-z][a-z0-9+-]+)`", row.rsplit("|", 2)[1])}
-    known = set(yaml.safe_load((TOP / "config.yaml").read_text(encoding="utf-8"))["methods"])
-    assert len(named & known) >= 25
-    assert named & known <= set(variants.index.get_level_values("method"))
-    assert named - known <= {"calibration", "dtype"}
-
-
-def test_the_page_says_what_the_authors_training_changes_and_how_lucky_the_seed_is(variants, averages):
-    page = (TOP / "docs/as-released.md").read_text(encoding="utf-8")
-    whole = variants.loc[("leap-as-released", 0.6)]
-    assert f"is {-whole['difference']:.2f} ± {whole['stderr']:.2f} points below ours" in page
-    parts = ("noise-per-pass", "late-schedules", "grouped", "bfloat16", "clipped", "threshold")
-    below = [-variants.loc[(f"leap-{part}", 0.6), "difference"] for part in parts]
-    assert f"alone is between {min(below):.2f} and {max(below):.2f} below" in page
-    models = ["qwen2.5-0.5b-mini", "llama3.2-3b-mini"]
-    seeds = averages["leap", 0.6][models].unstack("seed")
-    assert f"{seeds[0].mean() - seeds.mean(axis=1).mean():.2f} points above" in page
-
-
-def test_recovery_stands_as_its_page_says(variants):
-    page = (TOP / "docs/methods/recover.md").read_text(encoding="utf-8")
-    for method, verb in (("wanda+recover", "Wanda+recovery is"), ("admm+recover", "ADMM+recovery")):
-        row = variants.loc[(method, 0.6)]
-        assert f"{verb} {said(row['difference'])} ± {row['stderr']:.2f}" in page
-    table = pd.read_csv(EXTENDED / "qwen2.5-0.5b-mini.csv").set_index(["method", "sparsity_target"])["average"]
-    for line, method in (("Wanda+recovery", "wanda+recover"), ("LEAP+recovery", "leap+recover"), ("LEAP", "leap")):
-        shown = next(row for row in page.splitlines() if row.startswith(f"| {line} |")).split("|")[3]
-        assert float(shown) == round(table[method, 0.6], 2)
