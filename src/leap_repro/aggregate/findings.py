@@ -17,7 +17,7 @@ from scipy import special
 
 from leap_repro.aggregate.differences import cell_differences
 from leap_repro.aggregate.layout import Methods, format_sparsity, unseeded
-from leap_repro.aggregate.rounding import GROUP, correlate, last_probes, probes_of
+from leap_repro.aggregate.rounding import GROUP, correlate_runs, last_probes, lines_of, of_several, probes_of
 from leap_repro.aggregate.statistics import CONFIDENCE, Difference, growth, holm, mean_over_cells
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
@@ -196,16 +196,13 @@ def foretells(evidence: Evidence, outcome: str) -> Finding | None:
 
     Trainings of one line, which differ in the seed alone, are no independent pairs: the interval counts each line once.
     """
-    runs = evidence.trained(evidence.methods)
-    runs = runs[runs.groupby(GROUP)["seed"].transform("size") > 1] if len(runs) else runs
+    runs = of_several(evidence.trained(evidence.methods))
     if runs.empty:
         return None
-    within = runs.groupby(GROUP).ngroup()
-    lines = runs.groupby([*GROUP, "method"]).ngroups
-    found = correlate(runs["held_out_relaxed"], runs[outcome], within, independent=lines)
+    found = correlate_runs(runs, "held_out_relaxed", outcome, within=True)
     low, high = found.spearman_low, found.spearman_high
     claimed = verdict(-high, -low) if outcome == "accuracy" else verdict(low, high)
-    measured = f"{len(runs)} trainings, of {lines} lines in {counted(within.nunique(), 'cell')}"
+    measured = f"{len(runs)} trainings, of {lines_of(runs)} lines in {counted(runs.groupby(GROUP).ngroups, 'cell')}"
     return Finding(found.spearman, low, high, COEFFICIENT, runs["seed"].nunique(), measured, claimed)
 
 

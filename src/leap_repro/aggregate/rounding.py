@@ -152,23 +152,32 @@ def _range(values: list[float]) -> list[float]:
     return [float(np.mean(known)), min(known), max(known)]
 
 
-def over_runs(runs: pd.DataFrame) -> Iterator[list]:
-    """Rows over all runs, within model and sparsity, and of each model and sparsity with enough runs.
+def of_several(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of those models and sparsities that have more than one."""
+    return runs[runs.groupby(GROUP)["seed"].transform("size") > 1] if len(runs) else runs
 
-    Runs of one line, which differ in the seed alone, are no independent pairs: intervals count each line once.
-    """
-    groups = runs.groupby(GROUP, sort=False)
-    several = runs[groups["seed"].transform("size") > 1]
-    parts = [(RUNS, runs, None), (WITHIN, several, several.groupby(GROUP).ngroup())]
-    parts += [(f"runs of {model}, {format_sparsity(s)}", part, None) for (model, s), part in groups]
-    for over, part, within in parts:
+
+def lines_of(runs: pd.DataFrame) -> int:
+    """How many lines the runs are of. Those of one line, which differ in the seed alone, are no independent pairs."""
+    return runs.groupby([*GROUP, "method"]).ngroups
+
+
+def correlate_runs(runs: pd.DataFrame, relaxed: str, outcome: str, within: bool = False) -> Correlation:
+    """`correlate` over runs, perhaps within model and sparsity; intervals count each line once."""
+    groups = runs.groupby(GROUP).ngroup() if within else None
+    return correlate(runs[relaxed], runs[outcome], groups, independent=lines_of(runs))
+
+
+def over_runs(runs: pd.DataFrame) -> Iterator[list]:
+    """Rows over all runs, within model and sparsity, and of each model and sparsity with enough runs."""
+    parts = [(RUNS, runs), (WITHIN, of_several(runs))]
+    parts += [(f"runs of {model}, {format_sparsity(s)}", part) for (model, s), part in runs.groupby(GROUP, sort=False)]
+    for over, part in parts:
         for relaxed, name in RELAXED.items():
             for outcome, title in OUTCOMES.items():
                 pairs = part.dropna(subset=[relaxed, outcome])
                 if len(pairs) >= FEWEST:
-                    groups = within if within is None else within[pairs.index]
-                    lines = pairs.groupby([*GROUP, "method"]).ngroups
-                    found = correlate(pairs[relaxed], pairs[outcome], groups, independent=lines)
+                    found = correlate_runs(pairs, relaxed, outcome, within=over == WITHIN)
                     yield [over, name, title, len(pairs), *astuple(found)]
 
 

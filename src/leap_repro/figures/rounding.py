@@ -19,7 +19,17 @@ from matplotlib.lines import Line2D
 from leap_repro.aggregate.collect import RESULTS, TRAINING, read_models
 from leap_repro.aggregate.layout import Methods
 from leap_repro.aggregate.render import Table
-from leap_repro.aggregate.rounding import GROUP, RUN, STEPS, WITHIN, correlations_table, last_probes, probes_of, worded
+from leap_repro.aggregate.rounding import (
+    GROUP,
+    RUN,
+    STEPS,
+    WITHIN,
+    correlations_table,
+    last_probes,
+    of_several,
+    probes_of,
+    worded,
+)
 from leap_repro.cli import run_stage
 from leap_repro.figures.style import (
     BUDGET_LINE,
@@ -67,8 +77,7 @@ def plot(data: pd.DataFrame, table: Table, methods: Methods) -> Figure:
 def deviations(data: pd.DataFrame) -> pd.DataFrame:
     """The runs' last rows, relaxed loss and accuracy minus their mean over the runs of the same model and sparsity; of
     those of which there are several."""
-    ends = data.dropna(subset=["accuracy"])
-    ends = ends[ends.groupby(GROUP)["seed"].transform("size") > 1]
+    ends = of_several(data.dropna(subset=["accuracy"]))
     columns = ["held_out_relaxed", "accuracy"]
     return ends.assign(**{name: ends[name] - ends.groupby(GROUP)[name].transform("mean") for name in columns})
 

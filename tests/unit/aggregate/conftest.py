@@ -1,5 +1,7 @@
 """A grid with seeds, drawn: answers, averages and looks of whatever methods a test asks for."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from leap_repro.aggregate.findings import Evidence
 
 TASKS = {"piqa": 60, "mmlu": 90}
 SEEDS = (0, 1, 2)
+PUBLISHED = Path(__file__).resolve().parents[3] / "figures/miniature"
 
 
 def facts(name):
@@ -58,3 +61,16 @@ def draw_evidence(
 @pytest.fixture(scope="session")
 def drawn():
     return draw_evidence
+
+
+@pytest.fixture(scope="session")
+def averages():
+    """The six-task average of every published cell of the evidence, by method, sparsity, model and seed."""
+    results = pd.read_parquet(PUBLISHED / "evidence/results.parquet").query("task == 'average'")
+    return results.set_index(["method", "sparsity_target", "model", "seed"])["value"].sort_index()
+
+
+@pytest.fixture(scope="session")
+def variants():
+    """The published table of variants, by method and sparsity."""
+    return pd.read_csv(PUBLISHED / "extended/variants.csv").set_index(["method", "sparsity_target"])

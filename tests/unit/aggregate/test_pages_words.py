@@ -26,18 +26,6 @@ def said(value):
 
 
 @pytest.fixture(scope="module")
-def variants():
-    return pd.read_csv(EXTENDED / "variants.csv").set_index(["method", "sparsity_target"])
-
-
-@pytest.fixture(scope="module")
-def averages():
-    """The six-task average of every cell of the evidence, by method, sparsity, model and seed."""
-    results = pd.read_parquet(EVIDENCE / "results.parquet").query("task == 'average'")
-    return results.set_index(["method", "sparsity_target", "model", "seed"])["value"].sort_index()
-
-
-@pytest.fixture(scope="module")
 def claims():
     return text_of("docs/claims.md")
 

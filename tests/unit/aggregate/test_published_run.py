@@ -72,14 +72,6 @@ def test_the_dense_models_know_the_world_and_pruning_hurts(main):
 EVIDENCE = RUN / "evidence"
 
 
-@pytest.fixture(scope="module")
-def averages():
-    """The six-task average of every published cell of the evidence, by method, sparsity, model and seed."""
-    results = pd.read_parquet(EVIDENCE / "results.parquet")
-    own = results[results["task"] == "average"]
-    return own.set_index(["method", "sparsity_target", "model", "seed"])["value"].sort_index()
-
-
 def lead(averages, method, reference, sparsities):
     """The mean over sparsities and models of the difference, seeds paired; what only one of the two has is left out."""
     pairs = pd.concat([averages[name].rename(name) for name in (method, reference)], axis=1).dropna()
@@ -129,11 +121,6 @@ def test_every_verdict_of_a_lead_follows_from_its_interval():
 
 
 EXTENDED = RUN / "extended"
-
-
-@pytest.fixture(scope="module")
-def variants():
-    return pd.read_csv(EXTENDED / "variants.csv").set_index(["method", "sparsity_target"])
 
 
 def test_every_variant_is_what_the_results_say_beside_its_base_on_the_same_models(variants):

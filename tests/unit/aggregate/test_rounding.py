@@ -44,6 +44,11 @@ def results(training):
     return runs.assign(task="average", value=[60.0, 61.5, 59.0, 63.0, 50.0])
 
 
+def twice(frame):
+    """As many models again, with the same numbers."""
+    return pd.concat([frame.assign(model=frame["model"] + number) for number in "12"])
+
+
 def runs_of(training):
     probes = training.dropna(subset=["held_out_topk"]).sort_values("step")
     return {key: run for key, run in probes.groupby(rounding.RUN)}
@@ -157,8 +162,7 @@ def test_other_methods_runs_are_left_out(training, results):
 
 
 def test_the_table_words_ranges_and_intervals_apart(training, results):
-    copies = [(training.assign(model=training["model"] + n), results.assign(model=results["model"] + n)) for n in "12"]
-    table = correlations_table(*map(pd.concat, zip(*copies, strict=True)), METHODS)
+    table = correlations_table(*(twice(frame) for frame in (training, results)), METHODS)
     words = dict(zip(table.shown["Over"], table.shown["Pearson"], strict=True))
     assert " to " in words[rounding.STEPS]
     assert "[" in words["all runs"]
@@ -166,8 +170,7 @@ def test_the_table_words_ranges_and_intervals_apart(training, results):
 
 
 def test_seeds_of_a_line_are_counted_as_one_in_an_interval(training, results):
-    copies = [(training.assign(model=training["model"] + n), results.assign(model=results["model"] + n)) for n in "12"]
-    numbers = correlations_table(*map(pd.concat, zip(*copies, strict=True)), METHODS).numbers
+    numbers = correlations_table(*(twice(frame) for frame in (training, results)), METHODS).numbers
     found = numbers.set_index(["over", "relaxed", "outcome"]).loc[("all runs", "relaxed loss", "accuracy")]
     assert found["runs"] == 10
     reach = stats.norm.ppf(0.975) / math.sqrt(2 * 3 - 3)  # three lines of each copy
