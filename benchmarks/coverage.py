@@ -20,8 +20,8 @@ import numpy as np
 from measure import write_rows
 from scipy import special
 
-from leap_repro.aggregate.statistics import Difference, crossed_difference
 from leap_repro.cli import report_errors
+from leap_repro.report.statistics import Difference, crossed_difference
 from leap_repro.seeds import named_seed
 
 TASKS, QUESTIONS = 6, 60

@@ -2,11 +2,11 @@
 
     python benchmarks/memory_at_size.py --shape llama3.2-1b --method wanda
 
-makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.prune` on it,
-and adds one row to `benchmarks/memory_at_size.csv`, which `docs/plan.md` shows: the job's peak resident memory as the
-kernel counted it (`wait4`), beside the estimate of `leap_repro.study.resources` for the model of that name and the size
-of the whole model, which was never in memory, and its time by the wall and of the CPU. `--blocks` shows that the number
-of blocks does not matter.
+makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.pipeline prune`
+on it, and adds one row to `benchmarks/memory_at_size.csv`, which `docs/plan.md` shows: the job's peak resident memory
+as the kernel counted it (`wait4`), beside the estimate of `leap_repro.costs.resources` for the model of that name and
+the size of the whole model, which was never in memory, and its time by the wall and of the CPU. `--blocks` shows that
+the number of blocks does not matter.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from measure import REPOSITORY, add_row, show
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from leap_repro.costs.plan import PROCESS_BYTES
+from leap_repro.costs.resources import need
+from leap_repro.pipeline.config import Shard
+from leap_repro.pipeline.grid import read_study
 from leap_repro.seeds import named_seed
 from leap_repro.store.artifacts import writing
-from leap_repro.study.config import Shard
-from leap_repro.study.grid import read_study
-from leap_repro.study.plan import PROCESS_BYTES
-from leap_repro.study.resources import need
 
 LLAMA = {"vocab_size": 128256, "tie_word_embeddings": True, "max_position_embeddings": 131072}
 SHAPES = {
@@ -116,7 +116,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         facts |= random_model(shape, payload)
     with writing(folder / "tokens", {}) as (payload, token_facts):
         token_facts |= random_tokens(shape, arguments.sequences, arguments.length, payload)
-    command = [sys.executable, "-m", "leap_repro.prune", "--model", folder / "model", "--tokens", folder / "tokens"]
+    command = [
+        sys.executable,
+        "-m",
+        "leap_repro.pipeline",
+        "prune",
+        "--model",
+        folder / "model",
+        "--tokens",
+        folder / "tokens",
+    ]
     command += ["--module", arguments.method, "--sparsity", "0.5", "--dtype", "bfloat16", "--output", folder / "pruned"]
     command += ["--options", arguments.options]
     measured = run_measured([str(part) for part in command])

@@ -3,7 +3,7 @@
     python benchmarks/one_shot_at_8b.py --output benchmarks/one_shot_at_8b.csv
 
 Nothing is run: published seconds are those of the ALPS paper (arXiv 2406.07831) for LLaMA-3-8B, the plan's are those of
-`leap_repro.study.plan` for the scale `paper`, and the CPU's come from `one_shot.csv` and `memory_at_size.csv`.
+`leap_repro.costs.plan` for the scale `paper`, and the CPU's come from `one_shot.csv` and `memory_at_size.csv`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import yaml
 from measure import REPOSITORY, show, write_rows
 
 from leap_repro.cli import run_stage
+from leap_repro.costs.plan import START_SECONDS
+from leap_repro.costs.resources import FLOAT32_COST, flops_per_second, need
+from leap_repro.pipeline.grid import Study, read_study
 from leap_repro.prune.layerwise import operations
 from leap_repro.prune.layerwise.conjugate_gradients import LIMIT
-from leap_repro.study.grid import Study, read_study
-from leap_repro.study.plan import START_SECONDS
-from leap_repro.study.resources import FLOAT32_COST, flops_per_second, need
 
 PUBLISHED = {"magnitude": 24, "wanda": 1118, "sparsegpt": 2392, "ALPS": 6735}
 OURS = ("magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima", "wanda+optima-as-released")

@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 from measure import show, write_rows
 
-from leap_repro.study.grid import read_study
-from leap_repro.study.plan import Estimate, jobs_of
+from leap_repro.costs.plan import Estimate, jobs_of
+from leap_repro.pipeline.grid import read_study
 
 TABLE = Path(__file__).with_suffix(".csv")
 

@@ -63,7 +63,7 @@ def exercise(name: str, methods: Methods) -> None:
 
     from leap_repro.evaluate.perplexity import window_losses
     from leap_repro.models.load import load_model
-    from leap_repro.prune.__main__ import arithmetic, load_method, load_selector
+    from leap_repro.pipeline.stages.prune import arithmetic, load_method, load_selector
     from leap_repro.prune.job import Job
 
     folder = Path(leap_repro.__file__).parent / "miniature/released" / name

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from measure import show
 
+from leap_repro.costs.resources import flops_per_second, need
+from leap_repro.pipeline.grid import read_study
 from leap_repro.store.atomic import write_text
-from leap_repro.study.grid import read_study
-from leap_repro.study.resources import flops_per_second, need
 
 TOP = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix(".md")

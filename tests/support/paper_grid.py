@@ -44,8 +44,8 @@ def client_variables(hub: Hub, cache: Path) -> dict[str, str]:
 
 
 def pin(folder: Path, variables: dict[str, str], *names: str) -> subprocess.CompletedProcess:
-    """`python -m leap_repro.study.pin` in a checkout."""
-    command = [sys.executable, "-m", "leap_repro.study.pin", *names]
+    """`leap-repro pin` in a checkout."""
+    command = [sys.executable, "-m", "leap_repro.pipeline.pin", *names]
     variables = os.environ | variables | {"PYTHONPATH": str(folder / "src")}
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False)
 

@@ -10,36 +10,33 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "leap_repro"
 GROUND = {"errors", "cli", "seeds", "checked"}
-STORE = GROUND | {"sparsity", "store"}
+STORE = GROUND | {"store", "sparsity"}
 STAGE = STORE | {"models"}
+PIPELINE = STAGE | {"hub", "miniature", "portable", "data", "calibration", "prune", "harden", "evaluate", "pipeline"}
 FLOORS = {
-    # what every stage shares
+    # what everything shares
     "errors": set(),
     "cli": GROUND,
     "seeds": GROUND,
     "checked": GROUND,
-    "progress": GROUND,
     "portable": GROUND,
-    "launch": GROUND,
-    "sparsity": GROUND,
-    "store": GROUND | {"sparsity"},
+    "store": GROUND,
+    "sparsity": GROUND | {"store"},
     "hub": STORE,
     "miniature": STORE,
-    # the stages, in the order in which data flow
-    "models": STORE | {"hub"},
+    # what is done, in the order in which data flow
+    "models": STORE | {"hub", "miniature"},
     "data": STAGE | {"hub", "miniature"},
     "calibration": STAGE,
     "prune": STAGE | {"portable"},
     "harden": STAGE,
     "evaluate": STAGE | {"portable"},
-    "aggregate": STORE,
-    "figures": STORE | {"aggregate"},
-    "verify": STORE | {"aggregate"},
     "export": STAGE | {"evaluate"},
-    "loss_curve": STAGE | {"calibration", "data", "portable", "prune"},
-    # what is asked of them
-    "study": STORE | {"hub", "launch", "models", "prune"},
-    "prune_model": STORE | {"hub", "launch", "models", "study", "progress", "export"},
+    # what only the workflow needs
+    "pipeline": PIPELINE,
+    "costs": PIPELINE,
+    "report": PIPELINE,
+    "own_model": PIPELINE | {"costs", "export"},
     "__main__": GROUND,
 }
 PRUNE = {
@@ -48,7 +45,6 @@ PRUNE = {
     "layerwise": {"declaration", "job"},
     "learned": {"declaration", "job"},
     "methods": {"declaration", "job", "layerwise", "learned"},
-    "__main__": {"declaration", "job", "learned", "methods"},
 }
 """The rooms within prune. A declaration names the job for type checkers only."""
 

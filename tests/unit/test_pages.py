@@ -7,11 +7,11 @@ import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
+import option_tables
 import pytest
 from snakemake.cli import get_argument_parser
 
 from leap_repro.prune.methods import declaration, names
-from leap_repro.study import option_tables
 
 TOP = Path(__file__).resolve().parents[2]
 EVERY_PAGE = [*sorted(TOP.glob("*.md")), TOP / "figures/README.md", *sorted(TOP.glob("docs/**/*.md"))]
@@ -63,7 +63,7 @@ def test_the_option_table_of_a_methods_page_is_its_declaration(name):
     assert page.is_file(), f"{name} needs a page docs/methods/{name}.md: see CONTRIBUTING.md"
     text = page.read_text(encoding="utf-8")
     assert f"<!-- options of {name} -->" in text, "the page needs the markers of its option table: see CONTRIBUTING.md"
-    again = "`python -m leap_repro.study.option_tables docs/methods/*.md` writes it anew"
+    again = "`python tools/option_tables.py docs/methods/*.md` writes it anew"
     assert option_tables.table(declaration(name).options) in text, again
     assert option_tables.filled(text) == text, again
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from leap_repro.pipeline.stages import STAGES
+
 EARLY, LATE = "early", "late"
 LEARNED = ("prune leap", "prune maskllm", "prune patch", "prune recover")
 LOOK_SECONDS, POLL_SECONDS = 0.2, 0.02
@@ -23,13 +25,11 @@ def option(command, name):
 
 
 def kind_of(command):
-    """The stage that a command line runs, of `prune` with the method; None for any other command, as for the launcher,
-    which becomes a stage in a moment."""
-    if len(command) < 3 or command[1] != "-m" or not command[2].startswith("leap_repro."):
+    """The stage that a command line runs, of `prune` with the method; None for any other command."""
+    if len(command) < 4 or command[1] != "-m" or not command[2].startswith("leap_repro."):
         return None
-    stage = command[2].split(".")[1]
-    if stage == "launch":
-        return None
+    room = command[2].split(".")[1]
+    stage = next(word for word in command[3:] if word in STAGES) if room == "pipeline" else room
     return f"prune {option(command, '--module')}" if stage == "prune" else stage
 
 

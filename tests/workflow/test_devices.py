@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from scratch import edit, snakemake, start_again
 
 LEAP = "results/tiny/prune/mini/leap/0.5/0"
-LEASED = re.compile(r"^(\S+ \S+) leap_repro.launch: leased (.*)$", re.MULTILINE)
+LEASED = re.compile(r"^(\S+ \S+) leap_repro.pipeline: leased (.*)$", re.MULTILINE)
 PRUNED = [f"results/tiny/prune/mini/{cell}/manifest.json" for cell in ("dense/0/0", "wanda/0.5/0", "admm/0.5/0")]
 
 

@@ -27,12 +27,12 @@ STAGES = {
     "prune-leap": "--module leap",
     "harden": f"--cell {WANDA}",
     "evaluate": f"--cell results/tiny/harden/{WANDA}",
-    "collect": "leap_repro.aggregate.collect",
-    "join": "leap_repro.aggregate.join",
-    "table": "leap_repro.aggregate.tables main",
-    "time-table": "leap_repro.aggregate.times",
-    "density": "leap_repro.figures.density",
-    "accuracy": "leap_repro.figures.accuracy",
+    "collect": "leap_repro.report.collect",
+    "join": "leap_repro.report.join",
+    "table": "leap_repro.report.tables main",
+    "time-table": "leap_repro.report.times",
+    "density": "leap_repro.report.figures.density",
+    "accuracy": "leap_repro.report.figures.accuracy",
 }
 NOT_REPEATED = {"collect", "time-table"}
 """Their content differs in a second run: the commit of the code's checkout, the jobs that have ended since."""

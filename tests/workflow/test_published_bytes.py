@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_masks_and_numbers_are_the_published_ones(run):
     record = REPOSITORY / "figures/miniature/results.parquet"
-    command = [sys.executable, "-m", "leap_repro.verify", "--record", str(record)]
+    command = [sys.executable, "-m", "leap_repro.report.verify", "--record", str(record)]
     done = subprocess.run(command, cwd=run, env=environment(), capture_output=True, text=True, check=False)
     assert "3 cells compared with the published run: 3 identical (3 masks identical)" in done.stdout, done.stdout
     assert done.returncode == 0

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from scratch import checksums, edit, snakemake, start_again
 from slurm_cluster import slurm, why_not
 
-from leap_repro.study.grid import read_study
-from leap_repro.study.requests import request
-from leap_repro.study.resources import parameters_of
+from leap_repro.costs.requests import request
+from leap_repro.costs.resources import parameters_of
+from leap_repro.pipeline.grid import read_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=f"needs a Slurm: {why_not()}")]
 
@@ -91,7 +91,7 @@ def kinds(jobs):
 def over_time(finished, cluster, tmp_path_factory):
     """(checkout, its Snakemake, which runs beside the other tests): a job that first sleeps through its minute."""
     folder = start_again(finished, tmp_path_factory.mktemp("over-time"))
-    edit(folder, "src/leap_repro/study/requests.py", "BASE_MINUTES = 20", "BASE_MINUTES = 0.5")
+    edit(folder, "src/leap_repro/costs/requests.py", "BASE_MINUTES = 20", "BASE_MINUTES = 0.5")
     python = folder / "tools/python"
     python.parent.mkdir()
     mark = python.with_name("slept")
@@ -198,7 +198,7 @@ def test_a_failing_job_is_reported_with_the_end_of_its_log(checkout, cluster):
 
 
 def test_a_job_over_its_memory_is_tried_again_with_more(checkout, cluster):
-    edit(checkout, "src/leap_repro/study/requests.py", "BASE_MB = 1500", "BASE_MB = 300")
+    edit(checkout, "src/leap_repro/costs/requests.py", "BASE_MB = 1500", "BASE_MB = 300")
     manifest = checkout / WANDA.format("prune") / "manifest.json"
     manifest.unlink()
     status, output = submit(checkout, cluster, str(manifest.relative_to(checkout)))

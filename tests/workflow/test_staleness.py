@@ -60,12 +60,12 @@ def test_the_evaluator_reruns_evaluations_and_later(checkout):
 
 
 def test_a_figure_module_reruns_that_figure(checkout):
-    edit(checkout, f"{PACKAGE}/figures/density.py", "2.6)", "2.7)")
+    edit(checkout, f"{PACKAGE}/report/figures/density.py", "2.6)", "2.7)")
     assert planned(checkout) == {"plot_figure": 1, "all": 1}
 
 
 def test_the_published_record_reruns_the_table_that_shows_it(checkout):
-    edit(checkout, f"{PACKAGE}/aggregate/data/published_results.csv", "48.48", "48.49")
+    edit(checkout, f"{PACKAGE}/report/data/published_results.csv", "48.48", "48.49")
     forest = {"plot_figure": 1, "build_front_page": 1}
     assert planned(checkout) == {"build_study_table": 1, **forest, "all": 1}
 

@@ -19,14 +19,14 @@ rule collect_model:
     resources:
         **requested("aggregate"),
     params:
-        **tracked("aggregate.collect"),
+        **tracked("report.collect"),
         root=lambda w: ROOT,
         cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
         asked=lambda w: jobs.as_json(asked_code(STUDY, grid_name(w))),
     message:
         "Collecting the results of {wildcards.model}{params.why}"
     shell:
-        "python -m leap_repro.aggregate.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
+        "python -m leap_repro.report.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
         " --code {params.asked:q} --output $(dirname {output.manifest}) 2> {log}"
 
 
@@ -42,13 +42,13 @@ rule join_results:
     resources:
         **requested("aggregate"),
     params:
-        **tracked("aggregate.join"),
+        **tracked("report.join"),
         root=grid_root,
         models=" ".join(STUDY.models),
     message:
         "Joining all results{params.why}"
     shell:
-        "python -m leap_repro.aggregate.join --root {params.root} --models {params.models} --output {output} 2> {log}"
+        "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output} 2> {log}"
 
 
 rule build_model_table:
@@ -67,13 +67,13 @@ rule build_model_table:
     resources:
         **requested("aggregate"),
     params:
-        **tracked("aggregate.tables"),
+        **tracked("report.tables"),
         root=grid_root,
         methods=method_facts,
     message:
         "Building the table of {wildcards.model}{params.why}"
     shell:
-        "python -m leap_repro.aggregate.tables model --root {params.root} --models {wildcards.model}"
+        "python -m leap_repro.report.tables model --root {params.root} --models {wildcards.model}"
         " --methods {params.methods:q} --output {params.root}/tables/{wildcards.model} 2> {log}"
 
 
@@ -92,17 +92,17 @@ rule build_study_table:
     resources:
         **requested("aggregate"),
     params:
-        **tracked("aggregate.tables"),
-        record=lambda w: shown.record_digest(w.table),
+        **tracked("report.tables"),
+        record=lambda w: selection.record_digest(w.table),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(shown.table_methods(STUDY, w.table, grid_name(w))),
+        methods=lambda w: jobs.as_json(selection.table_methods(STUDY, w.table, grid_name(w))),
         stands_for=STANDS_FOR,
-        sparsities=shown.main_sparsities(STUDY),
+        sparsities=selection.main_sparsities(STUDY),
     message:
         "Building the table {wildcards.table}{params.why}"
     shell:
-        "python -m leap_repro.aggregate.tables {wildcards.table} --root {params.root} --models {params.models}"
+        "python -m leap_repro.report.tables {wildcards.table} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} --stands-for {params.stands_for:q} --sparsities {params.sparsities}"
         " --output {params.root}/tables/{wildcards.table} 2> {log}"
 
@@ -119,24 +119,24 @@ rule build_evidence_table:
         f"{LOGS}/{{grid}}aggregate/table-{{table}}.log",
     wildcard_constraints:
         grid="evidence/",
-        table="|".join(shown.TABLES_OF_EVIDENCE),
+        table="|".join(selection.TABLES_OF_EVIDENCE),
     conda:
         CPU_ENVIRONMENT
     resources:
         **requested("aggregate"),
     params:
-        **tracked(lambda w: (f"aggregate.{shown.TABLES_OF_EVIDENCE[w.table]}",)),
-        record=lambda w: shown.record_digest(w.table),
-        module=lambda w: shown.TABLES_OF_EVIDENCE[w.table],
+        **tracked(lambda w: (f"report.{selection.TABLES_OF_EVIDENCE[w.table]}",)),
+        record=lambda w: selection.record_digest(w.table),
+        module=lambda w: selection.TABLES_OF_EVIDENCE[w.table],
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(shown.table_methods(STUDY, w.table, grid_name(w))),
+        methods=lambda w: jobs.as_json(selection.table_methods(STUDY, w.table, grid_name(w))),
         stands_for=STANDS_FOR,
-        further=lambda w: shown.table_arguments(STUDY, w.table),
+        further=lambda w: selection.table_arguments(STUDY, w.table),
     message:
         "Building the table {wildcards.table}{params.why}"
     shell:
-        "python -m leap_repro.aggregate.{params.module} --root {params.root} --models {params.models}"
+        "python -m leap_repro.report.{params.module} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} --stands-for {params.stands_for:q}"
         " --output {params.root}/tables/{wildcards.table} {params.further} 2> {log}"
 
@@ -154,7 +154,7 @@ rule build_time_table:
     resources:
         **requested("aggregate"),
     params:
-        **tracked("aggregate.times"),
+        **tracked("report.times"),
         benchmarks=lambda w: f"{ROOT}/benchmarks",
         root=grid_root,
         cells=lambda w: " ".join(cell.path for cell in STUDY.cells(grid=grid_name(w))),
@@ -162,5 +162,5 @@ rule build_time_table:
     message:
         "Summing up where the time went{params.why}"
     shell:
-        "python -m leap_repro.aggregate.times --benchmarks {params.benchmarks} --cells {params.cells}"
+        "python -m leap_repro.report.times --benchmarks {params.benchmarks} --cells {params.cells}"
         " --shards {params.shards} --output {params.root}/tables/time 2> {log}"

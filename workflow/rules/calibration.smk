@@ -17,10 +17,10 @@ rule build_tokens:
     resources:
         **requested("calibration"),
     params:
-        **tracked("calibration.__main__"),
+        **tracked("pipeline.stages.calibration"),
         shard=lambda w: jobs.shard_arguments(STUDY, w.role),
     message:
         "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}{params.why}"
     shell:
-        "python -m leap_repro.calibration --model {input.model} --text {input.text} {params.shard}"
+        "python -m leap_repro.pipeline calibration --model {input.model} --text {input.text} {params.shard}"
         " --seed {wildcards.seed} --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

@@ -21,5 +21,5 @@ rule clean_up:
     message:
         "Deleting {params.kinds} of {wildcards.model}"
     shell:
-        "python -m leap_repro.aggregate.clean_up --root {params.root} --model {wildcards.model} --cells {params.cells}"
+        "python -m leap_repro.report.clean_up --root {params.root} --model {wildcards.model} --cells {params.cells}"
         " --kinds {params.kinds} --output {output} 2> {log}"

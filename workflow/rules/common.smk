@@ -1,5 +1,5 @@
 # How rules name files; nothing is decided here. {grid} is empty for the default grid, "extended/" for the one with
-# variants and "evidence/" for the one with seeds; the functions of `jobs` and `shown` (under src/leap_repro/study) say
+# variants and "evidence/" for the one with seeds; the functions of `jobs` and `selection` (under src/leap_repro/pipeline) say
 # what a job reads and is told, and what tables and figures show.
 import re
 import shlex
@@ -46,7 +46,7 @@ def figures(*names, grid="{{grid}}", suffixes=("png", "pdf", "csv")):
 def targets(grid=""):
     """All files of the default grid, or of the one in the folder `grid`."""
     name = grid.rstrip("/")
-    files = tables(*shown.tables(STUDY, name), grid=grid) + figures(*shown.figures(STUDY, name), grid=grid)
+    files = tables(*selection.tables(STUDY, name), grid=grid) + figures(*selection.figures(STUDY, name), grid=grid)
     return [f"{ROOT}/{grid}results.parquet", f"{ROOT}/{grid}front.html", *files]
 
 
@@ -101,4 +101,4 @@ def prune_arguments(w):
 
 
 def method_facts(w):
-    return jobs.as_json(shown.method_facts(STUDY, grid_name(w)))
+    return jobs.as_json(selection.method_facts(STUDY, grid_name(w)))

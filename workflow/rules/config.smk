@@ -13,7 +13,7 @@ LOG_END = """[ -z "${SLURM_JOB_ID:-}" ] || trap 'tail -n 20 "${BASH_EXECUTION_ST
 shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q}; {LOG_END}; ")
 
 from leap_repro.errors import UserError
-from leap_repro.study.inputs import check_yaml
+from leap_repro.pipeline.inputs import check_yaml
 from snakemake.exceptions import WorkflowError
 
 if os.pathsep in SOURCE:

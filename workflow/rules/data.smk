@@ -15,11 +15,11 @@ rule fetch_data:
     resources:
         **requested("data"),
     params:
-        **tracked("data.__main__"),
+        **tracked("pipeline.stages.data"),
         spec=lambda w: jobs.as_json(STUDY.data[w.role]),
         locked=lambda w: lock_digest(LOCK, STUDY.data[w.role], "dataset"),
     message:
         "Fetching the {wildcards.role} data{params.why}"
     shell:
-        "python -m leap_repro.data --role {wildcards.role} --spec {params.spec:q}"
+        "python -m leap_repro.pipeline data --role {wildcards.role} --spec {params.spec:q}"
         " --output $(dirname {output.manifest}) 2> {log}"

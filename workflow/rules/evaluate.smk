@@ -25,12 +25,12 @@ rule evaluate:
     resources:
         **requested("evaluate"),
     params:
-        **tracked("evaluate.__main__"),
+        **tracked("pipeline.stages.evaluate"),
         scoring=jobs.scoring_arguments(STUDY),
         dtype=STUDY.settings.dtype,
     message:
         "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
-        "python -m leap_repro.launch --gpus {resources.gpu} leap_repro.evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
+        "python -m leap_repro.pipeline --gpus {resources.gpu} evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
         " --text {input.text} {params.scoring} --dtype {params.dtype}"
         " --output $(dirname {output.manifest}) 2> {log}"

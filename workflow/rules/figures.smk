@@ -2,7 +2,9 @@
 rule build_front_page:
     input:
         table=f"{ROOT}/{{grid}}tables/main.html",
-        figures=lambda w: [f"{ROOT}/{w.grid}figures/{name}.png" for name in shown.front_figures(STUDY, grid_name(w))],
+        figures=lambda w: [
+            f"{ROOT}/{w.grid}figures/{name}.png" for name in selection.front_figures(STUDY, grid_name(w))
+        ],
     output:
         in_report(f"{ROOT}/{{grid}}front.html", "front", "Tables", "first page"),
     log:
@@ -12,11 +14,11 @@ rule build_front_page:
     resources:
         **requested("aggregate"),
     params:
-        **tracked("aggregate.front_page"),
+        **tracked("report.front_page"),
     message:
         "Putting the main table and the forest plot on the report's first page{params.why}"
     shell:
-        "python -m leap_repro.aggregate.front_page --table {input.table} --figures {input.figures} --output {output}"
+        "python -m leap_repro.report.front_page --table {input.table} --figures {input.figures} --output {output}"
         " 2> {log}"
 
 
@@ -31,20 +33,20 @@ rule plot_figure:
     benchmark:
         f"{ROOT}/benchmarks/{{grid}}figures/{{figure}}.tsv"
     wildcard_constraints:
-        figure="|".join(shown.FIGURES | shown.FIGURES_OF_EVIDENCE),
+        figure="|".join(selection.FIGURES | selection.FIGURES_OF_EVIDENCE),
     conda:
         CPU_ENVIRONMENT
     resources:
         **requested("figures"),
     params:
-        **tracked("figures.{w.figure}"),
-        record=lambda w: shown.record_digest(w.figure),
+        **tracked("report.figures.{w.figure}"),
+        record=lambda w: selection.record_digest(w.figure),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(shown.figure_methods(STUDY, w.figure, grid_name(w))),
+        methods=lambda w: jobs.as_json(selection.figure_methods(STUDY, w.figure, grid_name(w))),
         published=lambda w: f"--stands-for {shlex.quote(STANDS_FOR)}" if w.figure == "forest" else "",
     message:
         "Plotting {wildcards.figure}{params.why}"
     shell:
-        "python -m leap_repro.figures.{wildcards.figure} --root {params.root} --models {params.models}"
+        "python -m leap_repro.report.figures.{wildcards.figure} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} {params.published} --output {params.root}/figures/{wildcards.figure} 2> {log}"

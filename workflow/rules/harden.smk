@@ -16,11 +16,11 @@ rule harden:
     resources:
         **requested("harden"),
     params:
-        **tracked("harden.__main__"),
+        **tracked("pipeline.stages.harden"),
         rule=lambda w: STUDY.methods[w.method].hardening,
     message:
         "Hardening {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
-        "python -m leap_repro.harden --pruned {input.pruned} --rule {params.rule}"
+        "python -m leap_repro.pipeline harden --pruned {input.pruned} --rule {params.rule}"
         " --cell {wildcards.model}/{wildcards.method}/{wildcards.sparsity}/{wildcards.seed}"
         " --output $(dirname {output.manifest}) 2> {log}"

@@ -19,11 +19,11 @@ rule train_miniature_model:
     conda:
         CPU_ENVIRONMENT
     params:
-        **tracked("miniature.train"),
+        **tracked("pipeline.stages.miniature"),
     message:
         "Training the miniature {wildcards.name} (about ten minutes){params.why}"
     shell:
-        "python -m leap_repro.miniature.train --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.pipeline miniature --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"
 
 
 rule publish:
@@ -41,5 +41,5 @@ rule publish:
     message:
         "Copying tables and figures into figures/ and the pages that show them"
     shell:
-        "python -m leap_repro.aggregate.publish --root {params.root} --target figures/{params.scale}"
+        "python tools/publish.py --root {params.root} --target figures/{params.scale}"
         " --pages README.md docs/*.md docs/methods/*.md 2> {log}"

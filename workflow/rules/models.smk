@@ -15,10 +15,10 @@ rule fetch_model:
     resources:
         **requested("models"),
     params:
-        **tracked("models.__main__"),
+        **tracked("pipeline.stages.models"),
         spec=lambda w: jobs.as_json(jobs.model_source(STUDY, w.model)),
         locked=lambda w: lock_digest(LOCK, STUDY.models[w.model], "model"),
     message:
         "Fetching model {wildcards.model}{params.why}"
     shell:
-        "python -m leap_repro.models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.pipeline models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

@@ -27,7 +27,7 @@ rule prune:
     message:
         "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
-        "python -m leap_repro.launch --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes}"
-        " leap_repro.prune --model {input.model} {params.sources} --module {params.module}"
+        "python -m leap_repro.pipeline --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes}"
+        " prune --model {input.model} {params.sources} --module {params.module}"
         " --options {params.options:q} --sparsity {wildcards.sparsity} --seed {wildcards.seed} --dtype {params.dtype}"
         " --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
-from leap_repro.launch.devices import devices, largest_memory
-from leap_repro.study import jobs, shown
-from leap_repro.study.examination import examine_inputs
-from leap_repro.study.grid import read_study
-from leap_repro.study.inputs import check_inputs
-from leap_repro.study.outlook import Outlook, say, say_every_minute, slots_here
-from leap_repro.study.plan import jobs_to_run as estimates
-from leap_repro.study.plan import plan_of_run
-from leap_repro.study.preflight import GO_ON, preflight
-from leap_repro.study.requests import cores, requests
-from leap_repro.study.tracking import Tracker, asked_code, prune_modules
+from leap_repro.pipeline.launch.devices import devices, largest_memory
+from leap_repro.pipeline import jobs, selection
+from leap_repro.pipeline.examination import examine_inputs
+from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.inputs import check_inputs
+from leap_repro.costs.eta import Outlook, say, say_every_minute, slots_here
+from leap_repro.costs.plan import jobs_to_run as estimates
+from leap_repro.costs.plan import plan_of_run
+from leap_repro.costs.preflight import GO_ON, preflight
+from leap_repro.costs.requests import cores, requests
+from leap_repro.pipeline.tracking import Tracker, asked_code, prune_modules
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import ExecMode
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from leap_repro.models.layout import as_in_checkpoint
 from leap_repro.models.prunable import PrunableLinear, linears_by_block
-from leap_repro.store.masks import CellMasks
+from leap_repro.sparsity.masks import CellMasks
 from leap_repro.store.tensor_files import TensorFiles
 
 

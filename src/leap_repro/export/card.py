@@ -16,8 +16,8 @@ import yaml
 
 from leap_repro.export.forms import DENSE
 from leap_repro.export.lineage import Lineage, origin
+from leap_repro.sparsity.masks import VALUES_STEM
 from leap_repro.store.artifacts import Artifact
-from leap_repro.store.masks import VALUES_STEM
 
 PLAIN = 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("this-folder")'
 OURS = 'from leap_repro.export.load import load_pruned\n\nmodel = load_pruned("this-folder")'

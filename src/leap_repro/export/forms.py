@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
-from leap_repro.store.masks import pack, unpack
+from leap_repro.sparsity.masks import pack, unpack
 
 DENSE = "dense"
 

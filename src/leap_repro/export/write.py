@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from leap_repro.errors import UserError
-from leap_repro.evaluate.cell import read_cell
 from leap_repro.export.blocks import PrunedBlocks
 from leap_repro.export.card import card, in_form
 from leap_repro.export.folder import new_folder
@@ -21,6 +20,7 @@ from leap_repro.export.forms import DENSE, FORMS, Form
 from leap_repro.export.index import INDEX_FILE, PREFIX, Index, read_file, read_index
 from leap_repro.export.lineage import Lineage
 from leap_repro.models.agreement import check_agreement
+from leap_repro.models.cell import read_cell
 from leap_repro.models.checkpoint import CONFIG, checkpoint_files, weight_files
 from leap_repro.models.examine import empty_model
 from leap_repro.models.load import DTYPES

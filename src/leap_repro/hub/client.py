@@ -103,7 +103,7 @@ def download(repository: Repository, file: RemoteFile) -> Path:
             )
     raise UserError(
         f"{file.path} of {repository} at revision {repository.revision} came damaged {ATTEMPTS} times: its digest is "
-        f"not the pinned {file.sha256 or file.blob_id}; if the pin is wrong, run `python -m leap_repro.study.pin`"
+        f"not the pinned {file.sha256 or file.blob_id}; if the pin is wrong, run `leap-repro pin`"
     )
 
 

@@ -1,6 +1,6 @@
 """The lock file: which commit and which bytes every hub source of the config stands for.
 
-`python -m leap_repro.study.pin` writes it; every later fetch obeys it. An entry that contradicts the config is refused
+`leap-repro pin` writes it; every later fetch obeys it. An entry that contradicts the config is refused
 by name, so that neither can drift from the other unseen. No heavy imports: every dry run reads it.
 """
 
@@ -19,7 +19,7 @@ from leap_repro.hub.repository import RemoteFile, Repository
 from leap_repro.store.atomic import write_json
 
 LOCK_FILE = Path("hub.lock.json")
-PIN = "`python -m leap_repro.study.pin`"
+PIN = "`leap-repro pin`"
 COMMIT = re.compile("[0-9a-f]{40}")
 Lock = dict[str, dict[str, Any]]
 

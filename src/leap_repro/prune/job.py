@@ -17,8 +17,8 @@ from leap_repro.models.stream import Residency, always_resident
 from leap_repro.prune.declaration import Declaration, Options
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.sparsity.masks import read_kept_values, unpack_masks
 from leap_repro.store.artifacts import Artifact
-from leap_repro.store.masks import read_kept_values, unpack_masks
 from leap_repro.store.tensor_files import TensorFolder, TensorsInMemory
 from leap_repro.store.tokens import TokenRows
 

@@ -8,13 +8,13 @@ from families import SUPPORTED
 from families import tiny as tiny_of
 from transformers import BertConfig, BertLMHeadModel, GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from leap_repro.costs import resources
 from leap_repro.errors import UserError
 from leap_repro.evaluate import perplexity
 from leap_repro.evaluate.perplexity import evaluate_perplexity, windows_of
 from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
 from leap_repro.models.prunable import decoder_blocks
-from leap_repro.study import resources
 
 SIZES = {
     "vocab_size": 400,

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import leap_repro
-from leap_repro.aggregate.tables import sampled
 from leap_repro.data.tasks import place_tasks
-from leap_repro.evaluate.__main__ import accuracy_rows
 from leap_repro.evaluate.zero_shot import evaluate_tasks, sample
 from leap_repro.models.load import load_model, load_tokenizer
+from leap_repro.pipeline.stages.evaluate import accuracy_rows
+from leap_repro.report.tables import sampled
 
 RELEASED = Path(leap_repro.__file__).parent / "miniature/released"
 SETS = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 30), min_size=1, max_size=5)

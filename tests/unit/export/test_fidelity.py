@@ -7,16 +7,16 @@ import torch
 from families import tiny
 from safetensors.torch import load_file, save_file
 
-from leap_repro.evaluate.cell import apply_cell
 from leap_repro.export.lineage import Lineage
 from leap_repro.export.write import export_cell
-from leap_repro.harden.__main__ import main as harden
-from leap_repro.harden.__main__ import parser
+from leap_repro.models.cell import apply_cell
 from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.pipeline.stages.harden import main as harden
+from leap_repro.pipeline.stages.harden import parser
+from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.hashes import sha256_of
-from leap_repro.store.pruned import PrunedFolder
 
 COMPANIONS = {
     "preprocessor_config.json": '{"size":  224}',

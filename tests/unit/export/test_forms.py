@@ -15,11 +15,11 @@ from leap_repro.export.forms import FORMS, Packed, TwoFour
 from leap_repro.export.lineage import Lineage
 from leap_repro.export.load import load_pruned
 from leap_repro.export.write import export_cell, unpack, weight_bytes
-from leap_repro.harden.__main__ import main as harden
-from leap_repro.harden.__main__ import parser
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.pipeline.stages.harden import main as harden
+from leap_repro.pipeline.stages.harden import parser
+from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import Artifact, writing
-from leap_repro.store.pruned import PrunedFolder
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128}  # whole tiles of the 2:4 kernel
 KEPT = {"packed": 0.4, "2:4": 0.5}

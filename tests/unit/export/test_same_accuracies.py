@@ -18,7 +18,8 @@ TASKS = ["mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa"
 
 
 def stage(name, *arguments):
-    subprocess.run([sys.executable, "-m", f"leap_repro.{name}", *map(str, arguments)], check=True, timeout=300)
+    command = [sys.executable, "-m", "leap_repro.pipeline", name, *map(str, arguments)]
+    subprocess.run(command, check=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def exported(tmp_path_factory):
     cell = (*model, "--cell", folder / "cell", "--tasks", folder / "tasks")
     evaluate = ("--text", folder / "perplexity", "--lengths", "64", "--batch-size", "64")
     stage("evaluate", *cell, *evaluate, "--output", folder / "evaluated")
-    stage("export", *cell, "--task-yamls", folder / "yamls", "--output", folder / "checkpoint")
+    export = ["leap_repro.export", *cell, "--task-yamls", folder / "yamls", "--output", folder / "checkpoint"]
+    subprocess.run([sys.executable, "-m", *map(str, export)], check=True, timeout=300)
     return folder
 
 

@@ -10,15 +10,15 @@ import sys
 import pytest
 import torch
 
+from leap_repro.costs.resources import harden_bytes
+from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import writing
-from leap_repro.store.pruned import PrunedFolder
-from leap_repro.study.resources import harden_bytes
 
 SIDE, TILE, MATRICES = 1000, 40, 40
 SCRIPT = """
 import re, sys, threading, time
 from pathlib import Path
-from leap_repro.harden.__main__ import main, parser
+from leap_repro.pipeline.stages.harden import main, parser
 
 def anonymous():
     return 1024 * int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1))

@@ -10,8 +10,8 @@ import torch
 
 from leap_repro.errors import UserError
 from leap_repro.harden.tensors import harden, likeliest
-from leap_repro.store.masks import check_budget, check_pattern
-from leap_repro.store.pruned import KINDS
+from leap_repro.sparsity.masks import check_budget, check_pattern
+from leap_repro.sparsity.pruned import KINDS
 
 SHAPES = {"model.layers.0.a.weight": (6, 12), "model.layers.1.a.weight": (5, 8)}
 SIZE = 4

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from leap_repro.evaluate.cell import apply_cell
-from leap_repro.harden.__main__ import main
+from leap_repro.models.cell import apply_cell
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.pipeline.stages.harden import main
 from leap_repro.prune.job import Job
 from leap_repro.prune.methods import thanos, wanda
+from leap_repro.sparsity.masks import pack, unpack_masks
+from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import MASK_FILE, Artifact, writing
-from leap_repro.store.masks import pack, unpack_masks
-from leap_repro.store.pruned import PrunedFolder
 
 CELL = "tiny/wanda-2-4/0.5/0"
 TENSOR = "model.layers.0.mlp.down_proj.weight"

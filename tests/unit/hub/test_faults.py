@@ -165,7 +165,8 @@ def test_the_token_is_in_no_output_and_no_file(hub, spec, tmp_path, right):
     command = [
         sys.executable,
         "-m",
-        "leap_repro.models",
+        "leap_repro.pipeline",
+        "models",
         "--spec",
         json.dumps(spec),
         "--output",

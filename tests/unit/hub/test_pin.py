@@ -11,8 +11,8 @@ from stand_ins import write_model
 
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
 from leap_repro.models.fetch import fetch_hub
+from leap_repro.pipeline import pin as pinning
 from leap_repro.store.hashes import sha256_of
-from leap_repro.study import pin as pinning
 
 PROJECT = Path(__file__).resolve().parents[3]
 SPEC = {"source": "hub", "id": "owner/tiny", "revision": "main"}

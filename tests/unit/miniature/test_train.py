@@ -6,7 +6,14 @@ from transformers import AutoModelForCausalLM
 
 from leap_repro.miniature.architectures import ARCHITECTURES, BOS
 from leap_repro.miniature.text import pages
-from leap_repro.miniature.train import FLOOR_SHARE, PEAK_LEARNING_RATE, WARMUP, learning_rate, token_stream, train_model
+from leap_repro.pipeline.stages.miniature import (
+    FLOOR_SHARE,
+    PEAK_LEARNING_RATE,
+    WARMUP,
+    learning_rate,
+    token_stream,
+    train_model,
+)
 
 NAMES = ["qwen2.5-0.5b-mini", "gemma3-1b-mini", "llama3.1-8b-mini"]
 

@@ -10,22 +10,22 @@ import torch
 from families import METHODS, MIXTURES, REFUSED, SUPPORTED, TABLE, tiny
 from transformers import AutoModelForCausalLM
 
-from leap_repro.evaluate.cell import apply_cell
 from leap_repro.export.lineage import Lineage
 from leap_repro.export.write import export_cell
-from leap_repro.harden.__main__ import main as harden
-from leap_repro.harden.__main__ import parser as harden_parser
 from leap_repro.models.agreement import check_agreement
+from leap_repro.models.cell import apply_cell
 from leap_repro.models.examine import empty_model
 from leap_repro.models.experts import unfused
 from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears, structure
 from leap_repro.models.shares import refuse_dense
 from leap_repro.models.stream import stream_model
+from leap_repro.pipeline.stages.harden import main as harden
+from leap_repro.pipeline.stages.harden import parser as harden_parser
 from leap_repro.prune.job import Job, Parent
 from leap_repro.prune.methods import declaration
+from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import Artifact, writing
-from leap_repro.store.pruned import PrunedFolder
 
 SPARSITY = Fraction("0.6")
 TRAINING = {"steps": 2, "batch_size": 4, "micro_batch_size": 2}

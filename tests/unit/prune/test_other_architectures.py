@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
-from leap_repro.evaluate.cell import apply_cell
 from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import family_tokenizer, learn_vocabulary
+from leap_repro.models.cell import apply_cell
 from leap_repro.models.load import load_model
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.sparsity.masks import read_kept_values, unpack_masks
 from leap_repro.store.artifacts import Artifact
-from leap_repro.store.masks import read_kept_values, unpack_masks
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
 FAMILIES = {
@@ -24,7 +24,8 @@ FAMILIES = {
 
 
 def stage(name, *arguments):
-    subprocess.run([sys.executable, "-m", f"leap_repro.{name}", *map(str, arguments)], check=True, timeout=120)
+    command = [sys.executable, "-m", "leap_repro.pipeline", name, *map(str, arguments)]
+    subprocess.run(command, check=True, timeout=120)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -23,7 +23,7 @@ from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
 from leap_repro.prune.layerwise import driver
 from leap_repro.prune.methods import admm, alps, dsnot, magnitude, ria, sparsegpt, thanos, wanda
-from leap_repro.store.masks import check_budget, check_pattern
+from leap_repro.sparsity.masks import check_budget, check_pattern
 
 SELECTORS = {
     "magnitude": magnitude,

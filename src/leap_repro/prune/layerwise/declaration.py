@@ -135,7 +135,7 @@ class Reconstruction(Declaration):
         from leap_repro.models.prunable import prunable_linears
         from leap_repro.prune.layerwise.driver import prune_layers
         from leap_repro.prune.layerwise.layer import PrunedLayer
-        from leap_repro.store.masks import put
+        from leap_repro.sparsity.masks import put
 
         parent = job.parent
         parent.require_fits((linear.name for linear in prunable_linears(job.model)), job.sparsity)

@@ -28,8 +28,8 @@ from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, size_of
 from leap_repro.prune.learned.processes import whole
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
 from leap_repro.sparsity.budget import kept
+from leap_repro.sparsity.masks import pack
 from leap_repro.sparsity.selection import Cut, cut_at
-from leap_repro.store.masks import pack
 
 if TYPE_CHECKING:
     from leap_repro.prune.job import Job

@@ -21,7 +21,7 @@ from leap_repro.models.prunable import PrunableLinear, prunable_linears
 from leap_repro.prune.job import Job, Parent, PrunedCell
 from leap_repro.prune.learned.weights import FullLinear, WeightLinear, WeightTrainer
 from leap_repro.seeds import named_seed
-from leap_repro.store.masks import put
+from leap_repro.sparsity.masks import put
 
 
 class KeptLinear(FullLinear):

@@ -42,7 +42,7 @@ TWO = [*ONE, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 
 ALL_CASES = """
 import json, sys
 from leap_repro.portable import use_portable_kernels
-from leap_repro.prune.__main__ import parser, prune
+from leap_repro.pipeline.stages.prune import parser, prune
 from leap_repro.prune.learned import processes
 
 use_portable_kernels("float32")
@@ -76,7 +76,7 @@ def arguments(sources, case, output, **options):
 
 
 def command(*given):
-    return ["-m", "leap_repro.prune", *arguments(*given)]
+    return ["-m", "leap_repro.pipeline", "prune", *arguments(*given)]
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import torch
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
-from leap_repro.evaluate.cell import apply_cell
-from leap_repro.harden.__main__ import main as harden
-from leap_repro.harden.__main__ import parser as harden_parser
+from leap_repro.models.cell import apply_cell
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.pipeline.stages.harden import main as harden
+from leap_repro.pipeline.stages.harden import parser as harden_parser
 from leap_repro.prune.job import Job, Parent
 from leap_repro.prune.methods import declaration, recover
+from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import MASK_FILE, Artifact, writing
-from leap_repro.store.pruned import PrunedFolder
 
 STEPS = 40
 SETTINGS = {"steps": STEPS, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01, "gradient_clip": 0.5}

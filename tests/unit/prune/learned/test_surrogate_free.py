@@ -12,16 +12,16 @@ import torch
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
-from leap_repro.evaluate.cell import apply_cell
-from leap_repro.harden.__main__ import main as harden
-from leap_repro.harden.__main__ import parser as harden_parser
+from leap_repro.models.cell import apply_cell
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.pipeline.stages.harden import main as harden
+from leap_repro.pipeline.stages.harden import parser as harden_parser
 from leap_repro.prune.job import Job
 from leap_repro.prune.layerwise.select import drop_smallest
 from leap_repro.prune.learned.surrogate_free import SplitLinear
 from leap_repro.prune.methods import elsa
+from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import Artifact, writing
-from leap_repro.store.pruned import PrunedFolder
 
 SETTINGS = {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01, "gradient_clip": 0.5}
 CYCLES = {"steps": 10, "interval": 3, "penalty": 0.5}

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.prune.__main__ import load_method
+from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise
 from leap_repro.prune.learned.loop import batch_indices

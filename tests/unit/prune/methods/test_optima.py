@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap_repro.errors import UserError
-from leap_repro.prune.__main__ import load_method, load_selector
+from leap_repro.pipeline.stages.prune import load_method, load_selector
 from leap_repro.prune.job import Job, Parent, Selector
 from leap_repro.prune.layerwise import first_order, masked_solve
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer

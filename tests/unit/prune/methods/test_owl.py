@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.prune.__main__ import load_method
+from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.methods import owl
 

@@ -10,7 +10,7 @@ import torch
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
-from leap_repro.prune.__main__ import load_method
+from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise, Relaxation
 from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits

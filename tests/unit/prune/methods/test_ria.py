@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune.__main__ import load_method
+from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.methods import ria, wanda
 
 SPARSITIES = ["0", "0.3", "0.5", "0.6", "0.99"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.prune.__main__ import load_method
+from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.methods import thanos
 

@@ -1,0 +1,306 @@
+"""`leap-repro plan`: what a grid costs before it runs: jobs, memory, hours and disk, rule by rule.
+
+Everything comes from the configuration and from which manifests are there already, so it needs no network.
+`snakemake -n` ends with the same table of the jobs that it would run. The estimates are those that a cluster is asked
+by (`resources.py`); docs/plan.md explains them and compares them with what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from leap_repro.cli import run_stage
+from leap_repro.costs.fitting import AUTHORS, gigabytes, suggestion
+from leap_repro.costs.requests import sharing
+from leap_repro.costs.resources import Block, flops_per_second, model_size, need, prunable_of
+from leap_repro.pipeline.grid import DEFAULT, GRIDS, SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
+from leap_repro.pipeline.launch.devices import devices, largest_memory
+from leap_repro.prune.learned.declaration import DTYPE_BYTES
+from leap_repro.sparsity.budget import parse_sparsity
+
+START_SECONDS = 5.0
+"""Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
+PROCESS_BYTES = 0.5e9
+"""Python, torch and transformers before any model: benchmarks/memory_at_size.csv, shape tiny."""
+HUB_BYTES = {"calibration": 1.2e9, "mask_training": 8e9, "perplexity": 2e6, "tasks": 3e7}
+OUTCOMES_BYTES = 2e6
+CHECKPOINT_BYTES = 2
+"""Per weight of a fetched checkpoint: all of the grid's are bfloat16."""
+STAGES = {
+    "fetch_model": "models",
+    "fetch_data": "data",
+    "build_tokens": "calibration",
+    "prune": "prune",
+    "harden": "harden",
+    "evaluate": "evaluate",
+}
+"""The stage of each Snakemake rule that takes time or space; the rules of tables and figures take seconds."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One job: bytes on a host, on each of its `gpus` and on disk, and seconds. `line`: the line of the table it counts
+    in; `parameters`, `block`: the size of its model; `is_cleaned`: what it leaves goes when its model is done."""
+
+    line: str
+    folder: str
+    host_bytes: float
+    gpu_bytes: float
+    seconds: float
+    disk_bytes: float
+    is_cleaned: bool = False
+    gpus: int = 0
+    parameters: int = 0
+    block: Block | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One rule (prune: one method): all its jobs, those already `done`, the largest job's memory, and what the jobs to
+    do will cost."""
+
+    name: str
+    jobs: int
+    done: int
+    host_bytes: float
+    gpus: int
+    gpu_bytes: float
+    hours: float
+    disk_bytes: float
+
+
+def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]:
+    """Every job of the grid that takes time or space, in the order in which data flow."""
+    sizes = {name: model_size(study, root, name) for name in study.models}
+    cells = [cell for name in dict.fromkeys((DEFAULT, grid)) for cell in study.cells(grid=name)]
+    tokens = {study.methods[cell.method].tokens for cell in cells} - {None}
+    tokens |= {"held_out" for cell in cells if study.methods[cell.method].looks}
+    yield from (_job(study, "models", name, sizes[name]) for name in study.models)
+    yield from (_job(study, "data", role) for role in study.data)
+    for name in study.models:
+        for role in sorted(tokens | {"calibration"}):
+            for seed in dict.fromkeys(study.settings.seeds + study.seeds(grid)):
+                yield _job(study, "calibration", f"{name}/{role}/{seed}", sizes[name])
+    for stage in ("prune", "harden", "evaluate"):
+        yield from (_job(study, stage, cell.path, sizes[cell.model], cell) for cell in dict.fromkeys(cells))
+
+
+def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
+    """The estimates of `jobs`, (rule, its wildcards in the order of its output's path)."""
+    found = []
+    for rule, wildcards in jobs:
+        stage = STAGES.get(rule)
+        if stage == "data":
+            found.append(_job(study, stage, wildcards[0]))
+        elif stage:
+            name = wildcards[0]
+            size = model_size(study, root, name)
+            cell = Cell(*wildcards[:3], int(wildcards[3])) if len(wildcards) == 4 else None
+            found.append(_job(study, stage, "/".join(wildcards), size, cell))
+    order = [*STAGES.values(), *(f"prune {name}" for name in study.methods)]
+    return sorted(found, key=lambda job: (order.index(job.folder.split("/")[0]), order.index(job.line), job.folder))
+
+
+def _job(
+    study: Study, stage: str, place: str, size: tuple[int, Block | None] = (0, None), cell: Cell | None = None
+) -> Estimate:
+    parameters, block = size
+    estimate = need(stage, study, parameters, cell and cell.method, block)
+    on_gpu = bool(estimate.gpu_bytes and study.settings.cluster.gpus)
+    processes, nodes = sharing(stage, study, cell and cell.method)
+    host_bytes = PROCESS_BYTES + (estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes))
+    return Estimate(
+        line=f"prune {cell.method}" if cell and stage == "prune" else stage,
+        folder=f"{stage}/{place}",
+        host_bytes=processes // nodes * host_bytes,
+        gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
+        seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu) / processes,
+        disk_bytes=disk_bytes(stage, study, place, parameters, cell),
+        is_cleaned=is_cleaned(stage, study, place, cell),
+        gpus=processes if on_gpu else 0,
+        parameters=parameters,
+        block=block,
+    )
+
+
+def is_cleaned(stage: str, study: Study, place: str, cell: Cell | None = None) -> bool:
+    """Whether the configuration lets go of what a job leaves, once its model's cells are collected."""
+    if stage == "calibration":
+        return "tokens" in study.settings.clean_up and place.split("/")[1] in TRAINING_SHARDS
+    return (
+        stage == "prune"
+        and "logits" in study.settings.clean_up
+        and study.methods[cell.method].declaration.leaves_logits
+    )
+
+
+def disk_of(jobs: Iterable[Estimate]) -> float:
+    """What the jobs leave on disk, and of what is cleaned up the most that one model has: models come one by one."""
+    stays, passing = 0.0, Counter[str]()
+    for job in jobs:
+        if job.is_cleaned:
+            passing[job.folder.split("/")[1]] += job.disk_bytes
+        else:
+            stays += job.disk_bytes
+    return stays + max(passing.values(), default=0.0)
+
+
+def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell | None = None) -> float:
+    """What one job leaves on disk, to the first order; what a hardened cell takes over from the pruner counts once."""
+    weight = DTYPE_BYTES[study.settings.dtype]
+    if stage == "models":
+        return CHECKPOINT_BYTES * parameters
+    if stage == "data":
+        return HUB_BYTES.get(place, 0.0) if study.data[place]["source"] == "hub" else 0.0
+    if stage == "calibration":
+        shard = getattr(study.settings, SHARDS[place.split("/")[1]][1])
+        return 4.0 * shard.sequences * shard.length
+    if stage == "evaluate" or cell is None:
+        return OUTCOMES_BYTES
+    return prunable_of(parameters) * bytes_per_weight(stage, study.methods[cell.method], cell.sparsity, weight)
+
+
+def bytes_per_weight(stage: str, method: Method, sparsity: str, weight: int) -> float:
+    """What the pruning or the hardening of one cell leaves of each prunable weight: logits; a bit of mask; the value,
+    of `weight` bytes, if it stays and the method moves it."""
+    if not method.declaration.leaves_logits:
+        share = float(1 - parse_sparsity(sparsity)) if method.declaration.moves_weights else 0.0
+        return 1 / 8 + weight * share if stage == "prune" else 0.0
+    if stage == "harden":
+        return 1 / 8
+    options = method.options
+    return options.logits_per_weight * options.logit_bytes + options.frozen_mask_bytes / 8
+
+
+def is_done(job: Estimate, root: Path) -> bool:
+    """Whether the job's result is there, be it fresh or stale."""
+    return (root / job.folder / "manifest.json").is_file()
+
+
+def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[Line]:
+    """One line per rule, prune's by method, and one for all. Memory is the largest of all jobs, time and space count
+    those that are not done."""
+    by_line: dict[str, list[Estimate]] = {}
+    for job in jobs:
+        by_line.setdefault(job.line, []).append(job)
+    lines = [_line(name, found, done) for name, found in by_line.items()]
+    return [*lines, _line("all", [job for found in by_line.values() for job in found], done)]
+
+
+def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> Line:
+    left = [job for job in jobs if not done(job)]
+    return Line(
+        name=name,
+        jobs=len(jobs),
+        done=len(jobs) - len(left),
+        host_bytes=max(job.host_bytes for job in jobs),
+        gpus=max(job.gpus for job in jobs),
+        gpu_bytes=max(job.gpu_bytes for job in jobs),
+        hours=sum(job.seconds for job in left) / 3600,
+        disk_bytes=disk_of(left),
+    )
+
+
+HEAD = ("", "jobs", "done", "RAM GB", "GPUs", "GPU GB", "hours", "disk GB")
+DONE = HEAD.index("done")
+NOTE = (
+    "RAM and GPUs, with the memory of each: of the largest job. Hours: all jobs to do, one after another. Estimates: "
+    "docs/plan.md."
+)
+
+
+def table(lines: list[Line], title: str) -> str:
+    """The plan as text; a tally for people, not a promise."""
+    rows = [HEAD, *(_row(line) for line in lines)]
+    if not any(line.done for line in lines):
+        rows = [row[:DONE] + row[DONE + 1 :] for row in rows]
+    first = max(len(row[0]) for row in rows)
+    body = [f"{row[0]:<{first}}" + "".join(f"{value:>9}" for value in row[1:]) for row in rows]
+    return "\n".join([title, *body, NOTE])
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    numbers = (line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
+    memory = f"{line.host_bytes / 1e9:.1f}"
+    return (line.name, str(line.jobs), str(line.done), memory, str(line.gpus), *(f"{number:.1f}" for number in numbers))
+
+
+def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> Iterator[str]:
+    """What a cell of each training costs beside the authors', and, with GPUs of `gpu_bytes`, what does not fit them."""
+    jobs = [job for job in jobs if job.gpus]
+    trainings = [job for job in jobs if job.line.startswith("prune ") and _method(study, job).declaration.trains]
+    for name in dict.fromkeys(job.line for job in trainings):
+        hours = sorted(job.seconds * job.gpus / 3600 for job in trainings if job.line == name)
+        options = study.methods[name.removeprefix("prune ")].options
+        tokens = options.steps * options.batch_size * study.settings.mask_training.length
+        several = f"{hours[0]:.1f} to {hours[-1]:.1f}" if len(hours) > 1 else f"{hours[0]:.1f}"
+        yield f"A cell of {name.removeprefix('prune ')}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
+    if trainings:
+        yield f"For comparison: {AUTHORS}."
+    if gpu_bytes:
+        yield from (f"{sentence}." for sentence in misfits(study, jobs, gpu_bytes))
+
+
+def misfits(study: Study, jobs: Iterable[Estimate], gpu_bytes: float) -> Iterator[str]:
+    """A sentence for each line of the plan whose largest job needs more memory than a GPU has: which, what fits."""
+    largest: dict[str, Estimate] = {}
+    for job in sorted(jobs, key=lambda job: job.gpu_bytes):
+        largest[job.line] = job
+    for job in largest.values():
+        if job.gpu_bytes > gpu_bytes:
+            words = f"{job.folder} needs about {gigabytes(job.gpu_bytes)} on a GPU of {gigabytes(gpu_bytes)}"
+            method = _method(study, job) if job.line.startswith("prune ") else None
+            trains = method is not None and method.declaration.trains
+            fit = suggestion(study, method.name, job.parameters, job.block, gpu_bytes) if trains else None
+            yield f"{words}; {fit}" if fit else words
+
+
+def _method(study: Study, job: Estimate) -> Method:
+    return study.methods[job.line.removeprefix("prune ")]
+
+
+def plan(study: Study, root: Path, grid: str = DEFAULT, gpu_bytes: float | None = None) -> str:
+    """The table for `study`, whose results lie or will lie under `root`, and what it says of GPUs of `gpu_bytes`."""
+    jobs = list(jobs_of(study, root, grid))
+    lines = summary(jobs, lambda job: is_done(job, root))
+    return "\n".join([table(lines, f"Plan of the scale {study.scale}"), *notes(study, jobs, gpu_bytes)])
+
+
+def plan_of_run(
+    study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]], gpu_bytes: float | None = None
+) -> str:
+    """The table of the jobs that Snakemake would run, none of them done; empty if there are none."""
+    estimates = jobs_to_run(study, root, jobs)
+    if not estimates:
+        return ""
+    lines = summary(estimates, lambda job: False)
+    return "\n".join([table(lines, f"Plan of this run, scale {study.scale}"), *notes(study, estimates, gpu_bytes)])
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the configuration, print the plan."""
+    config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+    study = read_study(config | ({"scale": arguments.scale} if arguments.scale else {}))
+    gpu_bytes = arguments.gpu_memory * 1e9 if arguments.gpu_memory else largest_memory(devices())
+    print(plan(study, Path("results") / study.scale, arguments.grid, gpu_bytes), file=sys.stdout)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="leap-repro plan", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("config.yaml"))
+    parser.add_argument("--scale", help="instead of the configuration's own")
+    parser.add_argument("--grid", choices=GRIDS, default=DEFAULT, help="with this grid besides the default one")
+    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="of a GPU; without it this machine's largest")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,180 @@
+"""`leap-repro prune MODEL`: prune a model of your own, score it before and after, and take it home.
+
+MODEL is a folder, an id on the hub, or one of the bundled miniatures. The command writes the grid that it runs, one
+cell, into the run folder and runs the workflow on it there: what is done already is not done again, and what was
+stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from leap_repro.cli import report_errors
+from leap_repro.errors import UserError
+from leap_repro.export.folder import refuse_filled
+from leap_repro.hub.card import licence_of
+from leap_repro.hub.lock import COMMIT, LOCK_FILE, obey, read_lock, repositories
+from leap_repro.own_model.overlay import SCALE, bundled_models, overlay
+from leap_repro.own_model.summary import summary
+from leap_repro.own_model.workflow import checkout, environment, failure, plan, run_workflow
+from leap_repro.pipeline.grid import Cell, Study, read_study
+from leap_repro.pipeline.inputs import check_inputs
+from leap_repro.pipeline.launch.devices import devices
+from leap_repro.pipeline.pin import read_config
+from leap_repro.store.atomic import write_text
+
+FORMATS = ("dense", "packed", "2:4")
+PRECISIONS = ("float32", "bfloat16", "float16")
+DECIDES = ("masks", "text", "data", "sequences", "length", "seed", "dtype", "revision", "export_dtype", "format")
+"""The options that decide what an export holds, besides method and sparsity."""
+LICENCE_OF_THE_MINIATURES = "mit"
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the grid, run it, export, say what was done."""
+    started, home = time.time(), checkout()
+    arguments.method = "imported" if arguments.masks else arguments.method
+    refuse_filled(arguments.output)
+    config = read_config([home / "config.yaml"])
+    written = overlay(arguments, config, on_gpu=bool(devices()))
+    run = arguments.run_folder.absolute()
+    if (run / "config.yaml").exists() and run != home:
+        raise UserError(f"--run-folder {run} holds a config.yaml, which the workflow would read: give another folder")
+    (model,) = written["scales"][SCALE]["models"]
+    path = run / f"{model}-{arguments.method}-{arguments.sparsity}.yaml"
+    write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+    study = read_study(read_config([home / "config.yaml", path]))
+    cell = only_cell(study, arguments.method)
+    refuse_form(study, arguments.method, arguments.format)
+    check_inputs(study, outputs=(str(run),))
+    pin(study.models[model], model, run, path)
+    if arguments.dry_run:
+        print(plan(run, path, targets(cell, arguments.evaluate), arguments.cores))
+        return
+    run_workflow(run, path, targets(cell, arguments.evaluate), arguments.cores)
+    root = run / "results" / SCALE
+    export(arguments, root, cell, licence(study.models[model], run))
+    print(summary(root, cell, arguments.output.absolute(), run, path, time.time() - started))
+
+
+def only_cell(study: Study, method: str) -> Cell:
+    """The cell that is asked for; UserError if the method is dense, or does not run at the sparsity that is asked."""
+    (asked,) = study.settings.sparsities
+    found = [cell for cell in study.cells() if cell.method == method and float(cell.sparsity) == asked]
+    if method == "dense" or not found:
+        runs_at = [float(value) for value in study.methods[method].sparsities]
+        raise UserError(f"--method is {method!r} and --sparsity {asked:g}; that method runs at {runs_at}")
+    return found[0]
+
+
+def refuse_form(study: Study, method: str, form: str) -> None:
+    """UserError for a 2:4 export of masks that are not: said before the run, not after it. What masks of others are is
+    not known before they are read."""
+    patterns = {name: (line.selector or line).options.facts["pattern"] for name, line in study.methods.items()}
+    if form == "2:4" and method != "imported" and patterns[method] != form:
+        fitting = [name for name, pattern in patterns.items() if pattern == form]
+        theirs = f"those of {method} are {patterns[method]}"
+        raise UserError(f"--format 2:4 needs masks of that pattern, {theirs}; the methods of it are {fitting}")
+
+
+def targets(cell: Cell, evaluate: str) -> list[str]:
+    """The files that the workflow has to make."""
+    folders = [f"harden/{cell.path}"]
+    if evaluate != "none":
+        folders += [f"evaluate/{cell.path}", f"evaluate/{cell.model}/dense/0/{cell.seed}"]
+    return [f"results/{SCALE}/{folder}/manifest.json" for folder in folders]
+
+
+def pin(source: dict[str, Any], model: str, run: Path, path: Path) -> None:
+    """Turn the branch of a hub model into a commit, once for a run folder: docs/hub.md."""
+    lock = read_lock(run / LOCK_FILE)
+    asked = list(repositories(source, "model"))
+    if not asked or COMMIT.fullmatch(asked[0].revision) or f"models/{asked[0].id}" in lock:
+        return
+    configs = [str(checkout() / "config.yaml"), str(path)]
+    call("study.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
+
+
+def licence(source: dict[str, Any], run: Path) -> str | None:
+    """Of the base model, as its card says; None if that says nothing."""
+    if source["source"] == "bundled":
+        return LICENCE_OF_THE_MINIATURES
+    if source["source"] == "hub":
+        (asked,) = repositories(source, "model")
+        return licence_of(obey(read_lock(run / LOCK_FILE), asked)[0])
+    try:
+        text = (Path(source["path"]) / "README.md").read_text(encoding="utf-8")
+        return str(yaml.safe_load(text.split("---")[1])["license"]) if text.startswith("---") else None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
+        return None
+
+
+def export(arguments: argparse.Namespace, root: Path, cell: Cell, known: str | None) -> None:
+    """Write the checkpoint, in a process of its own: this one does without torch."""
+    call(
+        "export",
+        *("--model", str(root / "models" / cell.model), "--cell", str(root / "harden" / cell.path)),
+        *("--format", arguments.format, "--command", said(arguments), "--output", str(arguments.output)),
+        *(("--dtype", arguments.export_dtype) if arguments.export_dtype else ()),
+        *(("--license", known) if known else ()),
+    )
+
+
+def said(arguments: argparse.Namespace) -> str:
+    """The command with what decides the result; files and folders by their last names, for the card is published."""
+    defaults = vars(parser().parse_args([arguments.model, "--output", "-"]))
+    given = {name: vars(arguments)[name] for name in DECIDES if vars(arguments)[name] != defaults[name]}
+    given = {"method": arguments.method, "sparsity": f"{arguments.sparsity:g}"} | given
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", _last_name(value))]
+    return shlex.join(["leap-repro", "prune", _last_name(arguments.model), *words])
+
+
+def _last_name(value: Any) -> str:
+    return Path(value).name if Path(str(value)).expanduser().exists() else str(value)
+
+
+def call(module: str, *arguments: str) -> None:
+    """Run one of our commands; UserError in its words if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"leap_repro.{module}", *arguments], env=environment(), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(failure(done.stderr))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="leap-repro prune", description=__doc__)
+    parser.add_argument("model", metavar="MODEL", help=f"a folder, a hub id, or one of {', '.join(bundled_models())}")
+    parser.add_argument("--method", default="wanda", help="a line of methods: in config.yaml (default: %(default)s)")
+    parser.add_argument("--masks", type=Path, help="score these instead of a method's: docs/methods/imported.md")
+    parser.add_argument("--sparsity", type=float, default=0.5, help="of the prunable weights (default: %(default)s)")
+    parser.add_argument("--output", required=True, type=Path, help="the checkpoint folder to write; new or empty")
+    parser.add_argument("--format", choices=FORMATS, default="dense", help="of the export: docs/take-home.md")
+    parser.add_argument("--evaluate", choices=("none", "quick", "full"), default="quick", help="before and after")
+    parser.add_argument("--text", type=Path, help="calibrate on this file (.txt, .jsonl, .parquet) instead of C4")
+    parser.add_argument("--data", help="hub, bundled (the miniature's), or a folder: docs/take-home.md")
+    parser.add_argument("--sequences", type=int, help="of the calibration sample")
+    parser.add_argument("--length", type=int, help="of a calibration sequence in tokens")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=PRECISIONS, help="to prune and score in; default: bfloat16 on a GPU")
+    parser.add_argument("--export-dtype", choices=PRECISIONS, help="of the export; default: each tensor as in MODEL")
+    parser.add_argument("--revision", default="main", help="of a hub model: commit, branch or tag")
+    parser.add_argument("--run-folder", type=Path, default=Path("leap-repro-run"), help="where results are kept")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--dry-run", action="store_true", help="say what it would cost")
+    return parser
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main(parser().parse_args())

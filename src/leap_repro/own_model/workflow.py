@@ -1,0 +1,123 @@
+"""Run the real workflow on the overlay, in a folder of the user's, with a bar over its jobs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+import leap_repro
+from leap_repro.costs.progress import Run, read_run, training_line
+from leap_repro.errors import UserError
+
+OUTPUT = "snakemake.log"
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def checkout() -> Path:
+    """The folder with the Snakefile that this package belongs to; UserError if it is installed without one."""
+    folder = Path(leap_repro.__file__).resolve().parents[2]
+    if not (folder / "Snakefile").is_file():
+        raise UserError(
+            f"the workflow is not beside this package ({Path(leap_repro.__file__).parent}): clone the repository and "
+            "install it from there with `pip install -e .`"
+        )
+    return folder
+
+
+def command(run: Path, overlay: Path, targets: list[str], cores: int) -> list[str]:
+    """Snakemake's command line, to be run from anywhere."""
+    home = checkout()
+    return [
+        *(sys.executable, "-m", "snakemake", "--cores", str(cores), "--nocolor"),
+        *("--snakefile", str(home / "Snakefile"), "--directory", str(run)),
+        *("--workflow-profile", str(home / "profiles/default")),
+        *("--configfile", str(home / "config.yaml"), str(overlay)),
+        *("--", *targets),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """This Python first on the path, by which the jobs call it, and this checkout's package."""
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    return os.environ | {"PATH": os.pathsep.join(folders), "PYTHONPATH": str(checkout() / "src")}
+
+
+def plan(run: Path, overlay: Path, targets: list[str], cores: int) -> str:
+    """What the run would cost, as `snakemake -n` says it; UserError if it cannot be run."""
+    asked = command(run, overlay, targets, cores)
+    done = subprocess.run([*asked[:3], "-n", *asked[3:]], env=environment(), capture_output=True, text=True)
+    text = done.stdout + done.stderr
+    if done.returncode:
+        raise UserError(failure(text))
+    return text[text.index("Plan of this run") :].strip() if "Plan of this run" in text else "all of it is done already"
+
+
+def run_workflow(run: Path, overlay: Path, targets: list[str], cores: int) -> None:
+    """Make the targets. All that Snakemake says goes into a file of the run folder; a bar shows how far it is.
+
+    Raises UserError, in the words of what failed, if they cannot be made.
+    """
+    output, started = run / OUTPUT, time.time()
+    with output.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command(run, overlay, targets, cores), env=environment(), stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            _show(process, run, started)
+        except KeyboardInterrupt:
+            process.wait()
+            raise UserError("stopped; the same command goes on where it was") from None
+    if process.returncode:
+        text = output.read_text(encoding="utf-8", errors="replace")
+        raise UserError(f"{failure(text)} (all of it: {output})")
+
+
+def failure(text: str) -> str:
+    """Why Snakemake stopped: the sentence of the job that failed, or Snakemake's own first one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    ours = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if ours:
+        return ours[0]
+    for index, line in enumerate(lines):
+        if line.startswith("WorkflowError"):
+            return " ".join(lines[index + 1 : index + 4])
+    return " ".join(lines[-3:]) or "snakemake failed without a word"
+
+
+def _show(process: subprocess.Popen, run: Path, started: float) -> None:
+    """A bar over the run's jobs until the process ends, written anew when there is news."""
+    form = "{l_bar}{bar}| {n_fmt} of {total_fmt} jobs, {elapsed}"
+    with tqdm(total=1, desc="looking what is to be done", bar_format=form) as bar:
+        for state in _states(process, run, started):
+            words, done, total = _words(state, run), state.done, max(state.total, 1)
+            if (words, done, total) != (bar.desc, bar.n, bar.total):
+                bar.n, bar.total = done, total
+                bar.set_description_str(words)
+        if process.returncode == 0:
+            bar.n = bar.total
+            bar.set_description_str("all jobs done")
+
+
+def _states(process: subprocess.Popen, run: Path, started: float) -> Iterator[Run]:
+    """What the log of this run says, look after look."""
+    while process.poll() is None:
+        logs = [path for path in run.glob(".snakemake/log/*.snakemake.log") if path.stat().st_mtime >= started - 1]
+        if logs:
+            yield read_run(max(logs).read_text(encoding="utf-8", errors="replace"))
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _words(state: Run, run: Path) -> str:
+    """The job that runs longest, and of a training its step and loss."""
+    running = sorted(state.running.values())
+    if not running:
+        return "starting"
+    message = running[0][1]
+    training = training_line(message, run / "logs")
+    return f"{message.split(':')[0]}{f' ({training})' if training else ''}"

@@ -1,0 +1,1 @@
+"""What only the workflow needs: the grid and its checks, stage entries, staleness, and how a job is started."""

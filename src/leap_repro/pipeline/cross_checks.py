@@ -1,0 +1,163 @@
+"""What keys of a configuration must be to one another: each function yields a sentence for everything that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from leap_repro.errors import UserError
+from leap_repro.pipeline.config import Line, Scale
+from leap_repro.prune.declaration import refuse_sparsity
+from leap_repro.prune.methods import declaration, names
+from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.sparsity.patterns import TWO_FOUR, UNSTRUCTURED
+
+if TYPE_CHECKING:
+    from leap_repro.pipeline.grid import Method
+
+TABLES_OF_A_STUDY = ("main", "time", "published")
+TABLES_OF_EVIDENCE = {
+    "differences": "differences",
+    "crossings": "crossings",
+    "annealing": "crossings",
+    "correlations": "rounding",
+    "gap": "rounding",
+    "overlap": "overlap",
+    "claims": "claims",
+}
+"""{table: the module under report that writes it}"""
+TABLES = {*TABLES_OF_A_STUDY, *TABLES_OF_EVIDENCE, "variants"}
+"""Names of tables, beside which each model has a table of its name."""
+SPREAD_OUT = {"pattern": UNSTRUCTURED, "budget_scope": "global"}
+"""What a mask promises whose matrices may keep different shares of one budget."""
+
+
+def name_errors(settings: Scale, known: set[str]) -> Iterator[str]:
+    """Models and methods that a scale names: there is such a one, and no name stands twice."""
+    for name in TABLES & set(settings.models):
+        yield f"scales.*.models names a model {name!r}; {sorted(TABLES)} are the names of other tables"
+    evidence = settings.evidence
+    named = {key: getattr(settings, key) for key in ("methods", "extended", "options", "gpus", "only_models")}
+    named |= {f"evidence.{key}": getattr(evidence, key) for key in ("methods", "once") if evidence}
+    for key, lines in named.items():
+        for name in lines:
+            if name not in known:
+                yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
+    for method, models in settings.only_models.items():
+        for name in set(models) - set(settings.models):
+            known_models = sorted(settings.models)
+            yield f"scales.*.only_models.{method} names the unknown model {name!r}; allowed are {known_models}"
+    for name in set(settings.methods) & set(settings.extended):
+        yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
+    for key in ("methods", "once") if evidence else ():
+        others = set(settings.methods) | (set(evidence.methods) if key == "once" else set())
+        for name in others & set(getattr(evidence, key)):
+            yield f"scales.*.evidence.{key} names {name!r}, which the grid evidence has already"
+
+
+def selector_errors(lines: dict[str, Line]) -> Iterator[str]:
+    """A reconstruction names a one-shot method that prunes, or a parent; no other method names one, so there are no
+    chains."""
+    one_shot = (name for name, line in lines.items() if declaration(line.module).selects and not line.budget_from)
+    selectors = sorted(one_shot)
+    for name, line in lines.items():
+        takes = "selector" in declaration(line.module).starts
+        if takes and line.parent is not None and line.selector is not None:
+            yield f"methods.{name}.selector is {line.selector!r}; leave it out, or the parent {line.parent!r}"
+        elif takes and line.parent is None and line.selector not in selectors:
+            yield f"methods.{name}.selector is {line.selector!r}; it must be a one-shot method: {selectors}"
+        if "selector" not in declaration(line.module).starts and line.selector is not None:
+            takers = _modules("starts", "selector")
+            yield f"methods.{name}.selector is {line.selector!r}; only the modules {takers} have one"
+
+
+def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
+    """What a method asks for that it, or the scale, cannot give."""
+    for name, method in methods.items():
+        subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
+        drops = [parse_sparsity(value) for value in method.sparsities]
+        try:
+            refuse_sparsity(drops, method.options, subject, f"methods.{name}.options")
+        except UserError as error:
+            yield str(error)
+        yield from _start_errors(name, method, methods)
+        if method.gpus > 1:
+            yield from _gpu_errors(method, settings)
+        if method.hardening not in method.declaration.hardenings:
+            chosen = _modules("hardenings", method.hardening)
+            yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
+        if method.variant_of == name:
+            yield f"methods.{name}.variant_of is {name!r}; it must be another method"
+        if method.variant_of and method.variant_of not in methods:
+            yield f"methods.{name}.variant_of is {method.variant_of!r}; it must be one of {sorted(methods)}"
+        stream = settings.mask_training is not None and settings.data.mask_training is not None
+        if name not in _asked(settings):
+            continue
+        if method.declaration.trains and not stream:
+            yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+        if method.looks and settings.held_out is None:
+            yield f"methods.{name}.options.looks is {method.options.looks}; it needs held_out under the scale"
+
+
+def _asked(settings: Scale) -> set[str]:
+    """The methods of any of the scale's grids."""
+    evidence = settings.evidence
+    return {*settings.methods, *settings.extended, *(evidence.methods + evidence.once if evidence else ())}
+
+
+def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
+    """Only trainings are shared out, evenly over nodes and in whole micro-batches."""
+    place = f"scales.*.gpus.{method.name}" if method.name in settings.gpus else f"methods.{method.name}.gpus"
+    asked, per_node = method.gpus, settings.cluster.gpus_per_node
+    if not method.declaration.is_shared:
+        shared = [name for name in names() if declaration(name).is_shared]
+        yield f"{place} is {asked}; only the modules {shared} train on several GPUs"
+        return
+    if per_node and asked > per_node and asked % per_node:
+        yield f"{place} is {asked}; it must be a multiple of scales.*.cluster.gpus_per_node ({per_node}), or no more"
+    batches = method.options.batch_size // method.options.micro_batch_size
+    if batches % asked and method.name in _asked(settings):
+        yield f"{place} is {asked}; it must divide the {batches} micro-batches of a step of {method.name}"
+
+
+def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
+    """The other lines that a method builds on: whether it may, whether they are of the right kind, whether they run."""
+    starts = {key: getattr(method, key) for key in ("warm_start", "pattern_start", "parent", "budget_from")}
+    for key, start in starts.items():
+        if start is not None and key not in method.declaration.starts:
+            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
+    if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
+        yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
+    two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
+    if "pattern_start" in method.declaration.starts and method.pattern_start not in two_four:
+        yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a 2:4 method: {two_four}"
+    parents = sorted(other.name for other in methods.values() if not other.parent)
+    if (method.parent or method.declaration.starts == ("parent",)) and method.parent not in parents:
+        yield f"methods.{name}.parent is {method.parent!r}; it must be a method that has no parent itself: {parents}"
+    if method.budget_from:
+        yield from _budget_errors(name, method, methods)
+    found = {key: methods.get(start or "") for key, start in starts.items() if key != "pattern_start"}
+    for key, start in (found | {"selector": method.selector}).items():
+        if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
+            yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"
+
+
+def _budget_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
+    """Whose share of each matrix a one-shot rule may take over, and which rule may."""
+    givers = sorted(
+        other.name for other in methods.values() if not other.budget_from and other.options.facts == SPREAD_OUT
+    )
+    if method.budget_from not in givers:
+        one = "it must be a method with one budget for all matrices"
+        yield f"methods.{name}.budget_from is {method.budget_from!r}; {one}: {givers}"
+    if method.options.facts != {"pattern": UNSTRUCTURED, "budget_scope": "tensor"}:
+        yield f"methods.{name}.budget_from is {method.budget_from!r}; leave pattern and rounding at their defaults"
+
+
+def _modules(field: str, value: str) -> list[str]:
+    """The methods whose declaration has `value` among its `field`, be there a line of them or not."""
+    return [name for name in names() if value in getattr(declaration(name), field)]
+
+
+def _is_one_shot(method: Method | None) -> bool:
+    return method is not None and not method.declaration.trains

@@ -1,0 +1,232 @@
+"""The grid of cells that a configuration asks for, and what its keys must be to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from leap_repro.checked import check_values, checked
+from leap_repro.errors import UserError
+from leap_repro.pipeline.config import Config, Line, Scale
+from leap_repro.pipeline.cross_checks import grid_errors, name_errors, selector_errors
+from leap_repro.prune.declaration import Declaration, Options, Tokens
+from leap_repro.prune.methods import declaration
+
+SHARDS = {
+    "calibration": ("calibration", "calibration", "windows"),
+    "held_out": ("calibration", "held_out", "windows"),
+    "mask_training": ("mask_training", "mask_training", "packed"),
+    "mask_training_grouped": ("mask_training", "mask_training", "grouped"),
+}
+"""Token shards by role: the names of their text and of their sizes, and how they are cut: a sample of windows, or all
+packed."""
+DEFAULT, EXTENDED, EVIDENCE = "", "extended", "evidence"
+GRIDS = (DEFAULT, EXTENDED, EVIDENCE)
+"""The grids of a scale: its methods; with variants, as-released switches and rivals; with seeds and what they show."""
+TRAINING_SHARDS = ("mask_training", "mask_training_grouped")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of `methods:`, with the scale's own options merged in; `selector`: whose masks it reconstructs.
+
+    `gpus` is how many processes train a cell together, each on its own; on how many a result was made does not make it
+    another's.
+    """
+
+    name: str
+    label: str
+    module: str
+    options: Options
+    warm_start: str | None
+    pattern_start: str | None
+    parent: str | None
+    budget_from: str | None
+    hardening: str
+    sparsities: tuple[str, ...]
+    has_own_sparsities: bool
+    variant_of: str | None
+    changes: str
+    gpus: int = 1
+    selector: Method | None = None
+
+    @property
+    def declaration(self) -> Declaration:
+        """What its module says of itself."""
+        return declaration(self.module)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that the configuration sets; the others are at their defaults."""
+        return self.options.model_dump(exclude_unset=True)
+
+    @property
+    def looks(self) -> bool:
+        """Whether its training looks at held-out text."""
+        return bool(getattr(self.options, "looks", 0))
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """{key: line} of the other lines whose hardened cells of the same sparsity it reads."""
+        found = {"warm_start": self.warm_start, "parent": self.parent, "budget_from": self.budget_from}
+        return {key: name for key, name in found.items() if name}
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether anything is drawn for a cell: another seed would make another."""
+        return bool(self.tokens or self.selector or self.starts)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The methods whose code makes a cell of this one."""
+        return (self.module, self.selector.module) if self.selector else (self.module,)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Module, options and selector: what a job is told to run."""
+        chosen = {"selector": self.selector.description} if self.selector else {}
+        return {"module": self.module, "options": self.given} | chosen
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.declaration.tokens_of(self.options)
+
+    def nodes(self, gpus_per_node: int | None) -> int:
+        """On how many nodes of a cluster it trains."""
+        return -(-self.gpus // (gpus_per_node or self.gpus))
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One experiment. The sparsity is a decimal string, so that paths and budgets agree to the weight."""
+
+    model: str
+    method: str
+    sparsity: str
+    seed: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.model}/{self.method}/{self.sparsity}/{self.seed}"
+
+
+class Named(dict):
+    """A mapping that answers a missing key with those that it has, as for a target of an unknown model or method."""
+
+    def __init__(self, kind: str, entries: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.kind = kind
+
+    def __missing__(self, name: str) -> None:
+        raise UserError(f"the configuration has no {self.kind} {name!r}; it has {sorted(self)}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The chosen scale of a checked configuration; `models` and `data` are its sources as written, as jobs get them."""
+
+    scale: str
+    settings: Scale
+    methods: dict[str, Method]
+    models: dict[str, dict[str, Any]]
+    data: dict[str, dict[str, Any]]
+
+    def grid_methods(self, grid: str = DEFAULT) -> list[str]:
+        """The methods of one of GRIDS."""
+        evidence = self.settings.evidence
+        if grid == EVIDENCE:
+            return self.settings.methods + (evidence.methods + evidence.once if evidence else [])
+        return self.settings.methods + (self.settings.extended if grid == EXTENDED else [])
+
+    def cells(self, model: str | None = None, grid: str = DEFAULT) -> list[Cell]:
+        """Every cell of a grid, or those of one model, in the order in which tables show them."""
+        only = self.settings.only_models
+        return [
+            Cell(name, method, sparsity, seed)
+            for name in ([model] if model else self.models)
+            for method in self.grid_methods(grid)
+            if name in only.get(method, self.models)
+            for sparsity, seeds in self._sizes(method, grid)
+            for seed in seeds[: None if self.methods[method].is_seeded else 1]
+        ]
+
+    def _sizes(self, method: str, grid: str) -> Iterator[tuple[str, list[int]]]:
+        """(sparsity, its seeds) of a method in a grid."""
+        line, evidence = self.methods[method], self.settings.evidence
+        if grid != EVIDENCE or evidence is None:
+            yield from ((sparsity, self.settings.seeds) for sparsity in line.sparsities)
+            return
+        seeds = evidence.seeds[:1] if method in evidence.once else evidence.seeds
+        curve = [] if line.has_own_sparsities or method not in self.settings.methods else evidence.curve
+        every = {sparsity: seeds for sparsity in line.sparsities}
+        yield from sorted(({_decimal(value): seeds[:1] for value in curve} | every).items(), key=lambda s: float(s[0]))
+
+    def seeds(self, grid: str = DEFAULT) -> list[int]:
+        """The seeds that any cell of a grid has."""
+        return self.settings.evidence.seeds if grid == EVIDENCE else self.settings.seeds
+
+    @property
+    def grids(self) -> list[str]:
+        """Those of GRIDS that the scale has."""
+        return [grid for grid in GRIDS if grid != EVIDENCE or self.settings.evidence]
+
+
+def read_study(config: dict[str, Any]) -> Study:
+    """Check `config` and return its chosen scale; UserError with one sentence for the first thing that is wrong."""
+    check_values(Config, config, "config")  # those that the scale's options replace, too
+    whole = checked(Config, _with_scale_options(config), "config")
+    if whole.scale not in whole.scales:
+        raise UserError(f"config: scale is {whole.scale!r}; allowed are {sorted(whole.scales)}")
+    settings = whole.scales[whole.scale]
+    _refuse(name_errors(settings, set(whole.methods)))
+    _refuse(selector_errors(whole.methods))
+    methods = {name: _method(name, line, settings) for name, line in whole.methods.items()}
+    methods = {name: replace(m, selector=methods.get(whole.methods[name].selector)) for name, m in methods.items()}
+    _refuse(grid_errors(settings, methods))
+    sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
+    return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
+
+
+def _refuse(errors: Iterator[str]) -> None:
+    for error in errors:
+        raise UserError(f"config: {error}")
+
+
+def _with_scale_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the scale's own options laid over those of `methods:`, as far as it has the right form."""
+    try:
+        own = config["scales"][config["scale"]].get("options", {})
+        lines = {
+            name: line | {"options": line.get("options", {}) | own[name]} if name in own else line
+            for name, line in config["methods"].items()
+        }
+    except (KeyError, TypeError, AttributeError):
+        return config
+    return config | {"methods": lines}
+
+
+def _method(name: str, line: Line, settings: Scale) -> Method:
+    sparsities = settings.sparsities if line.sparsities is None else line.sparsities
+    return Method(
+        name=name,
+        label=line.label or name,
+        module=line.module,
+        options=line.options,
+        warm_start=line.warm_start,
+        pattern_start=line.pattern_start,
+        parent=line.parent,
+        budget_from=line.budget_from,
+        hardening=line.hardening,
+        sparsities=tuple(_decimal(value) for value in sparsities),
+        has_own_sparsities=line.sparsities is not None,
+        variant_of=line.variant_of,
+        changes=line.changes or "",
+        gpus=settings.gpus.get(name, line.gpus),
+    )
+
+
+def _decimal(value: float) -> str:
+    """The sparsity as the decimal that paths and budgets use."""
+    return format(abs(Decimal(str(value)).normalize()), "f")  # YAML has a -0.0

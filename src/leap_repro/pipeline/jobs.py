@@ -1,0 +1,146 @@
+"""What the workflow's jobs read and are told, by rule: everything that a Snakemake file would have to decide, but for
+tables and figures (`shown.py`).
+
+Folders are relative to a scale's results; the rules turn them into files.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from leap_repro.models.checkpoint import checkpoint_files
+from leap_repro.pipeline.grid import DEFAULT, SHARDS, Study
+from leap_repro.pipeline.inputs import method_files, task_files
+
+ONLY_SHOWN = ("stands_for", "parameters", "gated")
+"""What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
+
+
+def as_json(value: Any) -> str:
+    """One string for a params entry: Snakemake compares params as a set of values, a string keeps names and order."""
+    return json.dumps(value, sort_keys=True)
+
+
+def model_source(study: Study, model: str) -> dict[str, Any]:
+    """Where a model comes from: what its fetch is told."""
+    return {key: value for key, value in study.models[model].items() if key not in ONLY_SHOWN}
+
+
+def model_files(study: Study, model: str) -> list[str]:
+    """The files of a model that lies on this machine, all that its fetch copies, so that a change is noticed."""
+    path = study.models[model].get("path")
+    return [str(file) for file in checkpoint_files(Path(path).expanduser())] if path else []
+
+
+def data_files(study: Study, role: str) -> list[str]:
+    """The files of a text or of task sets that lie on this machine, so that a change in them is noticed."""
+    source = study.data[role]
+    if role == "tasks":
+        return [str(path) for path in task_files(source)]
+    return [str(Path(source["path"]).expanduser())] if "path" in source else []
+
+
+def masks_files(study: Study, method: str) -> list[str]:
+    """The files of masks that a method takes over, so that a change in them is noticed."""
+    return [str(path) for path in method_files(study.methods[method])]
+
+
+def shard_arguments(study: Study, role: str) -> str:
+    """How a token shard is cut."""
+    _, sizes, recipe = SHARDS[role]
+    shard = getattr(study.settings, sizes)
+    if role == "calibration" and shard.draw == "as_released":
+        recipe = "windows_as_released"
+    after = f" --after {study.settings.calibration.sequences}" if role == "held_out" else ""
+    return f"--recipe {recipe} --sequences {shard.sequences} --length {shard.length}{after}"
+
+
+def scoring_arguments(study: Study) -> str:
+    """How a cell is scored: window lengths, batch, and what is left out of windows and questions, if anything."""
+    asked = study.settings.evaluation
+    arguments = [f"--lengths {' '.join(map(str, asked.perplexity_lengths))}", f"--batch-size {asked.batch_size}"]
+    parts = {"windows": asked.perplexity_windows, "questions": asked.questions}
+    return " ".join(arguments + [f"--{name} {most}" for name, most in parts.items() if most is not None])
+
+
+ARGUMENTS = {"warm_start": "warm-start", "parent": "parent", "budget_from": "budgets"}
+"""What a prune job calls the cells that a line of the configuration names."""
+
+
+def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: str) -> dict[str, str]:
+    """{argument: folder} of what a method reads besides the model: tokens, and the cells that it starts from."""
+    line = study.methods[method]
+    folders = {}
+    if line.tokens:
+        folders["tokens"] = f"calibration/{model}/{line.tokens}/{seed}"
+    if line.looks:
+        folders["held-out"] = f"calibration/{model}/held_out/{seed}"
+    for key, start in line.starts.items():
+        folders[ARGUMENTS[key]] = f"harden/{model}/{start}/{sparsity}/{start_seed(study, start, seed)}"
+    if line.pattern_start:
+        (only,) = study.methods[line.pattern_start].sparsities
+        folders["pattern-start"] = f"harden/{model}/{line.pattern_start}/{only}/{seed}"
+    return folders
+
+
+def start_seed(study: Study, method: str, seed: str) -> str:
+    """The seed of the cell that another starts from: that of its own, or the first if nothing is drawn for it."""
+    return seed if study.methods[method].is_seeded else str(study.settings.seeds[0])
+
+
+def prune_arguments(study: Study, method: str, manifests: dict[str, str]) -> str:
+    """The arguments that say what a method starts from: those folders' manifests, for a reconstruction its selector."""
+    arguments = [f"--{name} {manifest}" for name, manifest in manifests.items()]
+    selector = study.methods[method].selector
+    if selector:
+        arguments.append(f"--selector {shlex.quote(as_json(selector.description))}")
+    return " ".join(arguments)
+
+
+def priorities(study: Study) -> Callable[[Mapping[str, str]], int]:
+    """Which of the jobs that could start does so: a function of a job's wildcards, the highest number first.
+
+    What all models need comes first, then model by model in the configuration's order, so that one table is there
+    early. Within a model, trainings and the cells that they start from come first: they take longest, and no core
+    should wait for one alone at the end. What the default grid trains decides: its table is the one that is waited for.
+    """
+    trained = [line for line in map(study.methods.get, study.settings.methods) if line.declaration.trains]
+    early = {name for line in trained for name in (line.name, line.pattern_start, *line.starts.values())} - {None}
+    places = {model: place for place, model in enumerate(reversed(study.models), start=1)}
+
+    def priority(wildcards: Mapping[str, str]) -> int:
+        if wildcards.get("model") is None:
+            return 2 * (len(places) + 1)
+        return 2 * places.get(wildcards.get("model"), 0) + (wildcards.get("method") in early)
+
+    return priority
+
+
+def scored_folders(study: Study, model: str, grid: str = DEFAULT) -> Iterator[str]:
+    """What the cells of one model left behind: the folders of every stage that a result row is traced to."""
+    for cell in study.cells(model, grid):
+        yield from (f"harden/{cell.path}", f"evaluate/{cell.path}")
+
+
+def benchmark_names(study: Study, grid: str = DEFAULT) -> list[str]:
+    """The benchmark of every job of the grid that has one, by stage and cell."""
+    return [f"{stage}/{cell.path}" for cell in study.cells(grid=grid) for stage in ("prune", "harden", "evaluate")]
+
+
+def token_shards(study: Study, grid: str = DEFAULT) -> list[str]:
+    """The token shards that the grid's cells read: model/role/seed."""
+    cells = study.cells(grid=grid)
+    read = (prune_sources(study, c.model, c.method, c.sparsity, str(c.seed)).values() for c in cells)
+    top = "calibration/"
+    return sorted({folder.removeprefix(top) for folders in read for folder in folders if folder.startswith(top)})
+
+
+def one_shot_methods(study: Study) -> dict[str, dict[str, Any]]:
+    """What the benchmark of one-shot methods times: every one of the grid that prunes without training."""
+    methods = [study.methods[name] for name in study.settings.methods]
+    pruning = [m for m in methods if m.declaration.selects or m.selector]
+    return {m.name: m.description for m in pruning}

@@ -1,0 +1,86 @@
+"""`leap-repro pin`: write commit and sha256s of the config's hub sources into the lock file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from snakemake.utils import update_config
+
+from leap_repro.checked import check_values
+from leap_repro.cli import run_stage
+from leap_repro.errors import UserError
+from leap_repro.hub.lock import LOCK_FILE, hub_parts, key, read_lock, repositories
+from leap_repro.hub.pin import Wanted, pin_all
+from leap_repro.hub.repository import Repository
+from leap_repro.pipeline.config import Config
+
+
+def read_config(paths: list[Path]) -> dict[str, Any]:
+    """The configuration in several files, each laid over those before it as Snakemake's --configfile does."""
+    config: dict[str, Any] = {}
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"config {str(path)!r} is not a file")
+        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return config
+
+
+def hub_sources(config: dict[str, Any]) -> Iterator[tuple[str, Repository, list[str] | None]]:
+    """(name in the config, repository, file patterns or None for a model) of every hub source of every scale."""
+    for settings in config["scales"].values():
+        for name, spec in settings["models"].items():
+            for repository in repositories(spec, "model"):
+                yield name, repository, None
+        for role, spec in settings["data"].items():
+            for repository, source in zip(repositories(spec, "dataset"), hub_parts(spec), strict=True):
+                files = source["files"]
+                yield role, repository, list(files.values() if isinstance(files, dict) else files)
+
+
+def chosen(config: dict[str, Any], names: list[str]) -> Wanted:
+    """The repositories to pin with all patterns that any source has for them.
+
+    Raises UserError for an unknown name, or for one repository that is asked for at two revisions.
+    """
+    sources = list(hub_sources(config))
+    known = {name for name, _, _ in sources}
+    if unknown := sorted(set(names) - known):
+        raise UserError(f"{unknown[0]!r} is no hub source of the config; the hub sources are {sorted(known)}")
+    wanted: Wanted = {}
+    for name, repository, patterns in sources:
+        if not names or name in names:
+            twin = next((other for other in wanted if key(other) == key(repository) and other != repository), None)
+            if twin:
+                raise UserError(
+                    f"{repository} is asked for at two revisions, {twin.revision} and {repository.revision}"
+                )
+            wanted[repository] = None if patterns is None else (wanted.get(repository) or []) + patterns
+    return wanted
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Check the configuration, pin every chosen source, write the lock."""
+    config = read_config(arguments.config)
+    check_values(Config, config, "config")
+    lock = read_lock(arguments.lock) if arguments.names else {}
+    lock = pin_all(chosen(config, arguments.names), lock, arguments.lock)
+    print(f"{arguments.lock} pins {len(lock)} repositories")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="leap-repro pin", description=__doc__)
+    parser.add_argument("names", nargs="*", help="models and data roles of the config; without any: all")
+    parser.add_argument(
+        "--config", type=Path, nargs="+", default=[Path("config.yaml")], help="as many as Snakemake has"
+    )
+    parser.add_argument("--lock", type=Path, default=LOCK_FILE)
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,43 @@
+"""`python -m leap_repro.pipeline models`: bring one model into the results folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from leap_repro.cli import json_argument
+from leap_repro.errors import UserError
+from leap_repro.hub.lock import LOCK_FILE, check_expected, read_lock
+from leap_repro.models.examine import describe, examine
+from leap_repro.models.fetch import SOURCES, fetch_hub
+from leap_repro.models.shares import ALLOWED
+from leap_repro.pipeline.provenance import provenance
+from leap_repro.store.artifacts import writing
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Fetch by source, examine, describe, write the manifest."""
+    spec, source = arguments.spec, arguments.spec.get("source")
+    if source not in {*SOURCES, "hub"}:
+        raise UserError(f"model source {source!r} is not one of {sorted({*SOURCES, 'hub'})}")
+    with writing(arguments.output, provenance(("leap_repro.pipeline.stages.models",), spec, {})) as (payload, facts):
+        if source == "hub":
+            known = {"id": spec["id"], "revision": fetch_hub(spec, payload, read_lock(arguments.lock))}
+        else:
+            SOURCES[source](spec, payload)
+            known = {}
+        facts |= describe(examine(payload, spec.get("allow_dense_share", ALLOWED)), payload) | known
+        check_expected(str(spec.get("id", spec.get("path"))), spec.get("expect"), facts)
+        log.info("%s: %s", arguments.output, facts)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The stage's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.pipeline models", description=__doc__)
+    parser.add_argument("--spec", required=True, type=json_argument, help='{"source": "path", "path": "/my/model"}')
+    parser.add_argument("--lock", type=Path, default=LOCK_FILE, help="the lock file that `leap-repro pin` writes")
+    parser.add_argument("--output", required=True, type=Path)
+    return parser

@@ -1,0 +1,76 @@
+"""What makes a job stale: the code that it runs, the pinned packages behind that code, its options; why, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from leap_repro.pipeline.fingerprint import PACKAGE, fingerprint, module_digests, packages, read_pins
+from leap_repro.pipeline.grid import DEFAULT, Method, Study
+from leap_repro.pipeline.stale_reason import why
+from leap_repro.prune.methods import module_of
+
+CELL_STAGES = ("models", "calibration", "harden", "evaluate")
+"""The stages besides prune whose code every result row of a cell depends on."""
+
+
+@cache
+def code(*modules: str) -> str:
+    """The fingerprint of the first-party code that a job runs; `modules` are named below the package."""
+    return fingerprint(*(f"{PACKAGE}.{module}" for module in modules))
+
+
+@cache
+def digests(*modules: str) -> dict[str, str]:
+    """{module: digest} of the same code, so that a change has a name."""
+    return module_digests(*(f"{PACKAGE}.{module}" for module in modules))
+
+
+@cache
+def pins(requirements: Path, *modules: str) -> str:
+    """The versions that `requirements` pins of the packages which can change what the job computes."""
+    pinned = read_pins(requirements)
+    names = packages(*(f"{PACKAGE}.{module}" for module in modules))
+    return " ".join(f"{name}=={pinned.get(name, 'any')}" for name in names)
+
+
+def prune_modules(method: Method) -> tuple[str, ...]:
+    """What a prune job runs: the stage, and the files that it loads by name, the method's and its selector's."""
+    return ("pipeline.stages.prune", *(module_of(name).removeprefix(f"{PACKAGE}.") for name in method.modules))
+
+
+def asked_code(study: Study, grid: str = DEFAULT) -> dict[str, Any]:
+    """The fingerprint that every row of a grid must have been made with, by stage; of prune by method."""
+    methods = study.grid_methods(grid)
+    stages: dict[str, Any] = {stage: code(f"pipeline.stages.{stage}") for stage in CELL_STAGES}
+    return stages | {"prune": {name: code(*prune_modules(study.methods[name])) for name in methods}}
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Gives a rule the params by which it notices new code and new packages. `requirements` is the file of pins."""
+
+    requirements: Path
+
+    def params(
+        self, modules: str | Callable[[Any], tuple[str, ...]], options: Callable[[Any], Any] = lambda w: None
+    ) -> dict[str, Callable[..., str]]:
+        """{"code", "packages", "why"}; `why` is not compared but read by people.
+
+        `modules` names the module that a job runs ("{w.…}" is filled in from the wildcards), or is a function of the
+        wildcards that names several; `options` gives the method's options.
+        """
+        modules_of = modules if callable(modules) else lambda w: (modules.format(w=w),)
+
+        def words(w: Any, output: Any) -> str:
+            found = why(Path(output[0]).parent, digests(*modules_of(w)), options(w))
+            return f": {found}" if found else ""
+
+        return {
+            "code": lambda w: code(*modules_of(w)),
+            "packages": lambda w: pins(self.requirements, *modules_of(w)),
+            "why": words,
+        }

@@ -1,0 +1,55 @@
+"""`python -m leap_repro.report.clean_up`: delete what no collected result of a model needs any more.
+
+"tokens" are the shards that masks were trained on; text and tokenizer make them again, to the byte. "logits" are those
+of learned masks; only a training makes them again. Manifests, provenance, logs, masks and values stay, so that every
+number is still traced to what made it, and a job that wants a deleted file stops and says how it is made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from leap_repro.cli import run_stage
+from leap_repro.sparsity.pruned import logit_files
+from leap_repro.store.artifacts import MANIFEST, Artifact
+from leap_repro.store.atomic import write_json
+
+log = logging.getLogger(__name__)
+KINDS = ("tokens", "logits")
+
+
+def chosen(root: Path, model: str, cells: list[str], kinds: list[str]) -> Iterator[tuple[Artifact, list[str]]]:
+    """The artifacts that have something to delete, each with the names of its files."""
+    if "tokens" in kinds:
+        for manifest in sorted(root.glob(f"calibration/{model}/mask_training*/*/{MANIFEST}")):
+            shard = Artifact.read(manifest)
+            yield shard, sorted(shard.files)
+    for cell in cells if "logits" in kinds else ():
+        pruned = Artifact.read(root / "prune" / cell)
+        yield pruned, logit_files(pruned)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Delete, and write down what was deleted: {folder under the root: bytes}."""
+    found = chosen(arguments.root, arguments.model, arguments.cells, arguments.kinds)
+    sizes = {str(artifact.folder.relative_to(arguments.root)): artifact.delete(names) for artifact, names in found}
+    log.info("%s: %d bytes deleted", arguments.model, sum(sizes.values()))
+    write_json(arguments.output, {folder: size for folder, size in sizes.items() if size})
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.report.clean_up", description=__doc__)
+    parser.add_argument("--root", required=True, type=Path, help="folder of the scale's results")
+    parser.add_argument("--model", required=True, help="whose cells are collected")
+    parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed>, those collected")
+    parser.add_argument("--kinds", required=True, nargs="+", choices=KINDS, help="what is deleted")
+    parser.add_argument("--output", required=True, type=Path, help="where to write what was deleted")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

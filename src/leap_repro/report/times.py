@@ -1,0 +1,76 @@
+"""Where the time goes: `python -m leap_repro.report.times` sums up Snakemake's benchmark files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from leap_repro.cli import run_stage
+from leap_repro.report.render import Table
+
+STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
+OF_CELLS = ("prune", "harden", "evaluate")
+PER_METHOD = ("prune",)
+
+
+def read_benchmarks(folder: Path, cells: Sequence[str], shards: Sequence[str]) -> pd.DataFrame:
+    """One row per job. Other grids' jobs lie in the same folders: only `cells` (model/method/sparsity/seed) and
+    `shards` of tokens (model/role/seed) are counted.
+
+    Columns: stage, method (of prune jobs), seconds on the clock, peak memory in MB.
+    """
+    own = {stage: set(cells) for stage in OF_CELLS} | {"calibration": set(shards)}
+    rows = []
+    for stage in STAGES:
+        for path in sorted((folder / stage).rglob("*.tsv")):
+            name = path.relative_to(folder / stage).with_suffix("").as_posix()
+            if stage in own and name not in own[stage]:
+                continue
+            line = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
+            shown = name.split("/")[1] if stage in PER_METHOD else ""
+            rows.append({"stage": stage, "method": shown, "seconds": line["s"], "memory": line["max_rss"]})
+    return pd.DataFrame(rows)
+
+
+def time_table(jobs: pd.DataFrame) -> Table:
+    """Jobs, total and longest seconds, share of the total and peak memory, per stage and method."""
+    grouped = jobs.groupby(["stage", "method"], sort=False)
+    numbers = grouped.agg(
+        jobs=("seconds", "size"), total=("seconds", "sum"), longest=("seconds", "max"), memory=("memory", "max")
+    ).reset_index()
+    numbers["share"] = 100 * numbers["total"] / numbers["total"].sum()
+    shown = pd.DataFrame(
+        {
+            "Stage": numbers["stage"],
+            "Method": numbers["method"],
+            "Jobs": numbers["jobs"].astype(str),
+            "Total (s)": numbers["total"].map("{:.0f}".format),
+            "Longest (s)": numbers["longest"].map("{:.1f}".format),
+            "Share": numbers["share"].map("{:.1f} %".format),
+            "Peak memory (MB)": numbers["memory"].map("{:.0f}".format),
+        }
+    )
+    notes = f"Seconds on the clock, summed over jobs that ran side by side: {numbers['total'].sum():.0f} s in all."
+    return Table("Where the time goes", shown, numbers, notes=notes)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the benchmark files and write the table."""
+    time_table(read_benchmarks(arguments.benchmarks, arguments.cells, arguments.shards)).write(arguments.output)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m leap_repro.report.times", description=__doc__)
+    parser.add_argument("--benchmarks", required=True, type=Path, help="folder of Snakemake's benchmark files")
+    parser.add_argument("--cells", required=True, nargs="+", help="model/method/sparsity/seed of the cells that count")
+    parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the tokens that they read")
+    parser.add_argument("--output", required=True, type=Path, help="path without suffix")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,75 @@
+"""`python tools/option_tables.py PAGES`: the option tables of docs/methods, from the methods' declarations.
+
+In a page, what stands between `<!-- options of NAME -->` and `<!-- /options of NAME -->` is the table of that method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import WrapValidator
+from pydantic.fields import FieldInfo
+
+from leap_repro.cli import run_stage
+from leap_repro.prune.declaration import Options
+from leap_repro.prune.methods import declaration
+from leap_repro.store.atomic import write_text
+
+BLOCK = re.compile(r"<!-- options of (?P<name>\S+) -->\n.*?<!-- /options of (?P=name) -->", re.DOTALL)
+HEAD = "| option | default | allowed | meaning |\n|---|---|---|---|"
+
+
+def table(options: type[Options]) -> str:
+    """A row per option: a method's own first, then those that it shares with others."""
+    own = [name for name in options.model_fields if name in options.__annotations__]
+    names = [*own, *(name for name in options.model_fields if name not in own)]
+    return "\n".join([HEAD, *(_row(name, options.model_fields[name]) for name in names)])
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    return f"| `{name}` | {_value(field.default)} | {_allowed(field)} | {field.description} |"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"{value:g}" if isinstance(value, int | float) else f"`{value}`"
+
+
+def _allowed(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(_value(choice) for choice in get_args(field.annotation))
+    if field.annotation is bool:
+        return "`true`, `false`"
+    tellers = [part for part in field.metadata if isinstance(part, WrapValidator)]
+    return tellers[0].func.args[0].removeprefix("it must be ") if tellers else f"`{field.annotation.__name__}`"
+
+
+def filled(page: str) -> str:
+    """A page's text with its tables as the declarations have them; UserError for a method that there is not."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"<!-- options of {name} -->\n{table(declaration(name).options)}\n<!-- /options of {name} -->"
+
+    return BLOCK.sub(block, page)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Fill every page."""
+    for page in arguments.pages:
+        write_text(page, filled(page.read_text(encoding="utf-8")))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python tools/option_tables.py", description=__doc__)
+    parser.add_argument("pages", type=Path, nargs="+")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -1,0 +1,97 @@
+"""`python tools/publish.py`: copy a run's tables and figures into the repository and into its pages.
+
+Pages show what a run wrote, never what someone typed: each block between `<!-- NAME -->` and `<!-- /NAME -->` is
+replaced by the file NAME, a path from the top of the repository. A test holds the pages to those files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from leap_repro.cli import run_stage
+from leap_repro.errors import UserError
+from leap_repro.store.atomic import write_text
+
+MACHINE = "machine.md"
+FURTHER = ("extended", "evidence")
+"""The grids whose results lie in a folder of their own."""
+BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
+
+
+def publish_files(root: Path, target: Path) -> None:
+    """Put tables, figures, results.parquet and the machine of the grid in `root` in the place of `target`'s files.
+
+    UserError if its run is not finished, or a table and a figure have one name. The tables' HTML is left: only
+    Snakemake's report shows it.
+    """
+    if not (root / "results.parquet").is_file():
+        raise UserError(f"{root} holds no results.parquet: run `snakemake --cores all` first")
+    found = [root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()]
+    sources = {path.name: path for path in found if path.suffix != ".html"}
+    for path in found:
+        if sources.get(path.name, path) != path:
+            raise UserError(f"{path} and {sources[path.name]} have one name: published, one would replace the other")
+    target.mkdir(parents=True, exist_ok=True)
+    for old in filter(Path.is_file, target.iterdir()):
+        old.unlink()
+    for name, source in sources.items():
+        shutil.copyfile(source, target / name)
+    write_text(target / MACHINE, computed_on(pd.read_parquet(root / "results.parquet")))
+
+
+def computed_on(results: pd.DataFrame) -> str:
+    """A sentence for each machine on which cells were evaluated: processor, threads, GPU, versions, number of cells."""
+    cells = results.drop_duplicates(["model", "method", "sparsity_target", "seed"])
+    sentences = []
+    for (machine, versions), made in cells.groupby(["machine", "versions"], sort=True):
+        found = json.loads(machine)
+        by = ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
+        gpu = f" and {found['gpu']}" if "gpu" in found else ""
+        cells_on, threads = _counted(len(made), "cell"), _counted(found["threads"], "thread")
+        sentences.append(f"{cells_on} on {found['cpu']} ({found['instructions']}){gpu}, {threads} a job; with {by}.")
+    return f"Computed by commit {', '.join(sorted(set(cells['git_commit'])))}: " + " ".join(sentences) + "\n"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def filled(page: str, top: Path) -> str:
+    """A page's text, every marked block replaced by the file of its name under `top`; UserError if there is none."""
+
+    def block(match: re.Match[str]) -> str:
+        path = top / match["name"]
+        if not path.is_file():
+            raise UserError(f"a page shows {match['name']}, which is no file: publish a run that writes it")
+        return f"<!-- {match['name']} -->\n{path.read_text(encoding='utf-8').strip()}\n<!-- /{match['name']} -->"
+
+    return BLOCK.sub(block, page)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Copy the default grid, and each further one beside it that was run (else it stays), then fill the pages."""
+    publish_files(arguments.root, arguments.target)
+    for grid in FURTHER:
+        if (arguments.root / grid / "results.parquet").is_file():
+            publish_files(arguments.root / grid, arguments.target / grid)
+    for page in arguments.pages:
+        write_text(page, filled(page.read_text(encoding="utf-8"), Path.cwd()))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python tools/publish.py", description=__doc__)
+    parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
+    parser.add_argument("--target", required=True, type=Path, help="the folder that is committed")
+    parser.add_argument("--pages", required=True, type=Path, nargs="+", help="Markdown pages with marked blocks")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
