@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from publish import filled
 
 from leap_repro.prune.layerwise.layer import Layer
 from leap_repro.prune.layerwise.statistics import InputStatistics
+from leap_repro.report.pages import filled
 from leap_repro.seeds import named_seed
 from leap_repro.store.atomic import write_text
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -16,12 +15,12 @@ import pandas as pd
 
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
+from leap_repro.report.pages import filled
 from leap_repro.store.atomic import write_text
 
 MACHINE = "machine.md"
 FURTHER = ("extended", "evidence")
 """The grids whose results lie in a folder of their own."""
-BLOCK = re.compile(r"<!-- (?P<name>\S+\.md) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
 
 
 def publish_files(root: Path, target: Path) -> None:
@@ -60,18 +59,6 @@ def computed_on(results: pd.DataFrame) -> str:
 
 def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def filled(page: str, top: Path) -> str:
-    """A page's text, every marked block replaced by the file of its name under `top`; UserError if there is none."""
-
-    def block(match: re.Match[str]) -> str:
-        path = top / match["name"]
-        if not path.is_file():
-            raise UserError(f"a page shows {match['name']}, which is no file: publish a run that writes it")
-        return f"<!-- {match['name']} -->\n{path.read_text(encoding='utf-8').strip()}\n<!-- /{match['name']} -->"
-
-    return BLOCK.sub(block, page)
 
 
 def main(arguments: argparse.Namespace) -> None:

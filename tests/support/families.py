@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from publish import filled
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import structure
 from leap_repro.models.shares import refuse_dense, shares_of
+from leap_repro.report.pages import filled
 from leap_repro.store.atomic import write_text
 
 TOP = Path(__file__).resolve().parents[2]

@@ -101,7 +101,7 @@ def pin(source: dict[str, Any], model: str, run: Path, path: Path) -> None:
     if not asked or COMMIT.fullmatch(asked[0].revision) or f"models/{asked[0].id}" in lock:
         return
     configs = [str(checkout() / "config.yaml"), str(path)]
-    call("study.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
+    call("pipeline.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
 
 
 def licence(source: dict[str, Any], run: Path) -> str | None:

@@ -405,7 +405,7 @@ def test_a_bad_input_is_refused_by_the_stage_that_opens_it(place, monkeypatch, c
     spoil(place)
     value = json.dumps(value) if isinstance(value, dict) else value
     status, sentence = run_here(
-        [f"leap_repro.{stage}", *arguments, flag, value, "--output", "out"], monkeypatch, capsys
+        ["leap_repro.pipeline", stage, *arguments, flag, value, "--output", "out"], monkeypatch, capsys
     )
     assert status == 2
     assert sentence.startswith("error: ")

@@ -38,7 +38,7 @@ def test_rows_are_asked_for_the_code_of_every_stage_and_of_their_method(study):
 
 
 def test_a_rule_is_given_code_pins_and_words(project, tmp_path):
-    params = Tracker(project / "envs/requirements.txt").params("figures.{w.figure}")
+    params = Tracker(project / "envs/requirements.txt").params("report.figures.{w.figure}")
     wildcards = SimpleNamespace(figure="density")
     assert params["code"](wildcards) == code("report.figures.density")
     assert "matplotlib==" in params["packages"](wildcards)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from publish import BLOCK, filled
 
 from leap_repro.report.layout import wide
+from leap_repro.report.pages import BLOCK, filled
 
 TOP = Path(__file__).resolve().parents[3]
 RUN = TOP / "figures/miniature"
