@@ -62,6 +62,8 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
+        self.tokens: list[str | None] = []
+        self.next_page: str | None = None
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -128,6 +130,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path)
             with hub.lock:
                 hub.requests.append((self.command, path))
+                hub.tokens.append(self.headers.get("Authorization"))
             fault = hub.due(self.command, path)
             if fault and isinstance(fault.kind, int):
                 return self.send(fault.kind, b"{}", fault.headers)
@@ -142,7 +145,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if route["what"] == "revision":
                 return self.send_json({"id": route["id"], "sha": repository.commit, "private": False, "siblings": []})
             if route["what"] == "tree":
-                return self.send_json(_tree(repository))
+                further = {"Link": f'<{hub.next_page}>; rel="next"'} if hub.next_page else {}
+                return self.send_json(_tree(repository), further)
             return self.file(repository, route["path"], fault)
 
         def file(self, repository: Repository, name: str, fault: Fault | None) -> None:
@@ -170,8 +174,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
             self.send(206 if start else 200, content[start:], headers, drop)
 
-        def send_json(self, value: object) -> None:
-            self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+        def send_json(self, value: object, headers: dict[str, str] | None = None) -> None:
+            self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"} | (headers or {}))
 
         def refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
             self.send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code} | (headers or {}))

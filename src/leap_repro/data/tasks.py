@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,15 +83,23 @@ def _write_split(cached: Path, payload: Path, name: str, split: str, column: str
             place(cached, payload / name / f"{split}.parquet")
             return pq.ParquetFile(cached).metadata.num_rows
         table = pq.read_table(cached) if cached.suffix == ".parquet" else pyarrow.json.read_json(cached)
-        values = [None] if column is None else sorted(pc.unique(table.column(column)).to_pylist())
+        values = [None] if column is None else sorted(pc.unique(table.column(column)).to_pylist(), key=str)
     except (KeyError, pa.ArrowException) as error:
         raise UserError(f"task set {name}: the file of split {split!r} cannot be read ({reason(error)})") from error
     for value in values:
+        _refuse_path(name, column, value)
         target = payload / (name if value is None else f"{name}_{value}") / f"{split}.parquet"
         target.parent.mkdir(exist_ok=True)
         part = table if value is None else table.filter(pc.equal(table.column(column), value))
         pq.write_table(part, target)
     return table.num_rows
+
+
+def _refuse_path(name: str, column: str | None, value: object) -> None:
+    """UserError for a value of `split_by` that cannot be the end of a folder's name."""
+    if column is not None and not (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]+", value)):
+        allowed = "it becomes a folder, so it may hold letters, digits, _ and - only"
+        raise UserError(f"task set {name}: split_by {column!r} has the value {value!r}; {allowed}")
 
 
 SOURCES: dict[str, Callable[[dict[str, Any], Path, Lock], None]] = {

@@ -13,7 +13,7 @@ import yaml
 
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_text
-from leap_repro.store.questions import TASKS, stock_folder
+from leap_repro.store.questions import TASKS, stock_definition
 
 STOCK_YAML = {
     "piqa": "piqa/piqa.yaml",
@@ -47,10 +47,8 @@ def write_task_yamls(data: Path, folder: Path, further: dict[str, str] | None = 
 
 
 def _write_yaml(folder: Path, task: str, stock: str, data: Path) -> None:
-    include = stock_folder() / stock
+    include = stock_definition(stock)
     splits = sorted(data.glob("*.parquet"))
-    if not include.is_file():
-        raise UserError(f"task set {data.name}: lm-eval defines no such task ({stock})")
     if not splits:
         raise UserError(f"task set {task}: {data} holds no parquet file")
     files = {path.stem: _literal(path.absolute()) for path in splits}

@@ -6,6 +6,7 @@ together again to the same bits: what was dropped is +0, what was kept is as it 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -46,6 +47,8 @@ class Packed(Form):
 
     def decode(self, parts: dict[str, Tensor], shape: list[int]) -> Tensor:
         """ValueError unless there is a value for each bit that is set."""
+        if parts["mask"].numel() != -(-math.prod(shape) // 8):
+            raise ValueError(f"{parts['mask'].numel()} bytes of mask for the shape {shape}")
         mask, kept = unpack(parts["mask"], shape), parts["kept"]
         if int(mask.sum()) != kept.numel():
             raise ValueError(f"{kept.numel()} values for a mask that keeps {int(mask.sum())}")

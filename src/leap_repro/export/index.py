@@ -6,8 +6,11 @@ The weight files are called sparse-….safetensors, so that nothing that knows d
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -20,6 +23,9 @@ from leap_repro.store.hashes import sha256_of
 INDEX_FILE = "sparse.json"
 PREFIX = "sparse-"
 VERSION = 1
+FILE_NAME = re.compile(rf"{PREFIX}[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
+"""What a weight file may be called: a name within the folder. Anything else could be read, or written by `unpack`,
+outside of it."""
 
 
 @dataclass
@@ -49,16 +55,31 @@ def read_index(folder: Path) -> Index:
     path = folder / INDEX_FILE
     try:
         index = Index(**json.loads(path.read_text(encoding="utf-8")))
-        _ = [entry["sha256"] for entry in index.files.values()]
-        for name, entry in index.tensors.items():
-            if entry["file"] not in index.files or not all(isinstance(n, int) and n > 0 for n in entry["shape"]):
-                raise ValueError(f"{name} is not well described")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        _check_entries(index)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no index of a compressed export: {reason(error)}") from error
     if index.format not in FORMS or index.version != VERSION:
         known = f"this reads {sorted(FORMS)}, version {VERSION}"
         raise UserError(f"{path} says format {index.format!r}, version {index.version}; {known}")
     return index
+
+
+def _check_entries(index: Index) -> None:
+    """ValueError, TypeError or KeyError, by name, for a file or tensor that is not well described."""
+    for name, entry in index.files.items():
+        if not FILE_NAME.fullmatch(name):
+            raise ValueError(f"the file name {name!r} is not of the form {PREFIX}<name>.safetensors")
+        if not isinstance(entry["sha256"], str):
+            raise TypeError(f"the sha256 of {name} is no text")
+    for name, entry in index.tensors.items():
+        if entry["file"] not in index.files or not _is_shape(entry["shape"]):
+            raise ValueError(f"{name} is not well described")
+
+
+def _is_shape(shape: Any) -> bool:
+    """Whether it is a list of sizes whose product a file of this world can hold."""
+    sizes = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+    return sizes and math.prod(shape) < 2**48
 
 
 def read_file(folder: Path, index: Index, name: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:

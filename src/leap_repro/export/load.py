@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from leap_repro.errors import UserError
 from leap_repro.export.index import INDEX_FILE, read_file, read_index
+from leap_repro.models.checkpoint import CONFIG
 from leap_repro.models.examine import empty_model
-from leap_repro.models.load import DTYPES
+from leap_repro.models.load import DTYPES, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,13 +24,19 @@ def load_pruned(folder: str | Path, dtype: str | None = None) -> PreTrainedModel
     """The causal language model in `folder`, dense in memory, on the CPU, in evaluation mode; `dtype` converts its
     weights, which otherwise have the type that config.json names.
 
-    Raises UserError if a file is damaged, or if the weights are not those of config.json.
+    Raises UserError for a folder that is none or holds no model, if a file is damaged, or if the weights are not those
+    of config.json. Only safetensors are read, and no code of the folder's runs.
     """
     from transformers import AutoModelForCausalLM
 
     folder, wanted = Path(folder), DTYPES[dtype] if dtype else "auto"
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is no folder with a {CONFIG}: give the folder of an export or of a checkpoint")
     if not (folder / INDEX_FILE).is_file():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=wanted, local_files_only=True).eval()
+        with reading(folder):
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            ).eval()
     index, empty = read_index(folder), empty_model(folder)
     tensors = {key: t for name in index.files for key, t in read_file(folder, index, name)[0].items()}
     model, found = type(empty).from_pretrained(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -95,12 +95,20 @@ def _pruned_tensors(
         for key in tensors.keys() & masks.keys():
             base = tensors[key]
             pruned = values[key].where(moved[key], base).to(base.dtype) if key in values else base
-            if not bool(torch.isfinite(pruned).all()):
-                raise UserError(f"the pruned weights of {key} are not finite in {base.dtype}, the type of {source}")
             tensors[key], kept[key] = pruned.masked_fill(~masks[key], 0), masks[key].contiguous()
     if dtype:
         tensors = {key: t.to(DTYPES[dtype]) if t.is_floating_point() else t for key, t in tensors.items()}
+    _refuse_not_finite(tensors, kept, source)
     return {key: tensor.contiguous() for key, tensor in tensors.items()}, kept, metadata
+
+
+def _refuse_not_finite(tensors: dict[str, Tensor], pruned: Iterable[str], source: Path) -> None:
+    """UserError, by name, for a tensor as it would be written that holds NaN or infinity: one that the base holds, or
+    a weight beyond what the type can say."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            what = f"the pruned weights of {key}" if key in pruned else f"the weights of {key}"
+            raise UserError(f"{what}, from {source}, are not finite in {tensor.dtype}")
 
 
 def _in_parts(tensors: dict[str, Tensor], kept: dict[str, Tensor], file: str, index: Index) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from leap_repro.errors import UserError
 from leap_repro.hub.faults import ATTEMPTS, persistently, plain_errors
 from leap_repro.hub.repository import RemoteFile, Repository, endpoint
+from leap_repro.hub.session import guard_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,6 +36,7 @@ MODEL_FILES = re.compile(
 def _api() -> HfApi:
     from huggingface_hub import HfApi
 
+    guard_token()
     return HfApi(endpoint=endpoint())
 
 
@@ -110,6 +112,7 @@ def download(repository: Repository, file: RemoteFile) -> Path:
 def _cached(repository: Repository, path: str, force: bool) -> str:
     from huggingface_hub import hf_hub_download
 
+    guard_token()
     return hf_hub_download(
         repository.id,
         path,

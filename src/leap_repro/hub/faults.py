@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from leap_repro.errors import UserError
-from leap_repro.hub.repository import Repository, endpoint
+from leap_repro.hub.repository import Repository, shown_endpoint
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 4
@@ -79,12 +79,12 @@ def _sentence(error: BaseException, repository: Repository, path: str | None) ->
     """What went wrong and what to do; None for an error that is not the hub's."""
     from huggingface_hub import errors
 
-    what = f"{path} of {repository}" if path else str(repository)
+    what, hub = f"{path} of {repository}" if path else str(repository), shown_endpoint()
     if isinstance(error, errors.GatedRepoError):  # a subclass of RepositoryNotFoundError: it must come first
         return _gated(repository)
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"{endpoint()} knows no {repository}, or it is private: check the id; for a private one put a token that "
+            f"{hub} knows no {repository}, or it is private: check the id; for a private one put a token that "
             "may read it into the environment variable HF_TOKEN"
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -94,7 +94,7 @@ def _sentence(error: BaseException, repository: Repository, path: str | None) ->
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return f"{what} is not in the cache and HF_HUB_OFFLINE is set: unset it, or fetch once with a network"
     if isinstance(error, errors.FileMetadataError):
-        return f"{endpoint()} does not answer as a model hub does (for {what}): check HF_ENDPOINT"
+        return f"{hub} does not answer as a model hub does (for {what}): check HF_ENDPOINT"
     return _sentence_by_status(error, what)
 
 
@@ -113,20 +113,20 @@ def _gated(repository: Repository) -> str:
 
 
 def _sentence_by_status(error: BaseException, what: str) -> str | None:
-    status = _status(error)
+    status, hub = _status(error), shown_endpoint()
     if status == 401:
-        return f"{endpoint()} refused the token in HF_TOKEN (401) for {what}: make a new one"
+        return f"{hub} refused the token in HF_TOKEN (401) for {what}: make a new one"
     if status == 403:
-        return f"{endpoint()} forbids {what} (403): the token in HF_TOKEN lacks the right to read it"
+        return f"{hub} forbids {what} (403): the token in HF_TOKEN lacks the right to read it"
     if status == 429:
-        return f"{endpoint()} still answers 429 (too many requests) for {what}: wait some minutes, or set HF_TOKEN"
+        return f"{hub} still answers 429 (too many requests) for {what}: wait some minutes, or set HF_TOKEN"
     if status is not None:
-        return f"{endpoint()} still answers {status} for {what}: try again later"
+        return f"{hub} still answers {status} for {what}: try again later"
     if _wrong_size(error):
         return f"{what} came with a wrong size {ATTEMPTS} times: a proxy may cut it; try again later"
     if _lost(error):
         return (
-            f"no connection to {endpoint()} for {what} ({type(error).__name__}): check the network, or let HF_ENDPOINT "
+            f"no connection to {hub} for {what} ({type(error).__name__}): check the network, or let HF_ENDPOINT "
             "name a mirror"
         )
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Repository:
     @property
     def page(self) -> str:
         """Where a browser finds it."""
-        return f"{endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+        return f"{shown_endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,8 @@ def _blob_id(file: Path) -> str:
 def endpoint() -> str:
     """The hub's address: HF_ENDPOINT, else the public one."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def shown_endpoint() -> str:
+    """The same for messages: without a user's name and password, if it holds them."""
+    return re.sub(r"(?<=://)[^/]*@", "", endpoint())

@@ -15,7 +15,7 @@ HubId = text(
 )
 Revision = text("^[A-Za-z0-9][A-Za-z0-9._/-]*$", "it must be a commit of 40 digits, a branch or a tag")
 Definition = text(
-    "^[A-Za-z0-9].*[.]yaml$",
+    "^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*[.]yaml$",
     "it must be the path of a task's YAML below lm_eval/tasks, such as super_glue/boolq/default.yaml",
 )
 Expected = Annotated[dict[str, Positive] | None, Field(description="sizes that what comes must have")]

@@ -51,6 +51,16 @@ def stock_folder() -> Path:
     return Path(find_spec("lm_eval").origin).parent / "tasks"
 
 
+def stock_definition(name: str) -> Path:
+    """The file of a stock task definition, named by its path below lm-eval's tasks; UserError if there is none, or if
+    the name leads out of them."""
+    folder = stock_folder().resolve()
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder) or path.suffix != ".yaml" or not path.is_file():
+        raise UserError(f"task definition {name!r}: lm-eval has none of that name below its tasks")
+    return path
+
+
 def mmlu_subjects() -> list[str]:
     """The subjects of MMLU, by lm-eval's definitions."""
     found = (stock_folder() / "mmlu/default").glob(f"{MMLU}*.yaml")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leap_repro.data.tasks import fetch_tasks
+from leap_repro.data.tasks import _write_split, fetch_tasks
 from leap_repro.data.text import fetch_text
 from leap_repro.miniature.text import SPLIT_PAGES, pages
 from leap_repro.store.texts import TEXT_FILE
@@ -205,3 +205,12 @@ def test_a_home_folder_may_be_abbreviated(tmp_path, payload, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "text.txt").write_text("a\n\nb")
     assert fetch_text({"source": "path", "path": "~/text.txt"}, payload)["documents"] == 2
+
+
+@pytest.mark.parametrize("value", ["../../up", "/abs", "a/b", "", None, 3])
+def test_a_value_that_would_be_no_folders_name_is_refused(tmp_path, refused, value):
+    pq.write_table(pa.table({"subject": [value], "question": ["q"]}), tmp_path / "all.parquet")
+    (tmp_path / "payload").mkdir()
+    with refused("task set mmlu", "split_by 'subject'", repr(value)):
+        _write_split(tmp_path / "all.parquet", tmp_path / "payload", "mmlu", "test", "subject")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["all.parquet", "payload"]

@@ -155,3 +155,15 @@ def test_values_that_the_type_cannot_hold_are_refused(base, tmp_path, refused):
     with refused("not finite in torch.float16"):
         export_of(small, cell, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_a_tensor_that_no_mask_touches_must_be_finite_too(base, tmp_path, refused, dtype):
+    """As it is written: 70,000 is no float16."""
+    cell, folder = cell_of(base, tmp_path, False), tmp_path / "loud"
+    model = tiny("llama")
+    model.model.norm.weight.data[0] = 7e4 if dtype else float("nan")
+    model.save_pretrained(folder)
+    with refused("model.norm.weight", "not finite", "torch.float16" if dtype else "torch.float32"):
+        export_of(folder, cell, tmp_path / "out", dtype=dtype)
+    assert not (tmp_path / "out").exists()

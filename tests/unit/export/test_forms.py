@@ -6,12 +6,13 @@ import random
 import pytest
 import torch
 from families import tiny
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.sparse import SparseSemiStructuredTensorCUTLASS
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 from transformers import AutoModelForCausalLM
 
 from leap_repro.export.forms import FORMS, Packed, TwoFour
+from leap_repro.export.index import Index, read_file, read_index
 from leap_repro.export.lineage import Lineage
 from leap_repro.export.load import load_pruned
 from leap_repro.export.write import export_cell, unpack, weight_bytes
@@ -183,6 +184,54 @@ def test_damage_is_refused(form, tmp_path, refused):
         with refused("sparse.json", words):
             unpack(folder, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["sparse-/abs/model.safetensors", "sparse-../up.safetensors", "model.safetensors", "sparse-.safetensors"]
+)
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(name, tmp_path, refused):
+    index = {"format": "packed", "files": {name: {"bytes": 1, "sha256": "0"}}, "tensors": {}, "version": 1}
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/config.json").write_text("{}")
+    (tmp_path / "small/sparse.json").write_text(json.dumps(index))
+    for read in (load_pruned, lambda folder: unpack(folder, tmp_path / "out")):
+        with refused("sparse.json", repr(name)):
+            read(tmp_path / "small")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shape", [[2**30, 2**30], [True, 4], [4.0, 4], {"0": 4}, [5, 8], [4, 16]])
+def test_a_shape_that_the_parts_do_not_have_is_refused(shape, tmp_path, refused):
+    """Also where a mask with fewer bits than weights would read as zeros for the rest."""
+    parts = Packed().encode("w", torch.ones(4, 8), torch.ones(4, 8, dtype=torch.bool))
+    save_file({f"w.{part}": tensor for part, tensor in parts.items()}, tmp_path / "sparse-a.safetensors")
+    index = Index("packed", {}, {"w": {"file": "sparse-a.safetensors", "shape": shape, "kept": 32}})
+    index.write(tmp_path)
+    with refused(str(tmp_path)):
+        read_file(tmp_path, read_index(tmp_path), "sparse-a.safetensors")
+
+
+def test_a_plain_folder_is_read_from_safetensors_only_and_a_mistyped_one_is_named(tmp_path, refused):
+    with refused(str(tmp_path / "typo"), "config.json"):
+        load_pruned(tmp_path / "typo")
+    model = tiny("llama")
+    model.save_pretrained(tmp_path / "pickled")
+    (tmp_path / "pickled/model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pickled/pytorch_model.bin")
+    with refused(str(tmp_path / "pickled")):
+        load_pruned(tmp_path / "pickled")
+
+
+def test_no_code_of_a_plain_folder_runs(tmp_path, refused, monkeypatch):
+    tiny("llama").save_pretrained(tmp_path / "own")
+    config = json.loads((tmp_path / "own/config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}
+    (tmp_path / "own/config.json").write_text(json.dumps(config))
+    (tmp_path / "own/mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with refused(str(tmp_path / "own")):
+        load_pruned(tmp_path / "own")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_parts_are_where_the_page_says(tmp_path):

@@ -7,7 +7,10 @@ import sys
 
 import huggingface_hub.constants
 import pytest
+from loopback_hub import running_hub
 
+from leap_repro.errors import UserError
+from leap_repro.hub.client import listing
 from leap_repro.hub.faults import ATTEMPTS
 from leap_repro.hub.lock import entry_of, key
 from leap_repro.hub.pin import pin_repository
@@ -178,3 +181,25 @@ def test_the_token_is_in_no_output_and_no_file(hub, spec, tmp_path, right):
     assert TOKEN not in done.stdout + done.stderr
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_the_token_does_not_follow_a_next_page_to_another_host(hub, spec, monkeypatch):
+    """The other host is given the request, and no token with it."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    asked = Repository("model", spec["id"], spec["revision"])
+    with running_hub() as other:
+        other.add("model", "owner/tiny", hub.repositories["models/owner/tiny"])
+        hub.next_page = f"{other.endpoint}/api/models/owner/tiny/tree/{spec['revision']}"
+        assert listing(asked)
+        assert other.requests
+        assert set(other.tokens) == {None}
+    assert f"Bearer {TOKEN}" in hub.tokens
+
+
+def test_a_password_in_the_hubs_address_is_not_printed(hub, monkeypatch, refused):
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint.replace("://", "://somebody:secret@"))
+    hub.fault("/api/models", 404, times=9)
+    with pytest.raises(UserError) as caught:
+        listing(Repository("model", "owner/none", "main"))
+    assert "secret" not in str(caught.value)
+    assert "secret" not in Repository("model", "owner/none", "main").page

@@ -7,7 +7,7 @@ import yaml
 
 from leap_repro.evaluate.tasks import MMLU_YAML, STOCK_YAML
 from leap_repro.miniature.questions import task_sets
-from leap_repro.store.questions import FORMS, TASKS, check_sets, mmlu_subjects, stock_folder
+from leap_repro.store.questions import FORMS, TASKS, check_sets, mmlu_subjects, stock_definition, stock_folder
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +137,10 @@ def test_the_splits_are_those_of_the_definitions(task):
 
 def test_there_are_57_subjects():
     assert len(mmlu_subjects()) == 57
+
+
+@pytest.mark.parametrize("name", ["arc/../../evil.yaml", "/tmp/evil.yaml", "arc", "arc/nothing.yaml", "piqa/README.md"])
+def test_a_definition_lies_below_lm_evals_tasks(name, refused):
+    with refused(repr(name), "lm-eval"):
+        stock_definition(name)
+    assert stock_definition("piqa/piqa.yaml").is_file()
