@@ -98,6 +98,13 @@ def distinct(what: str, least: int = 1) -> AfterValidator:
     return AfterValidator(partial(_distinct, f"it must be a list of different {what}", least))
 
 
+def _printable(value: str) -> str:
+    """Marks that are not seen, such as those that turn the direction of writing, are none of a label's."""
+    if not value.isprintable() or not value.strip():
+        raise ValueError
+    return value
+
+
 Positive = Annotated[int, Field(ge=1), told("it must be an integer of at least 1")]
 Count = Annotated[int, Field(ge=0), told("it must be an integer of at least 0")]
 Rate = Annotated[float, Field(gt=0), told("it must be a number above 0")]
@@ -112,9 +119,15 @@ def text(pattern: str, words: str) -> Any:
 
 
 Name = text(
-    "^[A-Za-z0-9][A-Za-z0-9._+-]*$", "a name may hold letters, digits and . _ + - only, because it becomes a folder"
+    "^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$",
+    "a name may hold letters, digits and . _ + - only, 100 at most, because it becomes a folder",
 )
-Label = text(r"^[^|\n\r]+$", "it must be one line of text without |")
+Label = Annotated[
+    str,
+    Field(pattern=r"^[^|\n\r]+$", max_length=200),
+    AfterValidator(_printable),
+    told("it must be one line of 1 to 200 printable characters without |"),
+]
 Some = Annotated[str, Field(min_length=1), told("it must not be empty")]
 
 

@@ -15,8 +15,12 @@ import pandas as pd
 
 from leap_repro.store.atomic import write_text
 
-LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "−": "$-$", "↓": r"$\downarrow$"}
-LATEX_SPECIAL |= {"ρ": r"$\rho$"}
+LATEX_SPECIAL = {mark: rf"\{mark}" for mark in "&%_#${}"}
+LATEX_SPECIAL |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+LATEX_SPECIAL |= {"<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$", "↓": r"$\downarrow$", "ρ": r"$\rho$"}
+"""What LaTeX would take for a command, or has no letter for."""
+MARKDOWN_SPECIAL = {"|": r"\|", "<": "&lt;", "$": r"\$", "`": r"\`", "\\": "\\\\", "\n": " ", "\r": " "}
+"""What would end a cell, begin a tag or a comment, or be set as a formula or as code."""
 
 HTML_STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;margin:1.5rem}"
@@ -45,10 +49,11 @@ class Table:
 
     def markdown(self) -> str:
         """A pipe table with its caption above and its notes below."""
-        text = self._text("**{}**".format)
+        text = self._text("**{}**".format, _markdown)
         right = ["---" if index < self.words else "---:" for index in range(len(text.columns))]
         body = "\n".join("| " + " | ".join(line) + " |" for line in [text.columns, right, *text.to_numpy()])
-        return f"{self.caption}\n\n{body}\n" + (f"\n{self.notes}\n" if self.notes else "")
+        notes = f"\n{_markdown(self.notes)}\n" if self.notes else ""
+        return f"{_markdown(self.caption)}\n\n{body}\n{notes}"
 
     def html(self) -> str:
         """A page of its own that needs nothing else: Snakemake's report shows it in a frame."""
@@ -64,8 +69,8 @@ class Table:
     def latex(self) -> str:
         """A booktabs table environment."""
         columns = "l" * self.words + "r" * (len(self.shown.columns) - self.words)
-        style = self._text(r"\textbf{{{}}}".format, _escape).style.hide(axis="index")
-        caption = _escape(self.caption)
+        style = self._text(r"\textbf{{{}}}".format, _latex).style.hide(axis="index")
+        caption = _latex(self.caption)
         return style.to_latex(hrules=True, position_float="centering", column_format=columns, caption=caption)
 
     def write(self, stem: Path) -> None:
@@ -87,5 +92,9 @@ class Table:
         return pd.DataFrame(rows, columns=[escape(column) for column in self.shown.columns])
 
 
-def _escape(text: str) -> str:
+def _latex(text: str) -> str:
     return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def _markdown(text: str) -> str:
+    return "".join(MARKDOWN_SPECIAL.get(character, character) for character in text)

@@ -344,3 +344,10 @@ def test_a_name_that_is_nowhere_is_answered_with_those_that_are(config, kind):
     with pytest.raises(UserError, match=f"has no {kind[:-1]} 'nobody'; it has .*'{next(iter(names))}'"):
         names["nobody"]
     assert names.get("nobody") is None
+
+
+@pytest.mark.parametrize("label", ["", "   ", "a|b", "a\nb", "x" * 201, "a\u2028b", "a\u202eb", "a\x00b", "a\tb"])
+def test_a_label_is_one_line_that_can_be_printed(config, refused, label):
+    config["methods"]["wanda"]["label"] = label
+    with refused("methods.wanda.label", "it must be one line of 1 to 200 printable characters without |"):
+        read_study(config)

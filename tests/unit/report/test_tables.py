@@ -2,10 +2,13 @@
 
 import io
 import math
+import re
+from html import unescape
 
 import pandas as pd
 import pytest
 
+from leap_repro.report.render import Table
 from leap_repro.report.tables import main_table, model_table
 
 AVERAGES = {"dense": {0.0: 70.0}, "admm": {0.5: 60.0, 0.6: 50.0}, "leap": {0.5: 59.0, 0.6: 55.0}}
@@ -199,3 +202,21 @@ def test_with_one_seed_nothing_is_said_of_deviations(table):
     assert "standard deviation" not in table.notes
     assert "paired over questions (one seed)." in table.notes
     assert "average_sd" not in table.numbers
+
+
+HOSTILE = [r"\input{/etc/passwd}", "a^b~c", "$x$", "<!-- hidden", "<b>bold</b>", "a|b", "`code`", "50 % & #1"]
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_a_label_is_text_in_every_form(label):
+    """Nothing in it is a command of LaTeX, a tag, a comment or the end of a cell."""
+    numbers = pd.DataFrame({"Method": [label], "Mean": ["1"]})
+    table = Table(label, numbers, numbers, notes=label, words=1)
+    assert label in unescape(table.html())
+    assert not re.search(r"<(b|!--)", table.html().split("<body", 1)[0].split("</style>")[1].replace("<b>1", ""))
+    markdown = re.sub(r"\\.", "", table.markdown())
+    assert not re.search(r"<|\$|`", markdown)
+    assert {line.count("|") for line in markdown.splitlines() if line.startswith("|")} == {3}
+    plain = table.latex()
+    for command in (r"\input", "^", "~"):
+        assert command not in plain
