@@ -69,20 +69,13 @@ def selector_errors(lines: dict[str, Line]) -> Iterator[str]:
 def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
     """What a method asks for that it, or the scale, cannot give."""
     for name, method in methods.items():
-        subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
-        drops = [parse_sparsity(value) for value in method.sparsities]
-        try:
-            refuse_sparsity(drops, method.options, subject, f"methods.{name}.options")
-        except UserError as error:
-            yield str(error)
+        yield from _own_errors(name, method)
+    for name, method in methods.items():
         yield from _start_errors(name, method, methods)
         if method.hardens:
             yield from _hardens_errors(name, method, methods)
         if method.gpus > 1:
             yield from _gpu_errors(method, settings)
-        if method.hardening not in method.declaration.hardenings:
-            chosen = _modules("hardenings", method.hardening)
-            yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
         if method.variant_of == name:
             yield f"methods.{name}.variant_of is {name!r}; it must be another method"
         if method.variant_of and method.variant_of not in methods:
@@ -94,6 +87,23 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
         if method.looks and settings.held_out is None:
             yield f"methods.{name}.options.looks is {method.options.looks}; it needs held_out under the scale"
+
+
+def _own_errors(name: str, method: Method) -> Iterator[str]:
+    """What a line asks for that its own module does not do."""
+    subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
+    drops = [parse_sparsity(value) for value in method.sparsities]
+    try:
+        refuse_sparsity(drops, method.options, subject, f"methods.{name}.options")
+    except UserError as error:
+        yield str(error)
+    for key in ("warm_start", "pattern_start", "parent", "budget_from"):
+        start = getattr(method, key)
+        if start is not None and key not in method.declaration.starts:
+            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
+    if method.hardening not in method.declaration.hardenings:
+        chosen = _modules("hardenings", method.hardening)
+        yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
 
 
 def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
@@ -153,11 +163,7 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
 
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
-    """The other lines that a method builds on: whether it may, whether they are of the right kind, whether they run."""
-    starts = {key: getattr(method, key) for key in ("warm_start", "pattern_start", "parent", "budget_from")}
-    for key, start in starts.items():
-        if start is not None and key not in method.declaration.starts:
-            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
+    """The other lines that a method builds on: whether they are of the right kind, whether they run."""
     if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
         yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
     two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
@@ -168,7 +174,7 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
         yield f"methods.{name}.parent is {method.parent!r}; it must be a method that has no parent itself: {parents}"
     if method.budget_from:
         yield from _budget_errors(name, method, methods)
-    found = {key: methods.get(start or "") for key, start in starts.items() if key != "pattern_start"}
+    found = {key: methods.get(start) for key, start in method.starts.items()}
     for key, start in (found | {"selector": method.selector}).items():
         if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
             yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"

@@ -71,7 +71,8 @@ def chain(name: str, lines: Lines) -> list[str]:
         if base not in lines:
             raise UserError(f"config: {key} is {base!r}; it must be one of {sorted(lines)}")
         if base in found:
-            raise UserError(f"config: {key} is {base!r}; {' extends '.join([base, *reversed(found)])} is a circle")
+            circle = " extends ".join([*reversed(found), base])
+            raise UserError(f"config: {key} is {base!r}; {circle} is a circle")
         found.insert(0, base)
     return found
 
@@ -89,7 +90,7 @@ def groups_of(lines: Lines) -> Groups:
 
 
 def spelt_out(names: Iterable[str], key: str, lines: Lines, groups: Groups) -> list[str]:
-    """The lines that a list of lines and groups names, each once; UserError, with its `key`, for a name that is none."""
+    """The lines that a list of lines and groups names, each once; UserError, with its `key`, for an unknown name."""
     found: list[str] = []
     for name in names:
         if name not in lines and name not in groups:
@@ -146,7 +147,7 @@ def _line(name: str, lines: Lines, of_scale: dict[str, dict[str, Any]]) -> dict[
         found |= {key: value for key, value in lines[link].items() if key in INHERITED}
         options |= lines[link].get("options", {}) | of_scale.get(link, {})
     found |= {key: value for key, value in own.items() if key not in ("extends", "at", "options")}
-    if "changes" in own and "variant_of" not in own:
+    if "changes" in own and "variant_of" not in own and base_of(own):
         found["variant_of"] = base_of(own)
     return found | ({"options": options} if options else {})
 

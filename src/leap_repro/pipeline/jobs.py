@@ -98,7 +98,7 @@ def hardens(study: Study) -> dict[str, str]:
 
 
 def logits_read_by(study: Study, model: str) -> dict[str, list[str]]:
-    """{cell of a model: the cells, of any grid, that harden its logits by another rule}: logits stay until they have."""
+    """{cell of a model: the cells of all grids that harden its logits by another rule}: until they have, those stay."""
     found: dict[str, list[str]] = {}
     for cell in dict.fromkeys(cell for grid in study.grids for cell in study.cells(model, grid)):
         if study.methods[cell.method].hardens:

@@ -19,6 +19,7 @@ from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.inheritance import resolve, with_data
+from leap_repro.pipeline.inputs import check_yaml
 
 MAIN, FOLDER = "config.yaml", "config"
 
@@ -41,6 +42,7 @@ def read_config(paths: Iterable[Path] = (), project: Path = Path()) -> dict[str,
     for path in files:
         if not path.is_file():
             raise UserError(f"config {str(path)!r} is not a file")
+        check_yaml(path)
         update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     return with_data(config)
 

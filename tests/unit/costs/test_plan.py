@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from leap_repro.costs.plan import (
     PROCESS_BYTES,
@@ -20,6 +19,7 @@ from leap_repro.costs.plan import (
 from leap_repro.costs.resources import parameters_of, prunable_of
 from leap_repro.pipeline.config import Cluster
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 from leap_repro.pipeline.stages.harden import main as harden
 from leap_repro.pipeline.stages.harden import parser
 from leap_repro.sparsity.pruned import PrunedFolder
@@ -31,7 +31,7 @@ NOWHERE = Path("nowhere")
 
 @pytest.fixture(scope="module")
 def paper():
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = read_config(project=REPOSITORY)
     return read_study(config | {"scale": "paper"})
 
 

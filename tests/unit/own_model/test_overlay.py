@@ -15,14 +15,14 @@ from leap_repro.own_model.__main__ import FORMATS, PRECISIONS, licence, only_cel
 from leap_repro.own_model.overlay import SCALE, grid_name, model_source, overlay
 from leap_repro.own_model.workflow import checkout, failure
 from leap_repro.pipeline.grid import read_study
-from leap_repro.pipeline.pin import read_config
+from leap_repro.pipeline.reading import read_config
 
 
 def study_of(config, tmp_path, *arguments, on_gpu=False):
     """The study of the command's arguments, through a file as the command has it."""
     asked = parser().parse_args(["--output", "out", *map(str, arguments)])
     (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(overlay(asked, config, on_gpu)))
-    return read_study(read_config([checkout() / "config.yaml", tmp_path / "overlay.yaml"]))
+    return read_study(read_config([tmp_path / "overlay.yaml"], checkout()))
 
 
 @pytest.fixture
