@@ -1,6 +1,7 @@
 """Lines that extend others, groups, data of another scale; and the project's own grids are the published ones."""
 
 import csv
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -106,6 +107,16 @@ def test_one_place_adds_a_variant_to_a_grid_behind_the_others_of_its_group(confi
     place = known.index("leap-exponential") + 1
     assert found == [*known[:place], "leap-tau-to-1", *known[place:]]
     assert {cell.model for cell in study.cells(grid="evidence") if cell.method == "leap-tau-to-1"} == set(MODELS)
+
+
+def test_the_example_of_the_page_is_a_variant_like_the_others(config):
+    page = (FIGURES.parents[1] / "docs/extending.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    config["methods"] |= yaml.safe_load(block)["methods"]
+    line = read_study(config).methods["leap-tau-to-1"]
+    assert (line.variant_of, line.options.tau_end, line.options.steps) == ("leap", 1.0, 500)
+    assert read_study(config | {"scale": "open"}).methods["leap-tau-to-1"].options.steps == 1000
+    assert "leap-tau-to-1" in read_study(config).grid_methods("evidence")
 
 
 def test_data_of_another_scale_are_taken_over_role_by_role(config):
