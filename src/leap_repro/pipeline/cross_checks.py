@@ -109,9 +109,8 @@ def _own_errors(name: str, method: Method) -> Iterator[str]:
 def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
     """No two lines of one grid train the same."""
     evidence = settings.evidence
-    grids = {"extended": settings.methods + settings.extended}
-    grids["evidence"] = settings.methods + (evidence.methods + evidence.once if evidence else [])
-    for listed in grids.values():
+    grids = [settings.extended, evidence.methods + evidence.once if evidence else []]
+    for listed in (settings.methods + further for further in grids):
         trained = [methods[name] for name in listed if methods[name].declaration.trains and not methods[name].hardens]
         for line, other in combinations(trained, 2):
             if line.training == other.training and _meet(line, other, settings):

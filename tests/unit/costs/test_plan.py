@@ -56,6 +56,15 @@ def test_the_total_adds_hours_and_disk_and_takes_the_largest_memory(paper):
     assert total.gpu_bytes == max(line.gpu_bytes for line in lines.values()) == lines["prune maskllm"].gpu_bytes
 
 
+def test_a_line_that_hardens_anothers_logits_is_planned_without_a_training():
+    study = read_study(read_config(project=REPOSITORY))
+    lines = {line.name: line for line in summary(jobs_of(study, NOWHERE, "extended"), lambda job: False)}
+    assert not [name for name in lines if name.startswith("prune ") and "threshold" in name]
+    assert lines["harden"].jobs == lines["evaluate"].jobs == len(study.cells(grid="extended"))
+    pruned = sum(line.jobs for name, line in lines.items() if name.startswith("prune "))
+    assert pruned == lines["harden"].jobs - 4, "two such lines on two models"
+
+
 def left_by(method, folder, side=256, blocks=4):
     """The bytes on disk per weight of a random cell, pruned and hardened; what has two names counts once."""
     keep = (torch.rand(side, side // 4, 4).argsort(-1).argsort(-1) >= 2).view(side, side)

@@ -41,6 +41,13 @@ def test_every_method_is_a_study_of_its_cell_and_the_dense_one(config, tmp_path,
     assert only_cell(study, method).path.endswith(f"/{method}/0.5/0")
 
 
+def test_a_variant_has_the_options_that_it_has_at_the_scale_that_the_grid_is_like(config, tmp_path):
+    study = study_of(config, tmp_path, "llama3.2-1b-mini", "--method", "leap-half-batch", "--sparsity", "0.6")
+    options = study.methods["leap-half-batch"].options
+    assert (options.batch_size, options.micro_batch_size, options.steps) == (4, 4, 500)
+    assert not options.looks, "which would need held-out text"
+
+
 def test_a_folder_is_cut_to_its_positions(config, tmp_path, model):
     settings = study_of(config, tmp_path, model, "--length", "100").settings
     assert settings.calibration.length == settings.mask_training.length == 64
