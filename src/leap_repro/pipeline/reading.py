@@ -30,16 +30,20 @@ def project_files(project: Path = Path()) -> list[Path]:
     return [main, *sorted((project / FOLDER).glob("*.yaml"))] if main.is_file() else []
 
 
+def some_files(files: list[Path], project: Path = Path()) -> list[Path]:
+    """The files of a configuration; UserError if there are none."""
+    if not files:
+        raise UserError(f"there is no {MAIN} in {project.absolute()}: go to a clone of the repository")
+    return files
+
+
 def read_config(paths: Iterable[Path] = (), project: Path = Path()) -> dict[str, Any]:
     """The project's own configuration with the files `paths` laid over it, as Snakemake's --configfile does.
 
     UserError for a path that is no file, or where there is no configuration at all.
     """
-    files = [*project_files(project), *paths]
-    if not files:
-        raise UserError(f"there is no {MAIN} in {project.absolute()}: go to a clone of the repository")
     config: dict[str, Any] = {}
-    for path in files:
+    for path in some_files([*project_files(project), *paths], project):
         if not path.is_file():
             raise UserError(f"config {str(path)!r} is not a file")
         check_yaml(path)
