@@ -139,6 +139,15 @@ def check_values(model: type[T], value: Any, place: str, root: str = "the config
                 raise UserError(f"{place}: {_sentence(detail, root)}") from error
 
 
+def contradictions(model: type[T], value: Any) -> set[tuple[int | str, ...]]:
+    """The places where single values are right and contradict one another."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        return {detail["loc"] for detail in _details(error) if detail["type"] == CONTRADICTION}
+    return set()
+
+
 def _details(error: ValidationError) -> list[Any]:
     return error.errors(include_url=False)
 

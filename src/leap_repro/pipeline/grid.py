@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from leap_repro.checked import check_values, checked
+from leap_repro.checked import check_values, checked, contradictions
 from leap_repro.errors import UserError
 from leap_repro.pipeline.config import Config, Line, Scale
 from leap_repro.pipeline.cross_checks import grid_errors, name_errors, selector_errors, training_errors
-from leap_repro.pipeline.inheritance import resolve, with_data
+from leap_repro.pipeline.inheritance import needed, resolve, with_data
 from leap_repro.prune.declaration import Declaration, Options, Tokens
 from leap_repro.prune.methods import declaration
 
@@ -198,7 +198,7 @@ def read_study(config: dict[str, Any]) -> Study:
     if config["scale"] not in config["scales"]:
         raise UserError(f"config: scale is {config['scale']!r}; allowed are {sorted(config['scales'])}")
     check_values(Config, resolve(config, for_scale=False), "config")  # those that the scale's options replace, too
-    whole = checked(Config, resolve(config), "config")
+    whole = checked(Config, _without_clashes(resolve(config), resolve(config, for_scale=False)), "config")
     settings = whole.scales[whole.scale]
     _refuse(name_errors(settings))
     _refuse(selector_errors(whole.methods))
@@ -208,6 +208,18 @@ def read_study(config: dict[str, Any]) -> Study:
     _refuse(training_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
     return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
+
+
+def _without_clashes(resolved: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """A resolved configuration without the lines that no grid of the scale needs and that are right by themselves
+    (`plain`), but not with the options that the scale has for a line that they extend."""
+    clashing = _clashing(resolved) - _clashing(plain) - needed(resolved)
+    return resolved | {"methods": {name: line for name, line in resolved["methods"].items() if name not in clashing}}
+
+
+def _clashing(resolved: dict[str, Any]) -> set[str]:
+    """The lines whose options contradict one another."""
+    return {str(place[1]) for place in contradictions(Config, resolved) if place[0] == "methods"}
 
 
 def _refuse(errors: Iterator[str]) -> None:

@@ -31,6 +31,8 @@ INHERITED = (
 GRIDS = ("methods", "extended")
 GRIDS_OF_EVIDENCE = ("methods", "once")
 """Keys of a scale, and of its evidence, that list lines and groups."""
+REFERENCES = ("warm_start", "pattern_start", "parent", "selector", "budget_from", "hardens", "variant_of")
+"""Keys of a line that name another."""
 
 
 def with_data(config: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +138,21 @@ def resolve(config: dict[str, Any], for_scale: bool = True) -> dict[str, Any]:
     options = scale_options(config, name) if for_scale else {}
     scales = config["scales"] | {name: _scale(config["scales"][name], lines)}
     return config | {"scales": scales, "methods": {line: _line(line, lines, options) for line in lines}}
+
+
+def needed(resolved: dict[str, Any]) -> set[str]:
+    """The lines in the grids of a resolved configuration's scale, and those that they name, directly or not."""
+    lines, settings = resolved["methods"], resolved["scales"][resolved["scale"]]
+    evidence = settings.get("evidence", {})
+    waiting = [name for key in GRIDS for name in settings.get(key, [])]
+    waiting += [name for key in GRIDS_OF_EVIDENCE for name in evidence.get(key, [])]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in lines and name not in found:
+            found.add(name)
+            waiting += [lines[name][key] for key in REFERENCES if lines[name].get(key)]
+    return found
 
 
 def _line(name: str, lines: Lines, of_scale: dict[str, dict[str, Any]]) -> dict[str, Any]:

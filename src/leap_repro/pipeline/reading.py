@@ -59,7 +59,8 @@ def resolved(config: dict[str, Any], scale: str | None = None, method: str | Non
     config = config | ({"scale": scale} if scale else {})
     study = read_study(config)
     found = resolve(with_data(config))
-    lines = found["methods"] if method is None else {study.methods[method].name: found["methods"][method]}
+    names = study.methods if method is None else [study.methods[method].name]
+    lines = {name: found["methods"][name] for name in names}
     return found | {"scales": {study.scale: found["scales"][study.scale]}, "methods": lines}
 
 

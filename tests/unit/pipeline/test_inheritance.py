@@ -221,6 +221,19 @@ def test_what_only_hardens_is_its_bases_training_and_has_no_looks_of_its_own(con
     assert len(pruned) == len(set(pruned)) == len(study.cells(grid="extended")) - 4, "two lines on two models"
 
 
+def test_a_variant_that_a_scale_does_not_run_may_clash_with_the_options_of_its_base_there(config, refused):
+    """Noise anew in each pass leaves nothing to sum in bfloat16."""
+    paper = config["scales"]["paper"]
+    paper["options"]["leap"] |= {"gradients_dtype": "bfloat16"}
+    study = read_study(config | {"scale": "paper"})
+    assert "leap-noise-per-pass" not in study.methods
+    assert read_study(resolved(config, "paper")).methods == study.methods, "nor is it printed"
+    assert study.methods["leap-cosine"].options.gradients_dtype == "bfloat16"
+    paper["extended"] = ["leap-noise-per-pass"]
+    with refused("methods.leap-noise-per-pass.options.gradients_dtype is bfloat16; with noise: forward"):
+        read_study(config | {"scale": "paper"})
+
+
 def test_chains_start_at_the_first_base(config):
     assert chain("wanda+recover-lora", config["methods"]) == ["wanda+recover", "wanda+recover-lora"]
     assert chain("patch-tile-threshold", config["methods"]) == ["patch-tile", "patch-tile-threshold"]
