@@ -45,12 +45,13 @@ def table() -> str:
 
 def _cell(config: dict[str, Any], method: str, parameters: int, count: int) -> str:
     """`153.5 (70.9) GB, 210.0 h`"""
-    lean = config["methods"][LEAN]["options"] | config["scales"]["paper"]["options"][LEAN]
-    own = config["scales"]["paper"]["options"][method]
+    of_paper = config["scales"]["paper"]["options"]
+    lean = of_paper["leap"] | config["methods"][LEAN]["options"] | of_paper[LEAN]
+    own = of_paper[method]
     estimates = []
     for options in (own, lean):
         paper = config["scales"]["paper"]
-        paper = paper | {"gpus": {method: count}, "options": paper["options"] | {method: options}}
+        paper = paper | {"gpus": {method: count}, "options": of_paper | {method: options}, "extended": []}
         study = read_study(config | {"scales": config["scales"] | {"paper": paper}})
         estimates.append(need("prune", study, parameters, method))
     sizes = [estimate.gpu_bytes / 1e9 for estimate in estimates]
