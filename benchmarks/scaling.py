@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
 from measure import show
 
 from leap_repro.costs.resources import flops_per_second, need
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 from leap_repro.store.atomic import write_text
 
 TOP = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ LEAN = "leap-low-memory"
 
 def table() -> str:
     """The table, as Markdown."""
-    config = yaml.safe_load((TOP / "config.yaml").read_text(encoding="utf-8")) | {"scale": "paper"}
+    config = read_config(project=TOP) | {"scale": "paper"}
     head = [f"{count} GPU{'s' * (count > 1)}" for count in COUNTS]
     lines = [
         "GB of each GPU, and hours of a cell, with the settings of `scale: paper`; in brackets the GB with those of "
@@ -45,12 +45,13 @@ def table() -> str:
 
 def _cell(config: dict[str, Any], method: str, parameters: int, count: int) -> str:
     """`153.5 (70.9) GB, 210.0 h`"""
-    lean = config["methods"][LEAN]["options"] | config["scales"]["paper"]["options"][LEAN]
-    own = config["scales"]["paper"]["options"][method]
+    of_paper = config["scales"]["paper"]["options"]
+    lean = of_paper["leap"] | config["methods"][LEAN]["options"] | of_paper[LEAN]
+    own = of_paper[method]
     estimates = []
     for options in (own, lean):
         paper = config["scales"]["paper"]
-        paper = paper | {"gpus": {method: count}, "options": paper["options"] | {method: options}}
+        paper = paper | {"gpus": {method: count}, "options": of_paper | {method: options}, "extended": []}
         study = read_study(config | {"scales": config["scales"] | {"paper": paper}})
         estimates.append(need("prune", study, parameters, method))
     sizes = [estimate.gpu_bytes / 1e9 for estimate in estimates]
