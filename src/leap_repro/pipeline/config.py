@@ -7,17 +7,35 @@ checked in `grid.py`. No heavy imports: every dry run pays for them.
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, PlainValidator, create_model, model_validator
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticCustomError
 
-from leap_repro.checked import Closed, Label, Name, Positive, Precision, Share, contradiction, distinct, told, union
+from leap_repro.checked import (
+    UNKNOWN_KIND,
+    Closed,
+    Label,
+    Name,
+    Positive,
+    Precision,
+    Share,
+    contradiction,
+    distinct,
+    text,
+    told,
+    union,
+)
 from leap_repro.cli import run_stage
+from leap_repro.errors import UserError
+from leap_repro.pipeline.fingerprint import closure
 from leap_repro.pipeline.sources import Model, Tasks, Text
 from leap_repro.prune.declaration import Options
-from leap_repro.prune.methods import declaration, names
+from leap_repro.prune.loading import is_path
+from leap_repro.prune.methods import declaration, known_names, module_of, names
 from leap_repro.store.atomic import write_json
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
@@ -157,11 +175,27 @@ class Line(Closed):
         return self
 
 
+@cache
 def _line_of(module: str) -> type[Line]:
+    """A line with the options of its method; UserError if the method cannot be had, or not all its code is tracked."""
     options = declaration(module).options
+    closure(module_of(module))
     return create_model(
         f"{module}_line", __base__=Line, module=(Literal[module], ...), options=(options, options.model_construct())
     )
+
+
+def _as_its_module(line: Any) -> Line:
+    """The line as its own module wants it: of all methods only those are loaded that a line names."""
+    module = line.get("module") if isinstance(line, dict) else None
+    if not isinstance(module, str) or not (is_path(module) or module in known_names()):
+        allowed = f"{[*known_names()]}, or the path of a method's file (.py)"
+        raise PydanticCustomError(UNKNOWN_KIND, "{words}", {"words": f"module {allowed}"})
+    try:
+        model = _line_of(module)
+    except UserError as error:
+        raise contradiction("module", repr(module), str(error)) from error
+    return model.model_validate(line)
 
 
 class Config(Closed):
@@ -170,10 +204,7 @@ class Config(Closed):
     scale: str = Field(description="which of the grids under `scales` is meant")
     preflight: Literal["stop", "warn"] = Field("stop", description="what a run does that this machine cannot finish")
     scales: Annotated[dict[Name, Scale], Field(min_length=1)]
-    methods: Annotated[
-        dict[Name, union("module", {name: _line_of(name) for name in names()})],
-        Field(min_length=1),
-    ]
+    methods: Annotated[dict[Name, Annotated[Line, PlainValidator(_as_its_module)]], Field(min_length=1)]
 
 
 class _Plain(GenerateJsonSchema):
@@ -185,7 +216,17 @@ class _Plain(GenerateJsonSchema):
 
 def json_schema() -> dict[str, Any]:
     """The schema of config.yaml for editors: what a single value may be, and what it means."""
-    schema = Config.model_json_schema(schema_generator=_Plain)
+    own_file = create_model(
+        "file_line",
+        __base__=Line,
+        module=(text(r"\.py$", "it must be the path of a method's file"), ...),
+        options=(dict[str, Any], {}),
+    )
+    lines = union("module", {name: _line_of(name) for name in names()} | {"file": own_file})
+    whole = create_model(
+        "Config", __base__=Config, __doc__=Config.__doc__, methods=(dict[Name, lines], Field(min_length=1))
+    )
+    schema = whole.model_json_schema(schema_generator=_Plain)
     return {"$schema": GenerateJsonSchema.schema_dialect} | schema
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.models.stream import Residency, always_resident
-from leap_repro.prune.declaration import Declaration, Options
+from leap_repro.prune.declaration import Declaration, Options, OptionsT
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.sparsity.masks import read_kept_values, unpack_masks
@@ -70,7 +70,7 @@ def read_budgets(cell: Artifact, sparsity: Fraction) -> dict[str, Fraction]:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[OptionsT]):
     """One cell. `tokens` is int64 [sequences, length] or such rows, read when indexed; `warm_start` maps tensor names
     to bool masks; `held_out` are tokens that are only looked at; `budgets` gives each tensor a sparsity of its own;
     `parent` is a whole cell of another method; `reconstruct` gets each matrix's original layer (with its Gram matrix)
@@ -78,7 +78,7 @@ class Job:
     `store` takes its results as soon as it is pruned."""
 
     model: torch.nn.Module
-    options: Options
+    options: OptionsT
     sparsity: Fraction
     seed: int
     tokens: Tensor | TokenRows | None = None

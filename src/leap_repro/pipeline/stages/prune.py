@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent", type=Path, help="hardened cell whose kept weights get new values")
     parser.add_argument("--budgets", type=Path, help="hardened cell whose share of each matrix a one-shot rule keeps")
     parser.add_argument("--held-out", type=Path, help="token shard that a training's masks are scored on now and then")
-    parser.add_argument("--module", required=True, help="the method: a module under leap_repro.prune.methods")
+    parser.add_argument("--module", required=True, help="the method: its name, or the path of its file")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
     parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')
     parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")

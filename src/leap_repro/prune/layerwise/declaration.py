@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from leap_repro.checked import Positive, contradiction
 from leap_repro.errors import UserError
-from leap_repro.prune.declaration import Declaration, Options, Tokens
+from leap_repro.prune.declaration import Declaration, Options, OptionsT, Tokens
+from leap_repro.prune.layerwise.asked import require_asked_for
 from leap_repro.sparsity.patterns import UNSTRUCTURED, Pattern, parse_pattern
 
 if TYPE_CHECKING:
@@ -77,22 +78,26 @@ class CalibratedOptions(SelectorOptions):
 
 
 @dataclass(frozen=True)
-class LayerWise(Declaration):
+class LayerWise(Declaration[OptionsT]):
     """A method that prunes one matrix after another by `rule`, which sees the `statistics` of its inputs: none, their
     norms, norms with means and variances ("moments"), or their Gram matrix."""
 
-    rule: Callable[[Layer, Any], PrunedLayer]
+    rule: Callable[[Layer, OptionsT], PrunedLayer]
     _: KW_ONLY
     selects: bool = True
     starts: tuple[str, ...] = ("budget_from",)
     statistics: Needs = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_asked_for(self.rule, self.statistics)
 
     @property
     def tokens(self) -> Tokens:
         """The calibration sample, if it looks at inputs at all."""
         return "calibration" if self.statistics else None
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[OptionsT]) -> PrunedCell:
         """Prune the whole model, layer by layer."""
         from leap_repro.prune.layerwise.driver import prune_layers
 
@@ -100,12 +105,12 @@ class LayerWise(Declaration):
 
 
 @dataclass(frozen=True)
-class Reconstruction(Declaration):
+class Reconstruction(Declaration[OptionsT]):
     """A method that gives new values to the weights which another one keeps: its selector, a one-shot method that runs
     with it, or its parent, whose hardened cell is there. `rule` gets the original layer, what the other made of it, and
     the options."""
 
-    rule: Callable[[Layer, PrunedLayer, Any], PrunedLayer]
+    rule: Callable[[Layer, PrunedLayer, OptionsT], PrunedLayer]
     _: KW_ONLY
     moves_weights: bool = True
     starts: tuple[str, ...] = ("selector", "parent")
@@ -116,7 +121,7 @@ class Reconstruction(Declaration):
         """The calibration sample."""
         return "calibration"
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[OptionsT]) -> PrunedCell:
         """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold; or take the
         parent's masks, matrix by matrix."""
         rule = partial(self.rule, options=job.options)

@@ -59,7 +59,7 @@ class Options(declaration.Options):
 
 
 @dataclass(frozen=True)
-class Imported(Declaration):
+class Imported(Declaration[Options]):
     """Reads what another made."""
 
     moves_weights: bool = True
@@ -69,7 +69,7 @@ class Imported(Declaration):
         """None: nothing is calibrated here."""
         return None
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[Options]) -> PrunedCell:
         """Take the masks over, block by block; UserError for those of another model, or of another sparsity."""
         from leap_repro.prune.job import PrunedCell
 
@@ -90,7 +90,7 @@ class Imported(Declaration):
         return cell
 
 
-def _npz_matrices(job: Job, path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _npz_matrices(job: Job[Options], path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(block, {"<name>.keep": bool [out, in]}); UserError for entries that are not this model's matrices."""
     import numpy as np
     import torch
@@ -120,7 +120,7 @@ def _npz_matrices(job: Job, path: Path) -> Iterator[tuple[int, dict[str, Tensor]
         raise UserError(f"{path} has masks of what is no prunable matrix of the model: {sorted(left)[:3]}")
 
 
-def _checkpoint_matrices(job: Job) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _checkpoint_matrices(job: Job[Options]) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(block, {"<name>.keep", and "<name>.values" where weights were moved}) of a checkpoint with zeros."""
     import torch
 
@@ -161,7 +161,7 @@ def _kept(weight: Tensor, pattern: str) -> Tensor:
     return (groups | groups.new_zeros(groups.shape).scatter_(2, first, True)).view_as(keep)
 
 
-def _refuse_other_shape(job: Job, theirs: nn.Module) -> None:
+def _refuse_other_shape(job: Job[Options], theirs: nn.Module) -> None:
     """UserError for a parameter that only one of the two has, or a setting of a pass that differs: scored with the
     base's, the number would be nobody's."""
     names = [{name for name, _ in model.named_parameters()} for model in (job.model, theirs)]
@@ -177,7 +177,12 @@ def _refuse_other_shape(job: Job, theirs: nn.Module) -> None:
 
 
 def _refuse_other(
-    job: Job, prefix: str, ours: nn.Module, theirs: nn.Module, skip: str = "-", touched: frozenset[str] = frozenset()
+    job: Job[Options],
+    prefix: str,
+    ours: nn.Module,
+    theirs: nn.Module,
+    skip: str = "-",
+    touched: frozenset[str] = frozenset(),
 ) -> None:
     """UserError for a parameter that no mask touches and that is not the base's."""
     import torch

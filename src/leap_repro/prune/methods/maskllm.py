@@ -51,7 +51,7 @@ class Options(TrainingOptions):
         return 6 / 4
 
 
-def trainer(job: Job) -> MaskTrainer:
+def trainer(job: Job[Options]) -> MaskTrainer:
     """A categorical gate per group of four weights, and the squared norms as regulariser."""
     from leap_repro.models.prunable import PrunableLinear, prunable_linears
     from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits

@@ -78,11 +78,11 @@ def budgets(wanted: dict[str, tuple[Fraction, int]], sparsity: Fraction) -> dict
     return {name: Fraction(count, wanted[name][1]) for name, count in drops.items()}
 
 
-def allocate(job: Job) -> dict[str, Fraction]:
+def allocate(job: Job[Options]) -> dict[str, Fraction]:
     """Every matrix's sparsity, from one pass of the calibration sample through the dense model."""
     from leap_repro.prune.layerwise.driver import blocks, collect
 
-    options: Options = job.options
+    options = job.options
     sizes: list[dict[str, int]] = []
     shares: list[Fraction] = []
     for linears, runner in blocks(job, {"norms"}):
@@ -98,12 +98,12 @@ def allocate(job: Job) -> dict[str, Fraction]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allocating(LayerWise):
+class Allocating(LayerWise[Options]):
     """A layer-wise rule that first looks at the whole dense model to share out its budget."""
 
     starts: tuple[str, ...] = ()
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[Options]) -> PrunedCell:
         return super().run(replace(job, budgets=allocate(job)))
 
 
