@@ -175,11 +175,15 @@ class Line(Closed):
         return self
 
 
-@cache
 def _line_of(module: str) -> type[Line]:
     """A line with the options of its method; UserError if the method cannot be had, or not all its code is tracked."""
     options = declaration(module).options
     closure(module_of(module))
+    return _line_with(module, options)
+
+
+@cache
+def _line_with(module: str, options: type[Options]) -> type[Line]:
     return create_model(
         f"{module}_line", __base__=Line, module=(Literal[module], ...), options=(options, options.model_construct())
     )

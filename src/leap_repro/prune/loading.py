@@ -50,9 +50,9 @@ def installed_methods() -> dict[str, EntryPoint]:
     return found
 
 
-def load_module(name: str, file: Path | None = None) -> Declaration[Any]:
+def load_module(name: str) -> Declaration[Any]:
     """What a module of this package, or of an installed one, declares; UserError if it cannot be had."""
-    return _declared(lambda: import_module(name), file or _file_of(name) or Path(name))
+    return _declared(lambda: import_module(name), _file_of(name) or Path(name))
 
 
 def load_file(file: Path) -> Declaration[Any]:
@@ -79,7 +79,7 @@ def _executed(file: Path) -> ModuleType:
     module.__file__ = str(file)
     sys.modules[name] = module
     try:
-        exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
+        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

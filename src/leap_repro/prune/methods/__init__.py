@@ -4,8 +4,8 @@ other list. A method may also lie outside the package: in a file of one's own, o
 from __future__ import annotations
 
 import pkgutil
+from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
@@ -31,6 +31,15 @@ def known_names() -> tuple[str, ...]:
     return (*names(), *sorted(installed))
 
 
+def declarations() -> dict[str, Declaration[Any]]:
+    """What each of this package's methods says of itself, without those whose files cannot be loaded."""
+    found = {}
+    for name in names():
+        with suppress(UserError):
+            found[name] = declaration(name)
+    return found
+
+
 def declaration(name: str) -> Declaration[Any]:
     """What the method `name` says of itself: one of `known_names`, or the path of a file (`.py`).
 
@@ -43,13 +52,11 @@ def declaration(name: str) -> Declaration[Any]:
         return load_file(file)
     if name not in known_names():
         raise UserError(f"no pruning method {__name__}.{name}; the methods are {list(known_names())}")
-    if name in names():
-        return load_module(module_of(name), Path(__path__[0], f"{name}.py"))
-    return load_module(installed_methods()[name].module)
+    return load_module(module_of(name))
 
 
 def module_of(name: str) -> str:
-    """What a method runs, for fingerprints: a dotted module, or the path of a file."""
+    """What a method runs, for fingerprints: a dotted module, or the path of a file, from the root."""
     if is_path(name):
-        return name
+        return str(own_file(name))
     return f"{__name__}.{name}" if name in names() else installed_methods()[name].module
