@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -31,7 +31,7 @@ LLAMA_ROPE = {
 }
 
 
-def _shared() -> dict:
+def _shared() -> dict[str, Any]:
     return {
         "vocab_size": VOCABULARY,
         "max_position_embeddings": POSITIONS,

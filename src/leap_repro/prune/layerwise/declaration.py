@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +16,7 @@ from leap_repro.prune.layerwise.asked import require_asked_for
 from leap_repro.sparsity.patterns import UNSTRUCTURED, Pattern, parse_pattern
 
 if TYPE_CHECKING:
-    from leap_repro.prune.job import Job, PrunedCell
+    from leap_repro.prune.job import Job, Parent, PrunedCell
     from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 
 Needs = Literal["norms", "moments", "gram"] | None
@@ -51,7 +50,7 @@ class SelectorOptions(Options):
 
     @property
     def sparsity_bounds(self) -> tuple[Fraction, Fraction]:
-        return (self.n_of_m.sparsity,) * 2 if self.n_of_m else super().sparsity_bounds
+        return (self.n_of_m.sparsity, self.n_of_m.sparsity) if self.n_of_m else super().sparsity_bounds
 
     @property
     def sparsity_words(self) -> str:
@@ -124,9 +123,12 @@ class Reconstruction(Declaration[OptionsT]):
     def run(self, job: Job[OptionsT]) -> PrunedCell:
         """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold; or take the
         parent's masks, matrix by matrix."""
-        rule = partial(self.rule, options=job.options)
+
+        def rule(layer: Layer, selected: PrunedLayer) -> PrunedLayer:
+            return self.rule(layer, selected, job.options)
+
         if job.parent is not None:
-            return self._of_parent(replace(job, reconstruct=rule))
+            return self._of_parent(replace(job, reconstruct=rule), job.parent)
         if job.selector is None:
             raise UserError(
                 f"the method {self.name} completes the mask of another one: it needs --selector or --parent"
@@ -135,14 +137,13 @@ class Reconstruction(Declaration[OptionsT]):
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)
         )
 
-    def _of_parent(self, job: Job) -> PrunedCell:
+    def _of_parent(self, job: Job, parent: Parent) -> PrunedCell:
         """UserError for a parent of another model or sparsity."""
         from leap_repro.models.prunable import prunable_linears
         from leap_repro.prune.layerwise.driver import prune_layers
         from leap_repro.prune.layerwise.layer import PrunedLayer
         from leap_repro.sparsity.masks import put
 
-        parent = job.parent
         parent.require_fits((linear.name for linear in prunable_linears(job.model)), job.sparsity)
 
         def masked(layer: Layer, _: Any) -> PrunedLayer:

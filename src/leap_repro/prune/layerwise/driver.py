@@ -45,8 +45,9 @@ def prune_layers(
     cell = PrunedCell(job.store, [], budgeted(facts, job))
     for linear in prunable_linears(job.model):
         check_shape(linear.name, linear.weight.shape[1], parse_pattern(facts["pattern"]))
-    needs = {statistics} - {None} | ({"gram"} if job.reconstruct else set())
-    experts = job.options if isinstance(job.options, CalibratedOptions) else CalibratedOptions()
+    needs: set[str] = ({statistics} if statistics else set()) | ({"gram"} if job.reconstruct else set())
+    given = job.options
+    experts = given if isinstance(given, CalibratedOptions) else CalibratedOptions.model_validate({})
     block_count = len(decoder_blocks(job.model)[1])
     for linears, runner in blocks(job, needs):
         started = time.perf_counter()

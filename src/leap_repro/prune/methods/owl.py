@@ -59,7 +59,7 @@ def densities(shares: Sequence[Fraction], sizes: Sequence[int], density: Fractio
     weights together. Blocks that do not differ have one density. UserError if one would lie outside [0, 1]."""
     least, most = min(shares), max(shares)
     scale = 2 * spread / (most - least) if most > least else Fraction(0)
-    mean = sum(share * size for share, size in zip(shares, sizes, strict=True)) / sum(sizes)
+    mean = sum((share * size for share, size in zip(shares, sizes, strict=True)), Fraction(0)) / sum(sizes)
     found = [density + scale * (share - mean) for share in shares]
     if not all(0 <= value <= 1 for value in found):
         outside = next(value for value in found if not 0 <= value <= 1)
