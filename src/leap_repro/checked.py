@@ -106,15 +106,12 @@ Share = Annotated[float, Field(ge=0, lt=1), told("it must be a number in [0, 1)"
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def text(pattern: str, words: str) -> Any:
-    """The type of a text that must match `pattern`."""
-    return Annotated[str, Field(pattern=pattern), told(words)]
-
-
-Name = text(
-    "^[A-Za-z0-9][A-Za-z0-9._+-]*$", "a name may hold letters, digits and . _ + - only, because it becomes a folder"
-)
-Label = text(r"^[^|\n\r]+$", "it must be one line of text without |")
+Name = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]*$"),
+    told("a name may hold letters, digits and . _ + - only, because it becomes a folder"),
+]
+Label = Annotated[str, Field(pattern=r"^[^|\n\r]+$"), told("it must be one line of text without |")]
 Some = Annotated[str, Field(min_length=1), told("it must not be empty")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def _taken(cached: Path, target: Path, name: str) -> Counts:
 
 def _converted(path: Path, target: Path, name: str) -> Counts:
     try:
-        texts = READERS[_suffix(path.name)](path)
+        texts = READERS[str(_suffix(path.name))](path)
         return write_texts((text for text in texts if text is not None), target)
     except UNREADABLE as error:
         raise UserError(f"{name} cannot be read as text: {reason(error)}") from error
@@ -124,7 +124,7 @@ def _plain_text(path: Path) -> Iterator[str]:
     yield from path.read_text(encoding="utf-8").split("\n\n")
 
 
-READERS: Mapping[str | None, Callable[[Path], Iterator[str | None]]] = {
+READERS: dict[str, Callable[[Path], Iterator[str | None]]] = {
     ".parquet": _parquet_text,
     ".jsonl": _jsonl_text,
     ".jsonl.gz": _jsonl_text,

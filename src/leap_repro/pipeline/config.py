@@ -25,7 +25,6 @@ from leap_repro.checked import (
     Share,
     contradiction,
     distinct,
-    text,
     told,
     union,
 )
@@ -223,7 +222,7 @@ def json_schema() -> dict[str, Any]:
     own_file = create_model(
         "file_line",
         __base__=Line,
-        module=(text(r"\.py$", "it must be the path of a method's file"), ...),
+        module=(Annotated[str, Field(pattern=r"\.py$")], ...),
         options=(dict[str, Any], {}),
     )
     lines = union("module", {name: _line_of(name) for name in names()} | {"file": own_file})

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
-import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
@@ -21,6 +20,9 @@ from leap_repro.sparsity.masks import read_kept_values, unpack_masks
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.tensor_files import TensorFolder, TensorsInMemory
 from leap_repro.store.tokens import TokenRows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Job(Generic[OptionsT]):
     and what the method made of it, and has the last word; `residency` brings a block of `model` into memory, and
     `store` takes its results as soon as it is pruned."""
 
-    model: torch.nn.Module
+    model: PreTrainedModel
     options: OptionsT
     sparsity: Fraction
     seed: int

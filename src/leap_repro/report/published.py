@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -72,7 +73,7 @@ def published_table(
     return Table(_caption(numbers), _shown(numbers, methods), numbers, notes=notes)
 
 
-def _published_method(row: tuple, frame: pd.DataFrame, methods: Methods) -> str | None:
+def _published_method(row: Any, frame: pd.DataFrame, methods: Methods) -> str | None:
     """What published tables call the method: the label that it varies if only its pattern does, else its own.
 
     Other variants (as released, ablations) have no published row.
@@ -83,7 +84,7 @@ def _published_method(row: tuple, frame: pd.DataFrame, methods: Methods) -> str 
     return methods[base or row.method]["label"].split(" (")[0]
 
 
-def _row(cell: tuple, ours: tuple, published: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list:
+def _row(cell: Any, ours: Any, published: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list:
     numbers = [ours.model, cell.model, cell.sparsity, ours.method, cell.pattern, cell.average, ours.average]
     peers = published[(published["source"] == cell.source) & (published["model"] == cell.model)]
     for label, name in REFERENCES.items():
@@ -93,9 +94,7 @@ def _row(cell: tuple, ours: tuple, published: pd.DataFrame, outcomes: pd.DataFra
     return [*numbers, cell.perplexity, cell.length, cell.source]
 
 
-def _our_difference(
-    ours: tuple, reference: str | None, methods: Methods, outcomes: pd.DataFrame
-) -> tuple[float, float]:
+def _our_difference(ours: Any, reference: str | None, methods: Methods, outcomes: pd.DataFrame) -> tuple[float, float]:
     """(our average minus the reference's on the same model, standard error), NaN where there is nothing to compare."""
     if reference is None or ours.method == reference:
         return math.nan, math.nan

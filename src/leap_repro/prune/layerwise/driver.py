@@ -83,7 +83,8 @@ def calibration_batch(length: int) -> int:
 def blocks(job: Job, needs: set[str]) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
     """Every block's matrices, in memory, with a runner over the calibration sample if anything is needed of it."""
     if needs:
-        tokens_NT = job.required_tokens()
+        tokens = job.required_tokens()
+        tokens_NT = tokens if isinstance(tokens, Tensor) else tokens[:]
         yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
         return
     for block, linears in linears_by_block(job.model).items():
@@ -113,7 +114,7 @@ def collect(
         _refuse_unseen(linear, statistics[linear.name].tokens, experts)
         if not bool(torch.isfinite(statistics[linear.name].total).all()):
             raise UserError(f"the inputs of {linear.name} (block {linear.block}), or their squares, are not finite")
-    return statistics
+    return dict(statistics)
 
 
 def _refuse_unseen(linear: PrunableLinear, tokens: int, experts: CalibratedOptions) -> None:

@@ -208,6 +208,7 @@ class Trainer(Protocol):
 
     def train(self, facts: dict[str, Any]) -> PrunedCell:
         """Train to the end; `facts` go into the cell's manifest."""
+        ...
 
 
 LoopOptionsT = TypeVar("LoopOptionsT", bound=LoopOptions)

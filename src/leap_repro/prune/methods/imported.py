@@ -9,7 +9,7 @@ though no mask touches it, an embedding or a norm, is refused: scored without it
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,7 @@ from leap_repro.sparsity.patterns import UNSTRUCTURED, parse_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from leap_repro.prune.job import Job, PrunedCell
 
@@ -139,7 +140,8 @@ def _checkpoint_matrices(job: Job[Options]) -> Iterator[tuple[int, dict[str, Ten
         with job.residency(block), residency(block):
             name = f"{decoder_blocks(job.model)[0]}.{block}"
             touched = {linear.parameter for linear in linears}
-            _refuse_other(job, f"{name}.", *(m.get_submodule(name) for m in (job.model, theirs)), touched=touched)
+            own, other = (model.get_submodule(name) for model in (job.model, theirs))
+            _refuse_other(job, f"{name}.", own, other, touched=touched)
             tensors = {}
             for linear in linears:
                 weight = pruned[linear.name].weight.detach()
@@ -161,7 +163,7 @@ def _kept(weight: Tensor, pattern: str) -> Tensor:
     return (groups | groups.new_zeros(groups.shape).scatter_(2, first, True)).view_as(keep)
 
 
-def _refuse_other_shape(job: Job[Options], theirs: nn.Module) -> None:
+def _refuse_other_shape(job: Job[Options], theirs: PreTrainedModel) -> None:
     """UserError for a parameter that only one of the two has, or a setting of a pass that differs: scored with the
     base's, the number would be nobody's."""
     names = [{name for name, _ in model.named_parameters()} for model in (job.model, theirs)]
@@ -182,7 +184,7 @@ def _refuse_other(
     ours: nn.Module,
     theirs: nn.Module,
     skip: str = "-",
-    touched: frozenset[str] = frozenset(),
+    touched: Set[str] = frozenset(),
 ) -> None:
     """UserError for a parameter that no mask touches and that is not the base's."""
     import torch
@@ -198,12 +200,15 @@ def _refuse_other(
 
 def _real(model: nn.Module, name: str, parameter: Tensor) -> Tensor | None:
     """The parameter, read from the model's checkpoint if it is not in memory (the head, while blocks are streamed)."""
+    from transformers import PreTrainedModel
+
     from leap_repro.models.checkpoint import weight_files
     from leap_repro.models.layout import sources_of
     from leap_repro.store.tensor_files import TensorFiles
 
     if not parameter.is_meta:
         return parameter.detach()
+    assert isinstance(model, PreTrainedModel), "a block's parameters are in memory while they are compared"
     files = TensorFiles(weight_files(Path(model.name_or_path)))
     keys = sources_of(model, list(files)).get(name, [])
     return files[keys[0]] if len(keys) == 1 else None

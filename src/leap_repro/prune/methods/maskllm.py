@@ -60,7 +60,7 @@ def trainer(job: Job[Options]) -> MaskTrainer:
 
     def gate(index: int, linear: PrunableLinear) -> PatternGate:
         start = job.warm_start[linear.name] if job.warm_start is not None else None
-        shape = tuple(linear.weight.shape)
+        shape = linear.weight.shape[0], linear.weight.shape[1]
         return PatternGate(pattern_logits(linear.name, shape, start, job.seed, index, job.options.logit_std))
 
     gates = (gate(*pair) for pair in enumerate(prunable_linears(job.model)))

@@ -87,7 +87,9 @@ def allocate(job: Job[Options]) -> dict[str, Fraction]:
     shares: list[Fraction] = []
     for linears, runner in blocks(job, {"norms"}):
         found = collect(linears, runner, {"norms"}, options)
-        scores = [linear.weight.detach().float().abs() * found[linear.name].column_norms for linear in linears]
+        norms = [statistics.column_norms for statistics in found.values() if statistics is not None]
+        sized = zip(linears, norms, strict=True)
+        scores = [linear.weight.detach().float().abs() * of_inputs for linear, of_inputs in sized]
         shares.append(outlier_share(scores, options.outlier))
         sizes.append({linear.name: linear.weight.numel() for linear in linears})
     of_blocks = densities(shares, [sum(s.values()) for s in sizes], 1 - job.sparsity, Fraction(str(options.spread)))

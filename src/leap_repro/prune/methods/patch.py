@@ -86,7 +86,7 @@ def trainer(job: Job[Options]) -> MaskTrainer:
 
     options, density = job.options, float(1 - job.sparsity)
     linears = prunable_linears(job.model)
-    shapes = [tuple(linear.weight.shape) for linear in linears]
+    shapes = [(linear.weight.shape[0], linear.weight.shape[1]) for linear in linears]
     starts = [job.warm_start[linear.name] for linear in linears] if job.warm_start is not None else None
     tiles = tile_logits(shapes, options.tile, starts, density, job.seed, options.prior == "matrix")
     gates = (
