@@ -47,8 +47,9 @@ def qwen() -> PretrainedConfig:
     """Qwen 2: biases on q, k and v; no BOS."""
     from transformers import Qwen2Config
 
+    without_bos: dict[str, Any] = _shared() | {"bos_token_id": None}
     return Qwen2Config(
-        **(_shared() | {"bos_token_id": None}),
+        **without_bos,
         hidden_size=64,
         intermediate_size=176,
         num_hidden_layers=4,

@@ -209,7 +209,7 @@ def _real(model: nn.Module, name: str, parameter: Tensor) -> Tensor | None:
     if not parameter.is_meta:
         return parameter.detach()
     assert isinstance(model, PreTrainedModel), "a block's parameters are in memory while they are compared"
-    files = TensorFiles(weight_files(Path(model.name_or_path)))
+    files = TensorFiles(weight_files(Path(str(model.name_or_path))))
     keys = sources_of(model, list(files)).get(name, [])
     return files[keys[0]] if len(keys) == 1 else None
 
