@@ -177,7 +177,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def union(field: str, kinds: dict[str, type[Closed]]) -> Any:
+def union(field: str, kinds: Mapping[str, type[Closed]]) -> Any:
     """Which of several models a mapping is, by the value of its key `field`."""
     members = [Annotated[model, Tag(f"{TAG}{name}")] for name, model in kinds.items()]
     chooser = Discriminator(

@@ -134,7 +134,7 @@ class Scale(Closed):
     )
     dtype: Precision = "float32"
     threads: Positive
-    cluster: Cluster = Cluster()
+    cluster: Cluster = Cluster.model_validate({})
     methods: Methods
     extended: Annotated[list[str], distinct("method names", least=0)] = Field(
         [], description="run beside `methods` by the target extended"
@@ -183,8 +183,9 @@ def _line_of(module: str) -> type[Line]:
 
 @cache
 def _line_with(module: str, options: type[Options]) -> type[Line]:
+    own: Any = Literal[module]  # pyright: ignore[reportInvalidTypeForm]  # known only when a line names it
     return create_model(
-        f"{module}_line", __base__=Line, module=(Literal[module], ...), options=(options, options.model_construct())
+        f"{module}_line", __base__=Line, module=(own, ...), options=(options, options.model_construct())
     )
 
 
@@ -226,9 +227,8 @@ def json_schema() -> dict[str, Any]:
         options=(dict[str, Any], {}),
     )
     lines = union("module", {name: _line_of(name) for name in names()} | {"file": own_file})
-    whole = create_model(
-        "Config", __base__=Config, __doc__=Config.__doc__, methods=(dict[Name, lines], Field(min_length=1))
-    )
+    methods: Any = dict[Name, lines]  # pyright: ignore[reportInvalidTypeForm]  # a union made at run time
+    whole = create_model("Config", __base__=Config, __doc__=Config.__doc__, methods=(methods, Field(min_length=1)))
     schema = whole.model_json_schema(schema_generator=_Plain)
     return {"$schema": GenerateJsonSchema.schema_dialect} | schema
 

@@ -50,6 +50,7 @@ def name_errors(settings: Scale, known: set[str]) -> Iterator[str]:
     for name in set(settings.methods) & set(settings.extended):
         yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
     for key in ("methods", "once") if evidence else ():
+        assert evidence is not None
         others = set(settings.methods) | (set(evidence.methods) if key == "once" else set())
         for name in others & set(getattr(evidence, key)):
             yield f"scales.*.evidence.{key} names {name!r}, which the grid evidence has already"

@@ -155,6 +155,8 @@ def _annealed(study: Study, found: Facts) -> list[str]:
 def _anneals(study: Study, name: str) -> bool:
     """Whether a variant differs in its schedules alone."""
     line = study.methods[name]
+    if line.variant_of is None:
+        return False
     base = study.methods[line.variant_of]
     changed = {key for key, value in line.options if getattr(base.options, key, None) != value} - {"looks"}
     return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts

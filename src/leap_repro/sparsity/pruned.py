@@ -100,7 +100,9 @@ def read_pruned(pruned: Artifact) -> dict[str, Mapping[str, Tensor]]:
 
     UserError if a file is damaged, or if the masks are not packed, as an earlier release left them.
     """
-    kinds = split_by_kind(TensorFiles(map(pruned.file, logit_files(pruned)))))
+    kinds: dict[str, Mapping[str, Tensor]] = dict(split_by_kind(TensorFiles(map(pruned.file, logit_files(pruned)))))
     if kinds["keep"] or kinds["values"]:
         raise UserError(f"{pruned.folder} has masks or values as an earlier release left them: delete it and run again")
-    return kinds | ({"keep": unpack_masks(pruned)} if MASK_FILE in pruned.files else {})
+    if MASK_FILE in pruned.files:
+        kinds["keep"] = unpack_masks(pruned)
+    return kinds

@@ -7,8 +7,8 @@ model and sparsity. The coefficients are those of the table "correlations".
 
 from __future__ import annotations
 
-from typing import Any
 import argparse
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
