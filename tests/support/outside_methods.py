@@ -57,7 +57,8 @@ def forget():
     for cached in (loading.installed_methods, methods.known_names, methods.names):
         cached.cache_clear()
     importlib.invalidate_caches()
-    for name in [name for name in sys.modules if name.startswith(f"{loading.OWN_FILES}.")]:
+    added = (f"{loading.OWN_FILES}.", f"{methods.__name__}.newcomer", "their_")
+    for name in [name for name in sys.modules if name.startswith(added)]:
         del sys.modules[name]
 
 

@@ -62,7 +62,6 @@ def test_a_file_of_ones_own_that_cannot_be_used_is_named_with_its_own_error(tmp_
 def test_a_file_of_this_package_that_cannot_be_used_breaks_no_other(tmp_path, monkeypatch, text, words):
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     file = write(tmp_path / "newcomer.py", text)
-    monkeypatch.delitem(sys.modules, f"{methods.__name__}.newcomer", raising=False)
     said = refused("newcomer")
     assert f"the method file {file}" in said
     assert words in said
