@@ -7,9 +7,6 @@ min_version("9.0")
 include: "workflow/rules/config.smk"
 
 
-configfile: "config.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 

@@ -24,7 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from measure import REPOSITORY, add_row, show
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -33,6 +32,7 @@ from leap_repro.costs.plan import PROCESS_BYTES
 from leap_repro.costs.resources import need
 from leap_repro.pipeline.config import Shard
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 from leap_repro.seeds import named_seed
 from leap_repro.store.artifacts import writing
 
@@ -147,7 +147,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
 def estimate_mb(shape: str, method: str, sequences: int, length: int) -> int | None:
     """What the plan would say of this job, of a block as of its whole model; None for a shape that is none of the
     paper's."""
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
+    config = read_config(project=REPOSITORY)
     study = read_study(config | {"scale": "paper"})
     model = study.models.get(shape.removesuffix("-block"))
     if model is None:

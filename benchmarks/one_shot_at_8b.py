@@ -13,13 +13,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import yaml
 from measure import REPOSITORY, show, write_rows
 
 from leap_repro.cli import run_stage
 from leap_repro.costs.plan import START_SECONDS
 from leap_repro.costs.resources import FLOAT32_COST, flops_per_second, need
 from leap_repro.pipeline.grid import Study, read_study
+from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.layerwise import operations
 from leap_repro.prune.layerwise.conjugate_gradients import LIMIT
 
@@ -87,7 +87,7 @@ def note(study: Study) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the table, and put it into docs/plan.md."""
-    study = read_study(yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8")) | {"scale": "paper"})
+    study = read_study(read_config(project=REPOSITORY) | {"scale": "paper"})
     write_rows(arguments.output, rows(study), note(study))
     if arguments.page:
         show(arguments.page)

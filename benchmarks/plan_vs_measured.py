@@ -1,6 +1,6 @@
 """What the plan expected of every job of a run, beside what Snakemake measured of it.
 
-    python benchmarks/plan_vs_measured.py --config config.yaml --results results/miniature
+    python benchmarks/plan_vs_measured.py --results results/miniature
 
 reads the benchmark file of each job that has run and writes one row per line of the plan to
 `benchmarks/plan_vs_measured.csv`, which `docs/plan.md` shows: jobs, estimated and measured time (by the wall, and of
@@ -13,11 +13,11 @@ import argparse
 import csv
 from pathlib import Path
 
-import yaml
 from measure import show, write_rows
 
 from leap_repro.costs.plan import Estimate, jobs_of
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 
 TABLE = Path(__file__).with_suffix(".csv")
 
@@ -58,11 +58,11 @@ def row_of(line: str, jobs: list[tuple[Estimate, dict[str, float]]]) -> dict[str
 def main() -> None:
     """Compare, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"))
+    parser.add_argument("--config", type=Path, nargs="+", default=[])
     parser.add_argument("--results", type=Path, required=True, help="results/<scale> of a run")
     parser.add_argument("--output", type=Path, default=TABLE)
     arguments = parser.parse_args()
-    config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+    config = read_config(arguments.config)
     study = read_study(config | {"scale": arguments.results.name})
     by_line: dict[str, list[tuple[Estimate, dict[str, float]]]] = {}
     for job in jobs_of(study, arguments.results):

@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
 from measure import show
 
 from leap_repro.costs.resources import flops_per_second, need
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 from leap_repro.store.atomic import write_text
 
 TOP = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ LEAN = "leap-low-memory"
 
 def table() -> str:
     """The table, as Markdown."""
-    config = yaml.safe_load((TOP / "config.yaml").read_text(encoding="utf-8")) | {"scale": "paper"}
+    config = read_config(project=TOP) | {"scale": "paper"}
     head = [f"{count} GPU{'s' * (count > 1)}" for count in COUNTS]
     lines = [
         "GB of each GPU, and hours of a cell, with the settings of `scale: paper`; in brackets the GB with those of "

@@ -177,20 +177,25 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def union(field: str, kinds: Mapping[str, type[Closed]]) -> Any:
-    """Which of several models a mapping is, by the value of its key `field`."""
-    members = [Annotated[model, Tag(f"{TAG}{name}")] for name, model in kinds.items()]
+def union(field: str, kinds: Mapping[str, type[Closed]], without: Mapping[str, type[Closed]] | None = None) -> Any:
+    """Which of several models a mapping is, by the value of its key `field`; one that lacks it may be one of `without`,
+    {a key that it has: its model}."""
+    members = [Annotated[model, Tag(f"{TAG}{name}")] for name, model in {**kinds, **(without or {})}.items()]
     chooser = Discriminator(
-        _kind_of(field), custom_error_type=UNKNOWN_KIND, custom_error_message=f"{field} {list(kinds)}"
+        _kind_of(field, tuple(without or ())),
+        custom_error_type=UNKNOWN_KIND,
+        custom_error_message=f"{field} {list(kinds)}",
     )
     return Annotated[reduce(or_, members), chooser]
 
 
-def _kind_of(field: str) -> Callable[[Any], str | None]:
+def _kind_of(field: str, others: tuple[str, ...]) -> Callable[[Any], str | None]:
     """A function that gives the tag of the member that a mapping is."""
 
     def tag(value: Any) -> str | None:
         found = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
+        if isinstance(value, dict) and field not in value:
+            found = next((key for key in others if key in value), None)
         return f"{TAG}{found}" if isinstance(found, str) else None
 
     return tag

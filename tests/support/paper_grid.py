@@ -13,6 +13,9 @@ from loopback_hub import Hub
 from scratch import checkout_of, snakemake
 from stand_ins import REPOSITORY, TOKEN, expectations
 
+from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
+
 LEARNED = {"steps": 3, "batch_size": 2, "micro_batch_size": 2, "checkpoint_every": 2}
 NUMBERS = {
     "calibration": {"sequences": 4, "length": 64},
@@ -24,13 +27,13 @@ NUMBERS = {
 
 def learned_methods() -> list[str]:
     """The config's methods that are trained, by their options."""
-    methods = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))["methods"]
-    return [name for name, line in methods.items() if line["module"] in ("leap", "maskllm")]
+    methods = read_study(read_config(project=REPOSITORY)).methods
+    return [name for name, line in methods.items() if line.module in ("leap", "maskllm") and not line.hardens]
 
 
 def write_checkout(folder: Path, scale: str = "paper", **changes: Any) -> Path:
     """A scratch checkout with the project's config and the overlay `tiny.yaml`; `changes`: more keys of the scale."""
-    checkout_of(folder, REPOSITORY / "config.yaml")
+    checkout_of(folder)
     overlay = NUMBERS | expectations(scale) | {"options": dict.fromkeys(learned_methods(), LEARNED)} | changes
     # The stand-ins are tiny and run on any CPU; the config's own sizes would be refused there.
     config = {"scale": scale, "preflight": "warn", "scales": {scale: overlay}}

@@ -14,12 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from loopback_hub import Hub, Repository
 from safetensors.torch import load_file, save_file
 
 from leap_repro.miniature.questions import task_sets
 from leap_repro.miniature.text import pages
+from leap_repro.pipeline.reading import read_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RELEASED = REPOSITORY / "src/leap_repro/miniature/released"
@@ -31,7 +31,7 @@ SLIMPAJAMA = "data/train-{index:05d}-of-00048-{tail}.parquet"
 
 def hub_scale(name: str) -> dict[str, Any]:
     """`scales.paper` or `scales.open` of the project's own config."""
-    return yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))["scales"][name]
+    return read_config(project=REPOSITORY)["scales"][name]
 
 
 def paper_scale() -> dict[str, Any]:

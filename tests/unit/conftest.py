@@ -1,13 +1,12 @@
 """What unit tests of several stages share: the project's own config, a check of refusals, tiny models, a tokenizer."""
 
-import copy
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from leap_repro.errors import UserError
+from leap_repro.pipeline.reading import read_config
 
 TINY = {
     "llama": {"intermediate_size": 48, "num_key_value_heads": 2, "tie_word_embeddings": False},
@@ -33,8 +32,8 @@ def project() -> Path:
 
 @pytest.fixture
 def config(project):
-    """The real config.yaml, free to be changed."""
-    return copy.deepcopy(yaml.safe_load((project / "config.yaml").read_text(encoding="utf-8")))
+    """The project's own configuration, free to be changed."""
+    return read_config(project=project)
 
 
 @pytest.fixture(scope="session")

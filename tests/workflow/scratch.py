@@ -37,14 +37,17 @@ def edit(folder, file, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-def checkout_of(folder, config):
-    """Copy the workflow and `config` (as config.yaml) into a new `folder`."""
+def checkout_of(folder, config=None):
+    """Copy the workflow into a new `folder`, and with it the file `config` as the whole configuration, or without one
+    the project's own."""
     folder.mkdir(parents=True)
     for name in ("Snakefile", "workflow", "profiles", "src", "envs"):
         source = REPOSITORY / name
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         copy(source, folder / name)
-    shutil.copyfile(config, folder / "config.yaml")
+    shutil.copyfile(config or REPOSITORY / "config.yaml", folder / "config.yaml")
+    if config is None:
+        shutil.copytree(REPOSITORY / "config", folder / "config")
     return folder
 
 

@@ -18,7 +18,7 @@ COMMIT = "5eed" * 10
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """The checkout after every block of the page, with a hub on loopback that has `my-org/my-model`."""
-    folder = checkout_of(tmp_path_factory.mktemp("extending") / "checkout", REPOSITORY / "config.yaml")
+    folder = checkout_of(tmp_path_factory.mktemp("extending") / "checkout")
     write_model("qwen2.5-0.5b-mini", folder.parent / "my-model")
     with running_hub() as hub:
         hub.add("model", "my-org/my-model", Repository(folder.parent / "my-model", COMMIT, None, {"main": COMMIT}))

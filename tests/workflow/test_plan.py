@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from scratch import REPOSITORY, checkout_of, snakemake
+from scratch import checkout_of, snakemake
 
 GATED = "results/paper/models/llama3.2-1b/manifest.json"
 
 
 @pytest.fixture(scope="module")
 def papers_checkout(tmp_path_factory):
-    return checkout_of(tmp_path_factory.mktemp("plan") / "checkout", REPOSITORY / "config.yaml")
+    return checkout_of(tmp_path_factory.mktemp("plan") / "checkout")
 
 
 @pytest.fixture(scope="module")

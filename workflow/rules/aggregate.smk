@@ -23,11 +23,12 @@ rule collect_model:
         root=lambda w: ROOT,
         cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
         asked=lambda w: jobs.as_json(asked_code(STUDY, grid_name(w))),
+        hardens=jobs.as_json(jobs.hardens(STUDY)),
     message:
         "Collecting the results of {wildcards.model}{params.why}"
     shell:
         "python -m leap_repro.report.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
-        " --code {params.asked:q} --output $(dirname {output.manifest}) 2> {log}"
+        " --code {params.asked:q} --hardens {params.hardens:q} --output $(dirname {output.manifest}) 2> {log}"
 
 
 rule join_results:
@@ -158,9 +159,10 @@ rule build_time_table:
         benchmarks=lambda w: f"{ROOT}/benchmarks",
         root=grid_root,
         cells=lambda w: " ".join(cell.path for cell in STUDY.cells(grid=grid_name(w))),
+        pruned=lambda w: " ".join(cell.path for cell in STUDY.pruned_cells(grid=grid_name(w))),
         shards=lambda w: " ".join(jobs.token_shards(STUDY, grid_name(w))),
     message:
         "Summing up where the time went{params.why}"
     shell:
         "python -m leap_repro.report.times --benchmarks {params.benchmarks} --cells {params.cells}"
-        " --shards {params.shards} --output {params.root}/tables/time 2> {log}"
+        " --pruned {params.pruned} --shards {params.shards} --output {params.root}/tables/time 2> {log}"

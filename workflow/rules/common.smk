@@ -100,5 +100,9 @@ def prune_arguments(w):
     return jobs.prune_arguments(STUDY, w.method, sources)
 
 
+def hardened_from(w):
+    return jobs.hardened_from(STUDY, w.model, w.method, w.sparsity, w.seed)
+
+
 def method_facts(w):
     return jobs.as_json(selection.method_facts(STUDY, grid_name(w)))

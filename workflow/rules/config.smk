@@ -1,4 +1,6 @@
-# Before Snakemake reads the configuration: of a file that is not YAML it would say that there is a mistake, not where.
+# The configuration: the project's own files, in the order of `project_files`; over them Snakemake lays the user's
+# --configfile and --config. Before it reads them: of a file that is not YAML it would say that there is a mistake, not
+# where.
 import os
 import sys
 from pathlib import Path
@@ -14,13 +16,17 @@ shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q}; {LOG_END}; ")
 
 from leap_repro.errors import UserError
 from leap_repro.pipeline.inputs import check_yaml
+from leap_repro.pipeline.reading import project_files, some_files
 from snakemake.exceptions import WorkflowError
 
 if os.pathsep in SOURCE:
     raise WorkflowError(f"{workflow.basedir} has {os.pathsep!r} in its name, which PYTHONPATH cannot hold: run in it")
 try:
-    for file in {"config.yaml", *map(str, workflow.configfiles)}:
-        if Path(file).exists():
-            check_yaml(Path(file))
+    for file in some_files([*project_files(), *map(Path, workflow.configfiles)]):
+        check_yaml(file)
 except UserError as error:
     raise WorkflowError(str(error)) from error
+
+for file in project_files():
+
+    configfile: str(file)

@@ -1,7 +1,7 @@
 rule harden:
     input:
-        pruned=manifest(f"prune/{CELL}"),
-        payload=payload(f"prune/{CELL}"),
+        pruned=lambda w: manifest(hardened_from(w)),
+        payload=lambda w: payload(hardened_from(w)),
     output:
         manifest=f"{ROOT}/harden/{CELL}/manifest.json",
         provenance=f"{ROOT}/harden/{CELL}/provenance.json",

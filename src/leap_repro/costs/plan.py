@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from leap_repro.cli import run_stage
 from leap_repro.costs.fitting import AUTHORS, gigabytes, suggestion
 from leap_repro.costs.requests import sharing
 from leap_repro.costs.resources import Block, flops_per_second, model_size, need, prunable_of
 from leap_repro.pipeline.grid import DEFAULT, GRIDS, SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
 from leap_repro.pipeline.launch.devices import devices, largest_memory
+from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
 from leap_repro.sparsity.budget import parse_sparsity
 
@@ -88,7 +87,9 @@ def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]
         for role in sorted(tokens | {"calibration"}):
             for seed in dict.fromkeys(study.settings.seeds + study.seeds(grid)):
                 yield _job(study, "calibration", f"{name}/{role}/{seed}", sizes[name])
-    for stage in ("prune", "harden", "evaluate"):
+    for cell in dict.fromkeys(map(study.pruned, cells)):
+        yield _job(study, "prune", cell.path, sizes[cell.model], cell)
+    for stage in ("harden", "evaluate"):
         yield from (_job(study, stage, cell.path, sizes[cell.model], cell) for cell in dict.fromkeys(cells))
 
 
@@ -286,7 +287,7 @@ def plan_of_run(
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the configuration, print the plan."""
-    config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+    config = read_config(arguments.config)
     study = read_study(config | ({"scale": arguments.scale} if arguments.scale else {}))
     gpu_bytes = arguments.gpu_memory * 1e9 if arguments.gpu_memory else largest_memory(devices())
     print(plan(study, Path("results") / study.scale, arguments.grid, gpu_bytes), file=sys.stdout)
@@ -295,7 +296,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro plan", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"))
+    parser.add_argument("--config", type=Path, nargs="+", default=[], help="laid over the project's own, in this order")
     parser.add_argument("--scale", help="instead of the configuration's own")
     parser.add_argument("--grid", choices=GRIDS, default=DEFAULT, help="with this grid besides the default one")
     parser.add_argument("--gpu-memory", type=float, metavar="GB", help="of a GPU; without it this machine's largest")

@@ -43,8 +43,9 @@ def lineage_of(model: Artifact, cell: Artifact, command: str | None = None, lice
     name, folder = cell.facts["cell"], cell.folder.absolute()
     if not folder.as_posix().endswith(f"/harden/{name}"):
         return Lineage(model, cell, command=command, licence=licence)
-    root, (base, _, _, seed) = folder.parents[4], name.split("/")
-    pruned = _made_by(root.glob(f"prune/{name}"), origin(cell)["inputs"].get("pruned"))
+    root, (base, _, sparsity, seed) = folder.parents[4], name.split("/")
+    # Under its own name, or under that of the line whose logits were hardened.
+    pruned = _made_by(root.glob(f"prune/{base}/*/{sparsity}/{seed}"), origin(cell)["inputs"].get("pruned"))
     tokens = _made_by(root.glob(f"calibration/{base}/*/{seed}"), origin(pruned)["inputs"].get("tokens"))
     evaluated = _made_of(root / "evaluate" / name, "cell", cell)
     dense_cells = (_read(folder) for folder in root.glob(f"harden/{base}/dense/0/{seed}"))

@@ -29,7 +29,7 @@ from leap_repro.own_model.workflow import checkout, environment, failure, plan, 
 from leap_repro.pipeline.grid import Cell, Study, read_study
 from leap_repro.pipeline.inputs import check_inputs
 from leap_repro.pipeline.launch.devices import devices
-from leap_repro.pipeline.pin import read_config
+from leap_repro.pipeline.reading import project_files, read_config
 from leap_repro.store.atomic import write_text
 
 FORMATS = ("dense", "packed", "2:4")
@@ -44,15 +44,15 @@ def main(arguments: argparse.Namespace) -> None:
     started, home = time.time(), checkout()
     arguments.method = "imported" if arguments.masks else arguments.method
     refuse_filled(arguments.output)
-    config = read_config([home / "config.yaml"])
+    config = read_config(project=home)
     written = overlay(arguments, config, on_gpu=bool(devices()))
     run = arguments.run_folder.absolute()
-    if (run / "config.yaml").exists() and run != home:
+    if project_files(run) and run != home:
         raise UserError(f"--run-folder {run} holds a config.yaml, which the workflow would read: give another folder")
     (model,) = written["scales"][SCALE]["models"]
     path = run / f"{model}-{arguments.method}-{arguments.sparsity}.yaml"
     write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
-    study = read_study(read_config([home / "config.yaml", path]))
+    study = read_study(read_config([path], home))
     cell = only_cell(study, arguments.method)
     refuse_form(study, arguments.method, arguments.format)
     check_inputs(study, outputs=(str(run),))
@@ -100,8 +100,8 @@ def pin(source: dict[str, Any], model: str, run: Path, path: Path) -> None:
     asked = list(repositories(source, "model"))
     if not asked or COMMIT.fullmatch(asked[0].revision) or f"models/{asked[0].id}" in lock:
         return
-    configs = [str(checkout() / "config.yaml"), str(path)]
-    call("study.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
+    configs = [*map(str, project_files(checkout())), str(path)]
+    call("pipeline.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
 
 
 def licence(source: dict[str, Any], run: Path) -> str | None:
@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro prune", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help=f"a folder, a hub id, or one of {', '.join(bundled_models())}")
-    parser.add_argument("--method", default="wanda", help="a line of methods: in config.yaml (default: %(default)s)")
+    parser.add_argument("--method", default="wanda", help="a line of the configuration (default: %(default)s)")
     parser.add_argument("--masks", type=Path, help="score these instead of a method's: docs/methods/imported.md")
     parser.add_argument("--sparsity", type=float, default=0.5, help="of the prunable weights (default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, help="the checkpoint folder to write; new or empty")

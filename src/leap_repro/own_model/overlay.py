@@ -12,6 +12,7 @@ from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit, read_config
+from leap_repro.pipeline.inheritance import scale_options
 
 SCALE = "own"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -60,10 +61,12 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     """
     source = model_source(asked.model, asked.revision)
     bundled = source["source"] == "bundled"
-    base = copy.deepcopy(config["scales"]["miniature" if bundled else "open"])
+    likened = "miniature" if bundled else "open"
+    base = copy.deepcopy(config["scales"][likened])
     scale = {key: base[key] for key in ("calibration", "mask_training", "evaluation")}
     scale["options"] = {
-        name: {key: value for key, value in own.items() if key != "looks"} for name, own in base["options"].items()
+        name: {key: value for key, value in own.items() if key != "looks"}
+        for name, own in scale_options(config, likened).items()
     }
     given = {"sequences": asked.sequences, "length": asked.length}
     scale["calibration"] |= {key: value for key, value in given.items() if value is not None}

@@ -14,6 +14,7 @@ from tqdm import tqdm
 import leap_repro
 from leap_repro.costs.progress import Run, read_run, training_line
 from leap_repro.errors import UserError
+from leap_repro.pipeline.reading import project_files
 
 OUTPUT = "snakemake.log"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -37,7 +38,7 @@ def command(run: Path, overlay: Path, targets: list[str], cores: int) -> list[st
         *(sys.executable, "-m", "snakemake", "--cores", str(cores), "--nocolor"),
         *("--snakefile", str(home / "Snakefile"), "--directory", str(run)),
         *("--workflow-profile", str(home / "profiles/default")),
-        *("--configfile", str(home / "config.yaml"), str(overlay)),
+        *("--configfile", *map(str, project_files(home)), str(overlay)),
         *("--", *targets),
     ]
 

@@ -1,14 +1,14 @@
-"""What config.yaml may hold: every key with its type, bounds and meaning. Every level is closed: other keys are typos.
+"""What the configuration may hold: every key with its type, bounds and meaning. Every level is closed: other keys are
+typos.
 
-`python tools/config_schema.py` writes the JSON schema that editors read. What keys must be to one another is
-checked in `grid.py`. No heavy imports: every dry run pays for them.
+`python tools/config_schema.py` writes the JSON schema that editors read. What lines take over from others is the work
+of `inheritance.py`; what keys must be to one another is checked in `cross_checks.py`. No heavy imports: every dry run
+pays for them.
 """
 
 from __future__ import annotations
 
-import argparse
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, create_model, model_validator
@@ -28,28 +28,25 @@ from leap_repro.checked import (
     told,
     union,
 )
-from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.pipeline.fingerprint import closure
 from leap_repro.pipeline.sources import Model, Tasks, Text
 from leap_repro.prune.declaration import Options
 from leap_repro.prune.loading import is_path
 from leap_repro.prune.methods import declaration, known_names, module_of, names
-from leap_repro.store.atomic import write_json
-
-SCHEMA = Path("workflow/schemas/config.schema.json")
-
 
 Length = Annotated[int, Field(ge=2), told("it must be an integer of at least 2 tokens")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), told("a seed must be an integer from 0 to 4294967295")]
 Sparsity = Annotated[Share, told("a sparsity must be a number in [0, 1)")]
 Sparsities = Annotated[list[Sparsity], distinct("sparsities")]
 Methods = Annotated[list[str], distinct("method names")]
+"""Names of lines and of groups of lines."""
 
 
 class Data(Closed):
     """Where text and questions come from."""
 
+    extends: str | None = Field(None, description="a scale whose data these are, but for what stands here")
     calibration: Text
     mask_training: Text | None = None
     perplexity: Text
@@ -142,18 +139,23 @@ class Scale(Closed):
     evidence: Evidence | None = Field(None, description="run by the target evidence")
     sparsities: Sparsities
     seeds: Annotated[list[Seed], distinct("seeds")]
-    options: dict[str, dict[str, Any]] = Field({}, description="by method: this scale's, laid over the method's own")
-    gpus: dict[str, Positive] = Field({}, description="by method: this scale's, instead of the method's own")
+    options: dict[str, dict[str, Any]] = Field(
+        {}, description="by method or group: this scale's, laid over the method's own and taken over with them"
+    )
+    gpus: dict[str, Positive] = Field({}, description="by method or group: this scale's, instead of the method's own")
     only_models: dict[str, Annotated[list[str], distinct("model names")]] = Field(
-        {}, description="by method: the models that it runs on, where not on all"
+        {}, description="by method or group: the models that it runs on, where not on all"
     )
 
 
-class Line(Closed):
-    """One line of `methods:`."""
+class AnyLine(Closed):
+    """What every line of `methods:` may hold, whatever its module."""
 
     may_be_null = ("warm_start",)
-    module: str
+    extends: str | None = Field(None, description="the line from which it takes over all that it does not say itself")
+    hardens: str | None = Field(
+        None, description="the line whose logits it hardens by another rule; it takes over everything else of it"
+    )
     label: Label | None = None
     sparsities: Sparsities | None = None
     warm_start: str | None = None
@@ -162,16 +164,37 @@ class Line(Closed):
     budget_from: str | None = None
     selector: str | None = None
     hardening: Literal["exact", "threshold"] = "exact"
-    variant_of: str | None = None
-    changes: Label | None = None
+    variant_of: str | None = Field(None, description="the line that it varies, if not the one that it extends")
+    changes: Label | None = Field(None, description="what the variant changes, in words, for the table of variants")
+    groups: Annotated[list[Name], distinct("names of groups", least=0)] = Field(
+        [], description="names by which grids, and the keys of a scale that go by method, may call it with others"
+    )
+    at: dict[str, dict[str, Any]] = Field({}, description="by scale: options of this line there")
     gpus: Positive = Field(1, description="processes, each on a GPU of its own, that train one cell together")
-    options: Options = Options()
 
     @model_validator(mode="after")
-    def _changes_something(self) -> Line:
-        if self.changes is not None and self.variant_of is None:
-            raise contradiction("changes", repr(self.changes), "only a line with variant_of has changes")
+    def _changes_something(self) -> AnyLine:
+        if self.changes is not None and not (self.variant_of or self.extends or self.hardens):
+            one = "only a line with extends, hardens or variant_of has changes"
+            raise contradiction("changes", repr(self.changes), one)
         return self
+
+
+class Line(AnyLine):
+    """A line that says its module, as every line does once it is resolved."""
+
+    module: str
+    options: Options = Options()
+
+
+class Extending(AnyLine):
+    """A line that takes over its module, and so its kind of options, from another."""
+
+    options: dict[str, Any] = Field({}, description="laid over those of that line")
+
+
+WITHOUT_MODULE = {"extends": Extending, "hardens": Extending}
+"""{a key by which a line takes over another's module: its kind}"""
 
 
 def _line_of(module: str) -> type[Line]:
@@ -189,9 +212,13 @@ def _line_with(module: str, options: type[Options]) -> type[Line]:
     )
 
 
-def _as_its_module(line: Any) -> Line:
+def _as_its_kind(line: Any) -> AnyLine:
     """The line as its own module wants it: of all methods only those are loaded that a line names."""
-    module = line.get("module") if isinstance(line, dict) else None
+    given = line if isinstance(line, dict) else {}
+    without = [kind for key, kind in WITHOUT_MODULE.items() if key in given and "module" not in given]
+    if without:
+        return without[0].model_validate(line)
+    module = given.get("module")
     if not isinstance(module, str) or not (is_path(module) or module in known_names()):
         allowed = f"{[*known_names()]}, or the path of a method's file (.py)"
         raise PydanticCustomError(UNKNOWN_KIND, "{words}", {"words": f"module {allowed}"})
@@ -203,12 +230,12 @@ def _as_its_module(line: Any) -> Line:
 
 
 class Config(Closed):
-    """config.yaml."""
+    """config.yaml and what lies over it."""
 
     scale: str = Field(description="which of the grids under `scales` is meant")
     preflight: Literal["stop", "warn"] = Field("stop", description="what a run does that this machine cannot finish")
     scales: Annotated[dict[Name, Scale], Field(min_length=1)]
-    methods: Annotated[dict[Name, Annotated[Line, PlainValidator(_as_its_module)]], Field(min_length=1)]
+    methods: Annotated[dict[Name, Annotated[Line, PlainValidator(_as_its_kind)]], Field(min_length=1)]
 
 
 class _Plain(GenerateJsonSchema):
@@ -219,31 +246,20 @@ class _Plain(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of config.yaml for editors: what a single value may be, and what it means."""
+    """The schema of config.yaml for editors: what a single value may be, and what it means.
+
+    Several files make a configuration, so that none need have every key.
+    """
     own_file = create_model(
         "file_line",
         __base__=Line,
         module=(Annotated[str, Field(pattern=r"\.py$")], ...),
         options=(dict[str, Any], {}),
     )
-    lines = union("module", {name: _line_of(name) for name in names()} | {"file": own_file})
+    lines = union("module", {name: _line_of(name) for name in names()} | {"file": own_file}, without=WITHOUT_MODULE)
     methods: Any = dict[Name, lines]  # pyright: ignore[reportInvalidTypeForm]  # a union made at run time
     whole = create_model("Config", __base__=Config, __doc__=Config.__doc__, methods=(methods, Field(min_length=1)))
     schema = whole.model_json_schema(schema_generator=_Plain)
+    for partial in (schema, schema["$defs"]["Data"]):
+        del partial["required"]
     return {"$schema": GenerateJsonSchema.schema_dialect} | schema
-
-
-def main(arguments: argparse.Namespace) -> None:
-    """Write the schema."""
-    write_json(arguments.output, json_schema())
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python tools/config_schema.py", description=__doc__)
-    parser.add_argument("--output", type=Path, default=SCHEMA)
-    return parser
-
-
-if __name__ == "__main__":
-    run_stage(main, parser())

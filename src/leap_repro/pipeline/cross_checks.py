@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from leap_repro.errors import UserError
@@ -32,17 +33,11 @@ SPREAD_OUT = {"pattern": UNSTRUCTURED, "budget_scope": "global"}
 """What a mask promises whose matrices may keep different shares of one budget."""
 
 
-def name_errors(settings: Scale, known: set[str]) -> Iterator[str]:
-    """Models and methods that a scale names: there is such a one, and no name stands twice."""
+def name_errors(settings: Scale) -> Iterator[str]:
+    """Models that a scale names: there is such a one; models and methods: no name stands twice."""
     for name in TABLES & set(settings.models):
         yield f"scales.*.models names a model {name!r}; {sorted(TABLES)} are the names of other tables"
     evidence = settings.evidence
-    named = {key: getattr(settings, key) for key in ("methods", "extended", "options", "gpus", "only_models")}
-    named |= {f"evidence.{key}": getattr(evidence, key) for key in ("methods", "once") if evidence}
-    for key, lines in named.items():
-        for name in lines:
-            if name not in known:
-                yield f"scales.*.{key} names the unknown method {name!r}; allowed are {sorted(known)}"
     for method, models in settings.only_models.items():
         for name in set(models) - set(settings.models):
             known_models = sorted(settings.models)
@@ -75,18 +70,13 @@ def selector_errors(lines: dict[str, Line]) -> Iterator[str]:
 def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
     """What a method asks for that it, or the scale, cannot give."""
     for name, method in methods.items():
-        subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
-        drops = [parse_sparsity(value) for value in method.sparsities]
-        try:
-            refuse_sparsity(drops, method.options, subject, f"methods.{name}.options")
-        except UserError as error:
-            yield str(error)
+        yield from _own_errors(name, method)
+    for name, method in methods.items():
         yield from _start_errors(name, method, methods)
+        if method.hardens:
+            yield from _hardens_errors(name, method, methods)
         if method.gpus > 1:
             yield from _gpu_errors(method, settings)
-        if method.hardening not in method.declaration.hardenings:
-            chosen = _modules("hardenings", method.hardening)
-            yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
         if method.variant_of == name:
             yield f"methods.{name}.variant_of is {name!r}; it must be another method"
         if method.variant_of and method.variant_of not in methods:
@@ -98,6 +88,57 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
         if method.looks and settings.held_out is None:
             yield f"methods.{name}.options.looks is {method.options.looks}; it needs held_out under the scale"
+
+
+def _own_errors(name: str, method: Method) -> Iterator[str]:
+    """What a line asks for that its own module does not do."""
+    subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
+    drops = [parse_sparsity(value) for value in method.sparsities]
+    try:
+        refuse_sparsity(drops, method.options, subject, f"methods.{name}.options")
+    except UserError as error:
+        yield str(error)
+    for key in ("warm_start", "pattern_start", "parent", "budget_from"):
+        start = getattr(method, key)
+        if start is not None and key not in method.declaration.starts:
+            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
+    if method.hardening not in method.declaration.hardenings:
+        chosen = _modules("hardenings", method.hardening)
+        yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
+
+
+def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
+    """No two lines of one grid train the same."""
+    evidence = settings.evidence
+    grids = [settings.extended, evidence.methods + evidence.once if evidence else []]
+    for listed in (settings.methods + further for further in grids):
+        trained = [methods[name] for name in listed if methods[name].declaration.trains and not methods[name].hardens]
+        for line, other in combinations(trained, 2):
+            if line.training == other.training and _meet(line, other, settings):
+                logits = f", or let it say `hardens: {line.name}`" if line.declaration.leaves_logits else ""
+                same = f"trains what {line.name} trains: module, options and starts are the same"
+                yield f"methods.{other.name} {same}; leave one of the two out of the grid{logits}"
+
+
+def _meet(line: Method, other: Method, settings: Scale) -> bool:
+    """Whether two lines run on one model at one sparsity."""
+    models, others = (set(settings.only_models.get(each.name, settings.models)) for each in (line, other))
+    return bool(models & others) and bool(set(line.sparsities) & set(other.sparsities))
+
+
+def _hardens_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
+    """A line that hardens another's logits: that one leaves some, of the same training, and hardens them otherwise."""
+    other, place = methods.get(method.hardens or ""), f"methods.{name}.hardens is {method.hardens!r}"
+    trained = sorted(each.name for each in methods.values() if each.declaration.leaves_logits and not each.hardens)
+    if other is None or other.name not in trained:
+        yield f"{place}; it must be a line whose training leaves logits: {trained}"
+    elif method.training != other.training:
+        parts = [key for key, value in method.training.items() if value != other.training[key]]
+        yield f"{place}, which trains otherwise; leave out what differs: {parts}"
+    elif method.hardening == other.hardening:
+        yield f"{place}, whose logits are hardened by the rule {other.hardening!r} already; give it another `hardening`"
+    elif other.has_own_sparsities and not set(method.sparsities) <= set(other.sparsities):
+        yield f"{place}, which does not run at every sparsity of {name}"
 
 
 def _asked(settings: Scale) -> set[str]:
@@ -122,11 +163,7 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
 
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
-    """The other lines that a method builds on: whether it may, whether they are of the right kind, whether they run."""
-    starts = {key: getattr(method, key) for key in ("warm_start", "pattern_start", "parent", "budget_from")}
-    for key, start in starts.items():
-        if start is not None and key not in method.declaration.starts:
-            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
+    """The other lines that a method builds on: whether they are of the right kind, whether they run."""
     if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
         yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
     two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
@@ -137,7 +174,7 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
         yield f"methods.{name}.parent is {method.parent!r}; it must be a method that has no parent itself: {parents}"
     if method.budget_from:
         yield from _budget_errors(name, method, methods)
-    found = {key: methods.get(start or "") for key, start in starts.items() if key != "pattern_start"}
+    found = {key: methods.get(start) for key, start in method.starts.items()}
     for key, start in (found | {"selector": method.selector}).items():
         if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):
             yield f"methods.{name}.{key} is {start.name!r}, which does not run at every sparsity of {name}"

@@ -10,7 +10,8 @@ from typing import Any
 from leap_repro.checked import check_values, checked
 from leap_repro.errors import UserError
 from leap_repro.pipeline.config import Config, Line, Scale
-from leap_repro.pipeline.cross_checks import grid_errors, name_errors, selector_errors
+from leap_repro.pipeline.cross_checks import grid_errors, name_errors, selector_errors, training_errors
+from leap_repro.pipeline.inheritance import resolve, with_data
 from leap_repro.prune.declaration import Declaration, Tokens
 from leap_repro.prune.methods import declaration
 
@@ -30,7 +31,8 @@ TRAINING_SHARDS = ("mask_training", "mask_training_grouped")
 
 @dataclass(frozen=True)
 class Method:
-    """One line of `methods:`, with the scale's own options merged in; `selector`: whose masks it reconstructs.
+    """One line of `methods:`, with the scale's own options merged in; `selector`: whose masks it reconstructs;
+    `hardens`: whose logits it hardens by another rule, without a training of its own.
 
     `gpus` is how many processes train a cell together, each on its own; on how many a result was made does not make it
     another's.
@@ -51,6 +53,7 @@ class Method:
     changes: str
     gpus: int = 1
     selector: Method | None = None
+    hardens: str | None = None
 
     @property
     def declaration(self) -> Declaration:
@@ -64,8 +67,8 @@ class Method:
 
     @property
     def looks(self) -> bool:
-        """Whether its training looks at held-out text."""
-        return bool(getattr(self.options, "looks", 0))
+        """Whether it has a training that looks at held-out text."""
+        return not self.hardens and bool(getattr(self.options, "looks", 0))
 
     @property
     def starts(self) -> dict[str, str]:
@@ -82,6 +85,13 @@ class Method:
     def modules(self) -> tuple[str, ...]:
         """The methods whose code makes a cell of this one."""
         return (self.module, self.selector.module) if self.selector else (self.module,)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What decides a cell but its hardening, all options included."""
+        chosen = {"selector": self.selector.training} if self.selector else {}
+        starts = self.starts | {"pattern_start": self.pattern_start}
+        return {"module": self.module, "options": self.options.model_dump(), "starts": starts} | chosen
 
     @property
     def description(self) -> dict[str, Any]:
@@ -152,6 +162,14 @@ class Study:
             for seed in seeds[: None if self.methods[method].is_seeded else 1]
         ]
 
+    def pruned(self, cell: Cell) -> Cell:
+        """The cell whose pruning is hardened for this one: its own, but for a line that hardens another's logits."""
+        return replace(cell, method=self.methods[cell.method].hardens or cell.method)
+
+    def pruned_cells(self, model: str | None = None, grid: str = DEFAULT) -> list[Cell]:
+        """The cells that are pruned for those of a grid, each once."""
+        return list(dict.fromkeys(map(self.pruned, self.cells(model, grid))))
+
     def _sizes(self, method: str, grid: str) -> Iterator[tuple[str, list[int]]]:
         """(sparsity, its seeds) of a method in a grid."""
         line, evidence = self.methods[method], self.settings.evidence
@@ -176,18 +194,21 @@ class Study:
 
 def read_study(config: dict[str, Any]) -> Study:
     """Check `config` and return its chosen scale; UserError with one sentence for the first thing that is wrong."""
-    check_values(Config, config, "config")  # those that the scale's options replace, too
-    whole = checked(Config, _with_scale_options(config), "config")
-    if whole.scale not in whole.scales:
-        raise UserError(f"config: scale is {whole.scale!r}; allowed are {sorted(whole.scales)}")
+    config = with_data(config)
+    check_values(Config, config, "config")
+    if config["scale"] not in config["scales"]:
+        raise UserError(f"config: scale is {config['scale']!r}; allowed are {sorted(config['scales'])}")
+    check_values(Config, resolve(config, for_scale=False), "config")  # those that the scale's options replace, too
+    whole = checked(Config, resolve(config), "config")
     settings = whole.scales[whole.scale]
-    _refuse(name_errors(settings, set(whole.methods)))
+    _refuse(name_errors(settings))
     _refuse(selector_errors(whole.methods))
     methods = {name: _method(name, line, settings) for name, line in whole.methods.items()}
     methods = {
         name: replace(m, selector=methods.get(whole.methods[name].selector or "")) for name, m in methods.items()
     }
     _refuse(grid_errors(settings, methods))
+    _refuse(training_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
     return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
 
@@ -195,19 +216,6 @@ def read_study(config: dict[str, Any]) -> Study:
 def _refuse(errors: Iterator[str]) -> None:
     for error in errors:
         raise UserError(f"config: {error}")
-
-
-def _with_scale_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the scale's own options laid over those of `methods:`, as far as it has the right form."""
-    try:
-        own = config["scales"][config["scale"]].get("options", {})
-        lines = {
-            name: line | {"options": line.get("options", {}) | own[name]} if name in own else line
-            for name, line in config["methods"].items()
-        }
-    except (KeyError, TypeError, AttributeError):
-        return config
-    return config | {"methods": lines}
 
 
 def _method(name: str, line: Line, settings: Scale) -> Method:
@@ -227,6 +235,7 @@ def _method(name: str, line: Line, settings: Scale) -> Method:
         variant_of=line.variant_of,
         changes=line.changes or "",
         gpus=settings.gpus.get(name, line.gpus),
+        hardens=line.hardens,
     )
 
 

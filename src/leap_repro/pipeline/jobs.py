@@ -1,5 +1,5 @@
 """What the workflow's jobs read and are told, by rule: everything that a Snakemake file would have to decide, but for
-tables and figures (`shown.py`).
+tables and figures (`selection.py`).
 
 Folders are relative to a scale's results; the rules turn them into files.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
-from leap_repro.pipeline.grid import DEFAULT, SHARDS, Study
+from leap_repro.pipeline.grid import DEFAULT, SHARDS, Cell, Study
 from leap_repro.pipeline.inputs import method_files, task_files
 
 ONLY_SHOWN = ("stands_for", "parameters", "gated")
@@ -87,6 +87,25 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
     return folders
 
 
+def hardened_from(study: Study, model: str, method: str, sparsity: str, seed: str) -> str:
+    """The folder of the pruning whose logits or masks the cell is hardened from: another line's, if it names one."""
+    return f"prune/{study.pruned(Cell(model, method, sparsity, int(seed))).path}"
+
+
+def hardens(study: Study) -> dict[str, str]:
+    """{line: the line whose logits it hardens} of those without a training of their own."""
+    return {name: line.hardens for name, line in study.methods.items() if line.hardens}
+
+
+def logits_read_by(study: Study, model: str) -> dict[str, list[str]]:
+    """{cell of a model: the cells of all grids that harden its logits by another rule}: until they have, those stay."""
+    found: dict[str, list[str]] = {}
+    for cell in dict.fromkeys(cell for grid in study.grids for cell in study.cells(model, grid)):
+        if study.methods[cell.method].hardens:
+            found.setdefault(study.pruned(cell).path, []).append(cell.path)
+    return found
+
+
 def start_seed(study: Study, method: str, seed: str) -> str:
     """The seed of the cell that another starts from: that of its own, or the first if nothing is drawn for it."""
     return seed if study.methods[method].is_seeded else str(study.settings.seeds[0])
@@ -129,12 +148,13 @@ def scored_folders(study: Study, model: str, grid: str = DEFAULT) -> Iterator[st
 
 def benchmark_names(study: Study, grid: str = DEFAULT) -> list[str]:
     """The benchmark of every job of the grid that has one, by stage and cell."""
-    return [f"{stage}/{cell.path}" for cell in study.cells(grid=grid) for stage in ("prune", "harden", "evaluate")]
+    pruned = [f"prune/{cell.path}" for cell in study.pruned_cells(grid=grid)]
+    return pruned + [f"{stage}/{cell.path}" for cell in study.cells(grid=grid) for stage in ("harden", "evaluate")]
 
 
 def token_shards(study: Study, grid: str = DEFAULT) -> list[str]:
     """The token shards that the grid's cells read: model/role/seed."""
-    cells = study.cells(grid=grid)
+    cells = study.pruned_cells(grid=grid)
     read = (prune_sources(study, c.model, c.method, c.sparsity, str(c.seed)).values() for c in cells)
     top = "calibration/"
     return sorted({folder.removeprefix(top) for folders in read for folder in folders if folder.startswith(top)})

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-from snakemake.utils import update_config
-
 from leap_repro.checked import check_values
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
@@ -17,16 +14,7 @@ from leap_repro.hub.lock import LOCK_FILE, hub_parts, key, read_lock, repositori
 from leap_repro.hub.pin import Wanted, pin_all
 from leap_repro.hub.repository import Repository
 from leap_repro.pipeline.config import Config
-
-
-def read_config(paths: list[Path]) -> dict[str, Any]:
-    """The configuration in several files, each laid over those before it as Snakemake's --configfile does."""
-    config: dict[str, Any] = {}
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"config {str(path)!r} is not a file")
-        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    return config
+from leap_repro.pipeline.reading import read_config
 
 
 def hub_sources(config: dict[str, Any]) -> Iterator[tuple[str, Repository, list[str] | None]]:
@@ -75,9 +63,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro pin", description=__doc__)
     parser.add_argument("names", nargs="*", help="models and data roles of the config; without any: all")
-    parser.add_argument(
-        "--config", type=Path, nargs="+", default=[Path("config.yaml")], help="as many as Snakemake has"
-    )
+    parser.add_argument("--config", type=Path, nargs="+", default=[], help="laid over the project's own, in this order")
     parser.add_argument("--lock", type=Path, default=LOCK_FILE)
     return parser
 

@@ -100,8 +100,10 @@ def figures(study: Study, grid: str = DEFAULT) -> list[str]:
 def figure_methods(study: Study, figure: str, grid: str = DEFAULT) -> Facts:
     """`method_facts` of the methods that a figure shows; none if it has nothing to show in this grid."""
     found = method_facts(study, grid)
-    choose = (FIGURES | FIGURES_OF_EVIDENCE)[figure]
-    return {name: found[name] for name in choose(study, found)}
+    chosen = (FIGURES | FIGURES_OF_EVIDENCE)[figure](study, found)
+    if figure != "schedules":
+        return {name: found[name] for name in chosen}
+    return {name: found[name] | {"options": _changed(study, name)} for name in chosen}
 
 
 def front_figures(study: Study, grid: str = DEFAULT) -> list[str]:
@@ -158,8 +160,17 @@ def _anneals(study: Study, name: str) -> bool:
     if line.variant_of is None:
         return False
     base = study.methods[line.variant_of]
-    changed = {key for key, value in line.options if getattr(base.options, key, None) != value} - {"looks"}
+    changed = set(_changed(study, name)) - {"looks"}
     return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts
+
+
+def _changed(study: Study, name: str) -> list[str]:
+    """The options in which a line differs from the one that it varies; none of a line that varies no other."""
+    line = study.methods[name]
+    if not line.variant_of:
+        return []
+    base = study.methods[line.variant_of].options
+    return sorted(key for key, value in line.options if getattr(base, key, None) != value)
 
 
 FIGURES: dict[str, Callable[[Study, Facts], list[str]]] = {

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ from leap_repro.report.published import published_differences, signed
 from leap_repro.report.render import Table
 from leap_repro.report.statistics import QUESTION
 
+log = logging.getLogger(__name__)
 PAPER, READERS, OURS = "paper", "readers", "ours"
 """Whose claim it is: the paper's; an answer to what its readers asked for (docs/fidelity.md); our own."""
 LAYERWISE = ("magnitude", "wanda", "sparsegpt", "thanos", "optima")
@@ -114,11 +116,13 @@ def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
     """One row per claim that the grid has something to say of."""
     leap, admm = called(LEAP, evidence.methods) or LEAP, called(REFERENCE, evidence.methods) or REFERENCE
     listed = [*of_paper(leap, admm, evidence.methods), *of_readers(leap, admm, annealed), *of_ours(leap, admm)]
-    rows = [
-        {"claim": claim.says, "whose": claim.whose, "table": claim.table, **asdict(found)}
-        for claim in listed
-        if (found := claim.measure(evidence)) is not None
-    ]
+    rows = []
+    for claim in listed:
+        found = claim.measure(evidence)
+        if found is None:
+            log.warning("claim left out, %s: %s", left_out(claim, evidence), claim.says)
+        else:
+            rows.append({"claim": claim.says, "whose": claim.whose, "table": claim.table, **asdict(found)})
     numbers = pd.DataFrame(rows, columns=COLUMNS)
     shown = pd.DataFrame(
         {
@@ -134,6 +138,14 @@ def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
     questions = len(evidence.outcomes[QUESTION].drop_duplicates())
     caption = "Claims, and what this grid says of them"
     return Table(caption, shown, numbers, bold, NOTES.format(questions=questions), words=len(shown.columns))
+
+
+def left_out(claim: Claim, evidence: Evidence) -> str:
+    """Why there is nothing to say of a claim: the methods that it names and that ran nowhere, if that is it."""
+    asked = claim.measure.keywords if isinstance(claim.measure, partial) else {}
+    named = [asked[key] for key in ("method", "reference") if key in asked]
+    missing = [name for name in named if name not in evidence.cells]
+    return f"the grid ran no method {' and no '.join(missing)}" if missing else "the grid has nothing to measure it on"
 
 
 NOTES = (

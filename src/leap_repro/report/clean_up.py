@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from leap_repro.cli import run_stage
+from leap_repro.cli import json_argument, run_stage
 from leap_repro.sparsity.pruned import logit_files
 from leap_repro.store.artifacts import MANIFEST, Artifact
 from leap_repro.store.atomic import write_json
@@ -21,20 +21,27 @@ log = logging.getLogger(__name__)
 KINDS = ("tokens", "logits")
 
 
-def chosen(root: Path, model: str, cells: list[str], kinds: list[str]) -> Iterator[tuple[Artifact, list[str]]]:
-    """The artifacts that have something to delete, each with the names of its files."""
+def chosen(
+    root: Path, model: str, cells: list[str], kinds: list[str], readers: dict[str, list[str]]
+) -> Iterator[tuple[Artifact, list[str]]]:
+    """The artifacts that have something to delete, each with the names of its files.
+
+    Logits of a cell that others (`readers`: {cell: [cells]}) have still to harden by another rule stay.
+    """
     if "tokens" in kinds:
         for manifest in sorted(root.glob(f"calibration/{model}/mask_training*/*/{MANIFEST}")):
             shard = Artifact.read(manifest)
             yield shard, sorted(shard.files)
     for cell in cells if "logits" in kinds else ():
+        if not all((root / "harden" / reader / MANIFEST).is_file() for reader in readers.get(cell, [])):
+            continue
         pruned = Artifact.read(root / "prune" / cell)
         yield pruned, logit_files(pruned)
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Delete, and write down what was deleted: {folder under the root: bytes}."""
-    found = chosen(arguments.root, arguments.model, arguments.cells, arguments.kinds)
+    found = chosen(arguments.root, arguments.model, arguments.cells, arguments.kinds, arguments.readers)
     sizes = {str(artifact.folder.relative_to(arguments.root)): artifact.delete(names) for artifact, names in found}
     log.info("%s: %d bytes deleted", arguments.model, sum(sizes.values()))
     write_json(arguments.output, {folder: size for folder, size in sizes.items() if size})
@@ -47,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="whose cells are collected")
     parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed>, those collected")
     parser.add_argument("--kinds", required=True, nargs="+", choices=KINDS, help="what is deleted")
+    parser.add_argument(
+        "--readers", type=json_argument, default={}, help="{cell: [cells that harden its logits by another rule]}"
+    )
     parser.add_argument("--output", required=True, type=Path, help="where to write what was deleted")
     return parser
 

@@ -32,12 +32,18 @@ def cell_keys(cell: str) -> dict[str, Any]:
     return {"model": parts[0], "method": parts[1], "sparsity_target": float(parts[2]), "seed": int(parts[3])}
 
 
+def pruned_cell(cell: str, hardens: dict[str, str]) -> str:
+    """The cell whose pruning was hardened for this one: `hardens` is {method: the one whose logits it hardens}."""
+    model, method, place = cell.split("/", 2)
+    return f"{model}/{hardens.get(method, method)}/{place}"
+
+
 def recorded(artifact: Artifact) -> dict[str, Any]:
     """What the artifact's provenance.json says."""
     return json.loads((artifact.folder / PROVENANCE).read_text(encoding="utf-8"))
 
 
-def check_fingerprints(root: Path, cell: str, asked: dict[str, Any]) -> None:
+def check_fingerprints(root: Path, cell: str, asked: dict[str, Any], hardens: dict[str, str]) -> None:
     """Compare what every stage recorded for this cell with `asked`, {stage: fingerprint}, for prune {method: …}.
 
     UserError, naming the folder, for the first result that other code made.
@@ -46,7 +52,8 @@ def check_fingerprints(root: Path, cell: str, asked: dict[str, Any]) -> None:
     folders = {
         "models": f"models/{keys['model']}",
         "calibration": f"calibration/{keys['model']}/calibration/{keys['seed']}",
-        **{stage: f"{stage}/{cell}" for stage in ("prune", "harden", "evaluate")},
+        "prune": f"prune/{pruned_cell(cell, hardens)}",
+        **{stage: f"{stage}/{cell}" for stage in ("harden", "evaluate")},
     }
     for stage, name in folders.items():
         expected = asked[stage][keys["method"]] if stage == "prune" else asked[stage]
@@ -58,13 +65,15 @@ def check_fingerprints(root: Path, cell: str, asked: dict[str, Any]) -> None:
             )
 
 
-def result_rows(root: Path, cell: str, commit: str) -> pd.DataFrame:
+def result_rows(root: Path, cell: str, commit: str, hardens: dict[str, str]) -> pd.DataFrame:
     """The cell's metrics, one row each, with model revision, counts, hashes, fingerprints, versions and machine."""
     keys = cell_keys(cell)
     model = Artifact.read(root / "models" / keys["model"])
     hardened, evaluated = Artifact.read(root / "harden" / cell), Artifact.read(root / "evaluate" / cell)
     calibration = Artifact.read(root / "calibration" / keys["model"] / "calibration" / str(keys["seed"]))
-    pruned_by, evaluated_by = recorded(Artifact.read(root / "prune" / cell)), recorded(evaluated)
+    pruned, evaluated_by = Artifact.read(root / "prune" / pruned_cell(cell, hardens)), recorded(evaluated)
+    if recorded(hardened)["inputs"]["pruned"] != pruned.manifest_sha256:
+        raise UserError(f"cell {cell}: its mask was made from another {pruned.folder}; delete {hardened.folder}")
     if evaluated_by["inputs"]["cell"] != hardened.manifest_sha256:
         raise UserError(f"cell {cell}: its evaluation was made from another mask; delete {evaluated.folder}")
     facts = hardened.facts
@@ -83,7 +92,7 @@ def result_rows(root: Path, cell: str, commit: str) -> pd.DataFrame:
         "calibration_sha256": calibration.facts["ids_sha256"],
         "tokens_sha256": facts["tokens_sha256"],
         "mask_sha256": hardened.files[MASK_FILE]["sha256"],
-        "code_prune": pruned_by["code"],
+        "code_prune": recorded(pruned)["code"],
         "code_evaluate": evaluated_by["code"],
         "versions": json.dumps(evaluated_by["versions"], sort_keys=True),
         "machine": json.dumps(evaluated_by["machine"], sort_keys=True),
@@ -123,17 +132,18 @@ def training_rows(root: Path, cell: str) -> pd.DataFrame:
 def main(arguments: argparse.Namespace) -> None:
     """Write the four tables of one model."""
     commit = git_commit()
-    root = arguments.root
-    cells = arguments.cells
+    root, cells, hardens = arguments.root, arguments.cells, arguments.hardens
     for cell in cells:
-        check_fingerprints(root, cell, arguments.code)
+        check_fingerprints(root, cell, arguments.code, hardens)
     inputs = {cell: Artifact.read(root / "evaluate" / cell) for cell in cells}
     origin = provenance(("leap_repro.report.collect",), {"root": str(root)}, inputs)
     with writing(arguments.output, origin) as (payload, facts):
-        pd.concat([result_rows(root, cell, commit) for cell in cells]).to_parquet(payload / RESULTS, index=False)
+        rows = [result_rows(root, cell, commit, hardens) for cell in cells]
+        pd.concat(rows).to_parquet(payload / RESULTS, index=False)
         pd.concat([outcome_rows(root, cell) for cell in cells]).to_parquet(payload / OUTCOMES, index=False)
         pd.concat([density_rows(root, cell) for cell in cells]).to_parquet(payload / DENSITY, index=False)
-        trainings = [rows for cell in cells if not (rows := training_rows(root, cell)).empty]
+        trained = [cell for cell in cells if cell == pruned_cell(cell, hardens)]
+        trainings = [rows for cell in trained if not (rows := training_rows(root, cell)).empty]
         none = pd.DataFrame(columns=[*cell_keys(cells[0])])
         (pd.concat(trainings) if trainings else none).to_parquet(payload / TRAINING, index=False)
         facts |= {"model": arguments.model, "cells": len(cells)}
@@ -152,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True)
     parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed> ...")
     parser.add_argument("--code", required=True, type=json_argument, help="{stage: fingerprint}, prune by method")
+    parser.add_argument("--hardens", type=json_argument, default={}, help="{method: the one whose logits it hardens}")
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

@@ -7,7 +7,9 @@ orderings of differences compare, so the table shows differences and whether the
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from leap_repro.report.render import Table
 from leap_repro.report.statistics import paired_difference
 from leap_repro.sparsity.patterns import DENSE_TILES
 
+log = logging.getLogger(__name__)
 PUBLISHED = Path(__file__).parent / "data" / "published_results.csv"
 KEY = ["source", "model", "method", "pattern", "sparsity"]
 TILES = "dense/2:4"
@@ -54,6 +57,7 @@ def published_table(
     ADMM rows; ours are paired answer by answer.
     """
     published = read_published()
+    _tell_renamed(published, methods)
     frame = wide(results).merge(results.groupby("method", as_index=False)["pattern"].first())
     rows = []
     for row in frame[frame["sparsity_target"] > 0].itertuples():
@@ -73,6 +77,21 @@ def published_table(
     return Table(_caption(numbers), _shown(numbers, methods), numbers, notes=notes)
 
 
+def _tell_renamed(published: pd.DataFrame, methods: Methods) -> None:
+    """Warn of every line whose method is published, under another label than the line has: it gets no row."""
+    names = set(published["method"])
+    modules = {part for name in names for part in re.split("[-+]", name.lower())}
+    for name, facts in methods.items():
+        if not facts["variant_of"] and facts["module"] in modules and _head(facts["label"]) not in names:
+            words = "the published table leaves out %s: no published method is called %r; they are %s"
+            log.warning(words, name, _head(facts["label"]), sorted(names))
+
+
+def _head(label: str) -> str:
+    """A label without what stands in parentheses at its end."""
+    return label.split(" (")[0]
+
+
 def _published_method(row: Any, frame: pd.DataFrame, methods: Methods) -> str | None:
     """What published tables call the method: the label that it varies if only its pattern does, else its own.
 
@@ -81,7 +100,7 @@ def _published_method(row: Any, frame: pd.DataFrame, methods: Methods) -> str | 
     base = methods[row.method]["variant_of"]
     if base and (frame.loc[frame["method"] == base, "pattern"] == row.pattern).any():
         return None
-    return methods[base or row.method]["label"].split(" (")[0]
+    return _head(methods[base or row.method]["label"])
 
 
 def _row(cell: Any, ours: Any, published: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list:

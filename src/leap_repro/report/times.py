@@ -16,13 +16,16 @@ OF_CELLS = ("prune", "harden", "evaluate")
 PER_METHOD = ("prune",)
 
 
-def read_benchmarks(folder: Path, cells: Sequence[str], shards: Sequence[str]) -> pd.DataFrame:
+def read_benchmarks(
+    folder: Path, cells: Sequence[str], shards: Sequence[str], pruned: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One row per job. Other grids' jobs lie in the same folders: only `cells` (model/method/sparsity/seed) and
-    `shards` of tokens (model/role/seed) are counted.
+    `shards` of tokens (model/role/seed) are counted, and of prune jobs those of the cells `pruned`, if not of all.
 
     Columns: stage, method (of prune jobs), seconds on the clock, peak memory in MB.
     """
     own = {stage: set(cells) for stage in OF_CELLS} | {"calibration": set(shards)}
+    own["prune"] = own["prune"] if pruned is None else set(pruned)
     rows = []
     for stage in STAGES:
         for path in sorted((folder / stage).rglob("*.tsv")):
@@ -59,7 +62,8 @@ def time_table(jobs: pd.DataFrame) -> Table:
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the benchmark files and write the table."""
-    time_table(read_benchmarks(arguments.benchmarks, arguments.cells, arguments.shards)).write(arguments.output)
+    found = read_benchmarks(arguments.benchmarks, arguments.cells, arguments.shards, arguments.pruned)
+    time_table(found).write(arguments.output)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.report.times", description=__doc__)
     parser.add_argument("--benchmarks", required=True, type=Path, help="folder of Snakemake's benchmark files")
     parser.add_argument("--cells", required=True, nargs="+", help="model/method/sparsity/seed of the cells that count")
+    parser.add_argument("--pruned", nargs="+", help="those of them that were pruned, where others only harden again")
     parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the tokens that they read")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser

@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from leap_repro.costs.eta import Outlook, slots_here, span
 from leap_repro.costs.plan import Estimate
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 STARTED = 1_000_000.0
@@ -19,7 +19,7 @@ MODEL, OTHER = "gemma3-1b-mini", "llama3.2-1b-mini"
 
 @pytest.fixture(scope="module")
 def study():
-    return read_study(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    return read_study(read_config(project=REPOSITORY))
 
 
 def job(folder, seconds, line=None):

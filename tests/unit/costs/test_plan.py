@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from leap_repro.costs.plan import (
     PROCESS_BYTES,
@@ -20,6 +19,7 @@ from leap_repro.costs.plan import (
 from leap_repro.costs.resources import parameters_of, prunable_of
 from leap_repro.pipeline.config import Cluster
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 from leap_repro.pipeline.stages.harden import main as harden
 from leap_repro.pipeline.stages.harden import parser
 from leap_repro.sparsity.pruned import PrunedFolder
@@ -31,7 +31,7 @@ NOWHERE = Path("nowhere")
 
 @pytest.fixture(scope="module")
 def paper():
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = read_config(project=REPOSITORY)
     return read_study(config | {"scale": "paper"})
 
 
@@ -54,6 +54,15 @@ def test_the_total_adds_hours_and_disk_and_takes_the_largest_memory(paper):
     assert total.hours == pytest.approx(sum(line.hours for line in lines.values()))
     assert total.disk_bytes == pytest.approx(sum(line.disk_bytes for line in lines.values()))
     assert total.gpu_bytes == max(line.gpu_bytes for line in lines.values()) == lines["prune maskllm"].gpu_bytes
+
+
+def test_a_line_that_hardens_anothers_logits_is_planned_without_a_training():
+    study = read_study(read_config(project=REPOSITORY))
+    lines = {line.name: line for line in summary(jobs_of(study, NOWHERE, "extended"), lambda job: False)}
+    assert not [name for name in lines if name.startswith("prune ") and "threshold" in name]
+    assert lines["harden"].jobs == lines["evaluate"].jobs == len(study.cells(grid="extended"))
+    pruned = sum(line.jobs for name, line in lines.items() if name.startswith("prune "))
+    assert pruned == lines["harden"].jobs - 4, "two such lines on two models"
 
 
 def left_by(method, folder, side=256, blocks=4):

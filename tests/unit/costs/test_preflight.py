@@ -14,6 +14,7 @@ from leap_repro.costs.preflight import Machine, obstacles, this_machine
 from leap_repro.pipeline.config import Cluster
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.launch.devices import Device
+from leap_repro.pipeline.reading import read_config
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere")
@@ -25,7 +26,7 @@ GATED, OPEN = ("fetch_model", ("gemma3-1b",)), ("fetch_model", ("qwen2.5-0.5b",)
 
 @pytest.fixture(scope="module")
 def paper():
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = read_config(project=REPOSITORY)
     return read_study(config | {"scale": "paper"})
 
 
@@ -52,7 +53,7 @@ def test_a_small_gpu_is_named_with_the_largest_job_and_settings_that_fit(paper):
     (sentence,) = found(paper, with_gpus(40, 141), LEAP, MAGNITUDE)
     assert sentence.startswith("prune/llama3.1-8b/leap/0.5/0 needs about 153.5 GB on a GPU of 141.0 GB; with `")
     chosen, needed = re.search(r"with `(.*)` it needs about ([\d.]+) GB$", sentence).groups()
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = read_config(project=REPOSITORY)
     config["scales"]["paper"]["options"]["leap"] |= yaml.safe_load(f"{{{chosen}}}")
     changed = read_study(config | {"scale": "paper"})
     (job,) = jobs_to_run(changed, NOWHERE, [LEAP])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from families import tiny
 from safetensors.torch import save_file
 
@@ -26,13 +25,14 @@ from leap_repro.costs.resources import (
 )
 from leap_repro.models.examine import describe
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import read_config
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOWHERE = Path("nowhere/manifest.json")
 
 
 def study(scale, **settings):
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = read_config(project=REPOSITORY)
     config["scales"][scale] |= settings
     return read_study(config | {"scale": scale})
 
@@ -231,7 +231,7 @@ def test_the_memory_of_a_layer_wise_method_hardly_grows_with_the_number_of_block
 
 def test_an_evaluation_is_planned_by_what_it_asks():
     """The tokens that lm-eval 0.4.13's requests of the real sets hold, one-token choices of a question read once."""
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = read_config(project=REPOSITORY)
     asked = config["scales"]["paper"]["evaluation"]
     whole = evaluation_tokens(read_study(config | {"scale": "paper"}))
     counted = 1_765_055 + 129_198 + 249_161 + 156_157 + 54_426 + 21_983
@@ -261,7 +261,7 @@ def test_a_recovery_needs_its_masters_moments_gradients_and_masks(dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_elsa_needs_what_a_recovery_needs_and_four_bytes_a_weight(dtype):
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = read_config(project=REPOSITORY)
     config["methods"]["split"] = {"module": "elsa", "label": "ELSA"}
     config["scales"]["paper"] |= {"dtype": dtype, "methods": ["dense", "wanda", "split", "wanda+recover"]}
     asked = read_study(config | {"scale": "paper"})

@@ -12,6 +12,7 @@ from stand_ins import write_model
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
 from leap_repro.models.fetch import fetch_hub
 from leap_repro.pipeline import pin as pinning
+from leap_repro.pipeline.reading import read_config
 from leap_repro.store.hashes import sha256_of
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -19,16 +20,17 @@ SPEC = {"source": "hub", "id": "owner/tiny", "revision": "main"}
 
 
 @pytest.fixture
-def config(tmp_path):
-    """The project's config whose only hub sources are `tiny` and what a test adds; a function that writes it."""
+def config(tmp_path, monkeypatch):
+    """A folder with the project's config whose only hub sources are `tiny` and what a test adds; a function that
+    writes it."""
+
+    monkeypatch.chdir(tmp_path)
 
     def write(**models):
-        config = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
+        config = read_config(project=PROJECT)
         del config["scales"]["paper"], config["scales"]["open"]
         config["scales"]["miniature"]["models"] |= {"tiny": SPEC} | models
-        path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(config))
-        return path
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
 
     return write
 
@@ -39,7 +41,8 @@ def pin(config, tmp_path):
 
     def run(*names, **models):
         lock = tmp_path / "hub.lock.json"
-        pinning.main(Namespace(config=[config(**models)], lock=lock, names=list(names)))
+        config(**models)
+        pinning.main(Namespace(config=[], lock=lock, names=list(names)))
         return read_lock(lock)
 
     return run

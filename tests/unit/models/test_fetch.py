@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from leap_repro.models.examine import describe, empty_model, examine
 from leap_repro.models.fetch import fetch_bundled, fetch_path
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.pipeline.reading import read_config
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.hashes import sha256_of
 
-CONFIG = yaml.safe_load((Path(__file__).resolve().parents[3] / "config.yaml").read_text(encoding="utf-8"))
+CONFIG = read_config(project=Path(__file__).resolve().parents[3])
 BUNDLED = CONFIG["scales"]["miniature"]["models"]
 
 

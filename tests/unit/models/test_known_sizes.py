@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import yaml
 
 from leap_repro.models.examine import empty_model
 from leap_repro.models.shares import shares_of
+from leap_repro.pipeline.reading import read_config
 
 SHAPES = {
     "qwen2.5-0.5b": {
@@ -35,6 +35,6 @@ SHAPES = {
 
 @pytest.mark.parametrize("model", SHAPES)
 def test_the_expected_parameters_are_those_of_the_shape(project, tmp_path, model):
-    expected = yaml.safe_load((project / "config.yaml").read_text())["scales"]["paper"]["models"][model]["expect"]
+    expected = read_config(project=project)["scales"]["paper"]["models"][model]["expect"]
     (tmp_path / "config.json").write_text(json.dumps(SHAPES[model]))
     assert {"parameters": shares_of(empty_model(tmp_path)).parameters} == expected

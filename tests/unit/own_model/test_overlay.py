@@ -15,14 +15,14 @@ from leap_repro.own_model.__main__ import FORMATS, PRECISIONS, licence, only_cel
 from leap_repro.own_model.overlay import SCALE, grid_name, model_source, overlay
 from leap_repro.own_model.workflow import checkout, failure
 from leap_repro.pipeline.grid import read_study
-from leap_repro.pipeline.pin import read_config
+from leap_repro.pipeline.reading import read_config
 
 
 def study_of(config, tmp_path, *arguments, on_gpu=False):
     """The study of the command's arguments, through a file as the command has it."""
     asked = parser().parse_args(["--output", "out", *map(str, arguments)])
     (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(overlay(asked, config, on_gpu)))
-    return read_study(read_config([checkout() / "config.yaml", tmp_path / "overlay.yaml"]))
+    return read_study(read_config([tmp_path / "overlay.yaml"], checkout()))
 
 
 @pytest.fixture
@@ -39,6 +39,13 @@ def test_every_method_is_a_study_of_its_cell_and_the_dense_one(config, tmp_path,
     study = study_of(config, tmp_path, where, "--method", method)
     assert [(cell.method, cell.sparsity) for cell in study.cells()] == [("dense", "0"), (method, "0.5")]
     assert only_cell(study, method).path.endswith(f"/{method}/0.5/0")
+
+
+def test_a_variant_has_the_options_that_it_has_at_the_scale_that_the_grid_is_like(config, tmp_path):
+    study = study_of(config, tmp_path, "llama3.2-1b-mini", "--method", "leap-half-batch", "--sparsity", "0.6")
+    options = study.methods["leap-half-batch"].options
+    assert (options.batch_size, options.micro_batch_size, options.steps) == (4, 4, 500)
+    assert not options.looks, "which would need held-out text"
 
 
 def test_a_folder_is_cut_to_its_positions(config, tmp_path, model):

@@ -9,10 +9,13 @@ from fractions import Fraction
 
 import jsonschema
 import pytest
+import yaml
+from config_schema import SCHEMA
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.config import SCHEMA, json_schema
+from leap_repro.pipeline.config import json_schema
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.reading import project_files
 
 MISSING = ...
 LEAP = {"module": "leap", "warm_start": "wanda"}
@@ -105,7 +108,7 @@ BAD = [
     ("scales.miniature.models.tiny", {"source": "bundled", "name": "x", "sha256": None}, "models.tiny.sha256 is null"),
     ("methods.wanda.sparsities", None, "methods.wanda.sparsities is null; give it a value or leave it out"),
     ("methods.leap.selector", "nope", "methods.leap.selector is 'nope'; only the modules ['optima'] have one"),
-    ("methods.wanda.changes", "x", "only a line with variant_of has changes"),
+    ("methods.wanda.changes", "x", "only a line with extends, hardens or variant_of has changes"),
     ("scales.miniature.only_models", {"wandb": ["qwen2.5-0.5b-mini"]}, "wandb"),
     ("scales.miniature.only_models", {"wanda": ["qwen3"]}, "qwen3"),
     ("scales.miniature.only_models", {"wanda": []}, "it must be a list of different model names"),
@@ -298,7 +301,7 @@ def test_a_reconstruction_carries_the_merged_options_of_its_selector(config):
     method = read_study(config).methods["sparsegpt+optima"]
     assert method.modules == ("optima", "sparsegpt")
     assert method.selector.given == config["methods"]["sparsegpt"]["options"] | {"block_size": 32}
-    assert method.given == {}
+    assert method.given == config["methods"]["wanda+optima"]["options"], "those of the line that it extends"
 
 
 @pytest.mark.parametrize("value", [0.5, 0.123, 0.1234567, 0.9999999, 0.00001, 0])
@@ -314,16 +317,19 @@ def test_the_schema_for_editors_is_that_of_the_code(project):
     assert written == json_schema(), "`python tools/config_schema.py` writes it anew"
 
 
-def test_the_schema_for_editors_accepts_the_real_config_and_refuses_a_typo(config):
+def test_the_schema_for_editors_accepts_every_file_of_the_real_config_and_refuses_a_typo(config, project):
     validator = jsonschema.Draft202012Validator(json_schema())
+    for path in project_files(project):
+        assert list(validator.iter_errors(yaml.safe_load(path.read_text(encoding="utf-8")))) == [], path
     assert list(validator.iter_errors(config)) == []
     change(config, "methods.sparsegpt.options.blocksize", 64)
     assert [list(error.absolute_path) for error in validator.iter_errors(config)] == [["methods", "sparsegpt"]]
 
 
-def test_the_config_names_its_schema(project):
-    first = (project / "config.yaml").read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# yaml-language-server: $schema={SCHEMA}"
+def test_every_file_of_the_config_names_its_schema(project):
+    for path in project_files(project):
+        up = "../" * (len(path.relative_to(project).parts) - 1)
+        assert path.read_text(encoding="utf-8").splitlines()[0] == f"# yaml-language-server: $schema={up}{SCHEMA}"
 
 
 def test_a_dry_run_reads_the_configuration_without_torch(project):

@@ -3,19 +3,18 @@
 from pathlib import Path
 
 import pytest
-import yaml
 from publish import filled
 
 from leap_repro.pipeline.grid import read_study
-from leap_repro.pipeline.pin import read_config
+from leap_repro.pipeline.reading import read_config
 
 TOP = Path(__file__).resolve().parents[3]
 EXAMPLE = TOP / "examples/smollm2"
-CONFIG = yaml.safe_load((TOP / "config.yaml").read_text(encoding="utf-8"))
+CONFIG = read_config(project=TOP)
 
 
 def example(data):
-    return read_config([TOP / "config.yaml", EXAMPLE / "config.yaml", EXAMPLE / data])
+    return read_config([EXAMPLE / "config.yaml", EXAMPLE / data], TOP)
 
 
 @pytest.mark.parametrize("data", ["hub.yaml", "local.yaml"])

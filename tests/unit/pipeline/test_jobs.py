@@ -97,6 +97,24 @@ def test_a_row_is_traced_to_two_folders_a_cell_and_three_benchmarks(study):
     assert len(jobs.benchmark_names(study)) == 3 * len(study.cells())
 
 
+def test_a_line_that_hardens_anothers_logits_reads_its_pruning_and_has_none(study):
+    assert jobs.hardened_from(study, "m", "leap-threshold", "0.6", "0") == "prune/m/leap/0.6/0"
+    assert jobs.hardened_from(study, "m", "leap-hard", "0.6", "0") == "prune/m/leap-hard/0.6/0"
+    assert jobs.hardens(study) == {"leap-threshold": "leap", "patch-tile-threshold": "patch-tile"}
+    names = jobs.benchmark_names(study, "extended")
+    assert not [name for name in names if name.startswith("prune/") and "threshold" in name]
+    assert {f"{stage}/qwen2.5-0.5b-mini/leap-threshold/0.6/0" for stage in ("harden", "evaluate")} < set(names)
+    assert len(names) == len(set(names))
+
+
+def test_logits_stay_until_the_cells_of_every_grid_have_hardened_them(study):
+    assert jobs.logits_read_by(study, "qwen2.5-0.5b-mini") == {
+        "qwen2.5-0.5b-mini/leap/0.6/0": ["qwen2.5-0.5b-mini/leap-threshold/0.6/0"],
+        "qwen2.5-0.5b-mini/patch-tile/0.45/0": ["qwen2.5-0.5b-mini/patch-tile-threshold/0.45/0"],
+    }
+    assert jobs.logits_read_by(study, "gemma3-1b-mini") == {}
+
+
 def test_the_benchmark_times_what_prunes_without_training(study):
     expected = {"magnitude", "wanda", "sparsegpt", "thanos", "admm", "wanda+optima"}
     assert set(jobs.one_shot_methods(study)) == expected

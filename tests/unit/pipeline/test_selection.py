@@ -51,18 +51,14 @@ def test_a_grid_has_the_figures_that_its_methods_fill(config, methods, figures, 
 
 def test_a_figure_goes_by_module_not_by_name(config):
     config["methods"]["mine"] = config["methods"].pop("leap") | {"label": "Mine"}
-    for name, line in config["methods"].items():
-        line |= {key: "mine" for key in ("parent", "budget_from") if line.get(key) == "leap"}
-        if line.get("variant_of") == "leap" or line.get("module") == "patch":
-            config["methods"][name] = {
-                key: value for key, value in line.items() if key not in ("variant_of", "changes")
-            }
+    for line in config["methods"].values():
+        keys = ("extends", "hardens", "variant_of", "parent", "budget_from")
+        line |= {key: "mine" for key in keys if line.get(key) == "leap"}
     scale = config["scales"]["miniature"]
     scale |= {"methods": ["dense", "wanda", "mine"], "extended": [], "only_models": {}}
     del scale["evidence"]
-    scale["options"] = {"mine" if name == "leap" else name: value for name, value in scale.get("options", {}).items()}
     for other in config["scales"].values():
-        other["options"] = {k: v for k, v in other.get("options", {}).items() if k in config["methods"]}
+        other["options"] = {"mine" if name == "leap" else name: value for name, value in other["options"].items()}
     assert selection.figure_methods(read_study(config), "density")["mine"]["label"] == "Mine"
 
 
@@ -71,3 +67,14 @@ def test_the_density_figure_shows_a_method_before_its_variants(config):
     config = config | {"methods": config["methods"] | lines}
     config["scales"]["miniature"]["methods"] = ["dense", "wanda", "leap-half", "leap"]
     assert list(selection.figure_methods(read_study(config), "density")) == ["leap"]
+
+
+def test_the_figure_of_schedules_is_told_by_which_options_each_line_differs(config):
+    config["methods"]["leap-cosine"]["label"] = "LEAP (half a wave)"
+    found = selection.figure_methods(read_study(config), "schedules", "evidence")
+    options = {name: facts["options"] for name, facts in found.items()}
+    assert options["leap"] == []
+    assert options["leap-cosine"] == ["kappa_schedule", "tau_schedule"]
+    assert options["leap-tau-from-1"] == ["tau_start"]
+    assert options["leap-kappa-to-100"] == ["kappa_end"]
+    assert "options" not in selection.figure_methods(read_study(config), "rounding", "evidence")["leap"]

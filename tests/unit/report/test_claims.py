@@ -144,6 +144,16 @@ def test_a_grid_without_one_of_them_has_fewer_claims(evidence, without, tmp_path
     table.write(tmp_path / "claims")
 
 
+def test_a_claim_that_is_left_out_is_told_with_the_method_that_the_grid_lacks(evidence, caplog):
+    outcomes = evidence.outcomes[evidence.outcomes["method"] != "owl"]
+    claims_table(Evidence(evidence.results, outcomes, evidence.training, evidence.methods, (0.5, 0.6)), [])
+    told = [record.getMessage() for record in caplog.records]
+    assert "claim left out, the grid ran no method owl: LEAP is above OWL, on the mean of all cells" in told
+    assert "claim left out, the grid ran no method owl: Allocation: OWL's, by outliers, makes Wanda better" in told
+    sentence = "LEAP is above ADMM under each other annealing schedule, too"
+    assert f"claim left out, the grid has nothing to measure it on: {sentence}" in told, "no schedules are given"
+
+
 def test_the_command_reads_what_was_collected_and_writes_the_table(evidence, table, tmp_path):
     frames = {RESULTS: evidence.results, OUTCOMES: evidence.outcomes, TRAINING: evidence.training}
     for model in "ab":

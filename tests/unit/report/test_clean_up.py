@@ -34,8 +34,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def clean(root, *kinds, cells=CELLS):
-    given = ["--root", root, "--model", "m", "--cells", *cells, "--kinds", *kinds, "--output", root / "m.json"]
+def clean(root, *kinds, cells=CELLS, more=()):
+    given = ["--root", root, "--model", "m", "--cells", *cells, "--kinds", *kinds, *more, "--output", root / "m.json"]
     main(parser().parse_args([str(argument) for argument in given]))
     return json.loads((root / "m.json").read_text())
 
@@ -68,6 +68,16 @@ def test_cells_that_were_not_collected_keep_their_logits(root):
     before = payload_files(root)
     assert clean(root, "logits", cells=CELLS[:1]) == {}
     assert payload_files(root) == before
+
+
+def test_logits_that_another_line_has_still_to_harden_stay_until_it_has(root):
+    reader = "m/leap-threshold/0.5/0"
+    waiting = ["--readers", json.dumps({CELLS[1]: [reader]})]
+    before = payload_files(root)
+    assert clean(root, "logits", more=waiting) == {}
+    assert payload_files(root) == before
+    leave(root / "harden" / reader)
+    assert set(clean(root, "logits", more=waiting)) == {LOGITS}
 
 
 def test_a_reader_is_told_how_to_make_it_again_until_it_is(root, refused):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.report.collect import LOG, density_rows, training_rows
+from leap_repro.report.collect import LOG, density_rows, pruned_cell, training_rows
 from leap_repro.store.artifacts import writing
 
 CELL = "tiny/leap/0.5/3"
@@ -36,6 +36,11 @@ def test_densities_are_counted_per_block_and_kind_of_matrix_experts_together(tmp
     assert found[["model", "method", "sparsity_target", "seed"]].drop_duplicates().to_numpy().tolist() == [
         ["tiny", "leap", 0.5, 3]
     ]
+
+
+def test_the_pruning_of_a_cell_is_its_own_or_that_of_the_line_whose_logits_it_hardens():
+    assert pruned_cell("m/leap-threshold/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
+    assert pruned_cell("m/leap/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
 
 
 def pruned(root, cell, log):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from scipy import optimize, stats
 
+from leap_repro.pipeline.reading import read_config
 from leap_repro.report.statistics import holm
 
 TOP = Path(__file__).resolve().parents[3]
@@ -101,7 +101,7 @@ def test_every_switch_that_the_page_names_has_a_row(variants):
     page = (TOP / "docs/as-released.md").read_text(encoding="utf-8")
     switches = page.split("|---|---|---|---|\n")[1].split("\n\n")[0].splitlines()
     named = {name for row in switches for name in re.findall(r"`([a-z][a-z0-9+-]+)`", row.rsplit("|", 2)[1])}
-    known = set(yaml.safe_load((TOP / "config.yaml").read_text(encoding="utf-8"))["methods"])
+    known = set(read_config(project=TOP)["methods"])
     assert len(named & known) >= 25
     assert named & known <= set(variants.index.get_level_values("method"))
     assert named - known <= {"calibration", "dtype"}

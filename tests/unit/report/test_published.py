@@ -101,3 +101,11 @@ def test_signs_are_counted_where_both_have_a_difference(table):
 
 def test_a_model_that_stands_for_none_has_no_row():
     assert published_table(*ours(), METHODS, {"mini": None}).numbers.empty
+
+
+def test_a_line_whose_label_no_published_method_has_is_told(caplog):
+    renamed = METHODS | {"leap": METHODS["leap"] | {"label": "Our LEAP (new)"}}
+    table = published_table(*ours(), renamed, {"mini": "Qwen-2.5 0.5B"})
+    assert "leap" not in set(table.numbers["method"])
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith("the published table leaves out leap: no published method is called 'Our LEAP'; they are [")

@@ -35,6 +35,13 @@ def test_another_grids_jobs_do_not_count(table):
     assert list(table["stage"]) == ["models", "data", "calibration", "prune", "harden", "evaluate"]
 
 
+def test_what_only_hardens_anothers_logits_has_no_prune_job(table, tmp_path):
+    """An earlier release may have left one."""
+    cells = [*CELLS, "a/leap-cold/0.5/0"]
+    own = read_benchmarks(tmp_path, cells, ["a/mask_training/0"], pruned=CELLS)
+    assert own["seconds"].sum() == table["total"].sum()
+
+
 def test_prune_jobs_are_summed_up_by_method(table):
     (prune,) = table[table["stage"] == "prune"].itertuples()
     assert (prune.method, prune.jobs, prune.total, prune.longest, prune.memory) == ("leap", 2, 24, 16, 116)

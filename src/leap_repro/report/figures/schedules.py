@@ -7,6 +7,7 @@ perplexity at the longest window. All masks are hardened.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from typing import Any
 
@@ -31,14 +32,17 @@ from leap_repro.report.figures.style import (
 from leap_repro.report.layout import LEAP, Methods, called, format_sparsity
 from leap_repro.report.statistics import paired_difference
 
+log = logging.getLogger(__name__)
 GROUPS = {
-    "Shape": r"shape|linear|cosine|exponential|constant|throughout",
-    "End of the logit scale κ": r"kappa|κ|logit scale",
-    "End temperature": r"(?=.*(tau|τ|temperature)).*\bends?\b",
-    "Start temperature": r"(?=.*(tau|τ|temperature)).*\b(starts?|begins?|from)\b",
+    "Shape": {"tau_schedule", "kappa_schedule"},
+    "Start temperature": {"tau_start"},
+    "End temperature": {"tau_end"},
+    "Start of the logit scale κ": {"kappa_start"},
+    "End of the logit scale κ": {"kappa_end"},
 }
-"""What a variant's label and changes say if it belongs to a group, the first that fits; what fits none is of OTHER."""
-ORDER = ["Start temperature", "End temperature", "End of the logit scale κ", "Shape", OTHER := "Other"]
+"""{group: options}: a variant is of the first group of whose options it changes one, or else of OTHER."""
+OTHER = "Other"
+ORDER = [*list(GROUPS)[1:], "Shape", OTHER]
 ROW = 0.19
 """Inches of a variant's row."""
 COLUMNS = ["group", "method", "label", "sparsity_target", "difference", "stderr", "low", "high", "models", "seeds"]
@@ -52,7 +56,8 @@ def changes(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> 
     mean over models and seeds, least and greatest of one. UserError without LEAP or without a variant.
     """
     base = called(LEAP, methods)
-    variants = [name for name in dict.fromkeys(results["method"]) if methods.get(name, {}).get("variant_of") == base]
+    shown = [name for name, facts in methods.items() if facts["variant_of"] == base]
+    variants = [name for name in dict.fromkeys(results["method"]) if name in shown]
     if base is None or not variants:
         raise UserError(f"the figure of schedules shows {LEAP} and its variants; this grid has {[*methods]}")
     rows = []
@@ -64,6 +69,9 @@ def changes(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> 
             numbers = [pair.value, pair.stderr, *pair.interval, pair.models, pair.seeds]
             rows += [[*facts, *numbers, *perplexity(own, name, base)]] if pair.models else []
     data = pd.DataFrame(rows, columns=COLUMNS)
+    for name in shown:
+        if name not in set(data["method"]):
+            log.warning("the figure of schedules leaves out %s: it ran nowhere where %s did", name, base)
     return data.sort_values("group", key=lambda column: column.map(ORDER.index), kind="stable", ignore_index=True)
 
 
@@ -77,9 +85,9 @@ def perplexity(results: pd.DataFrame, name: str, base: str) -> list[float]:
 
 
 def group_of(facts: dict) -> str:
-    """The group that the words of a variant's label and changes put it in."""
-    words = f"{facts['label']} {facts.get('changes') or ''}".lower()
-    return next((group for group, pattern in GROUPS.items() if re.search(pattern, words)), OTHER)
+    """The group that a variant's options put it in: `facts["options"]` are those in which it differs from its base."""
+    changed = set(facts["options"])
+    return next((group for group, options in GROUPS.items() if options & changed), OTHER)
 
 
 def short(label: str) -> str:

@@ -17,8 +17,8 @@ from leap_repro.store.artifacts import writing
 FACTS = {
     "dense": {"module": "dense", "label": "Dense", "variant_of": None},
     "admm": {"module": "admm", "label": "ADMM", "variant_of": None},
-    "leap": {"module": "leap", "label": "LEAP", "variant_of": None},
-    "leap-cosine": {"module": "leap", "label": "LEAP (cosine schedules)", "variant_of": "leap"},
+    "leap": {"module": "leap", "label": "LEAP", "variant_of": None, "options": []},
+    "leap-cosine": {"module": "leap", "label": "LEAP (cosine)", "variant_of": "leap", "options": ["tau_schedule"]},
 }
 SHOWN = {
     "forest": ["admm", "leap"],
