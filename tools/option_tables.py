@@ -45,7 +45,11 @@ def _allowed(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "`true`, `false`"
     tellers = [part for part in field.metadata if isinstance(part, WrapValidator)]
-    return tellers[0].func.args[0].removeprefix("it must be ") if tellers else f"`{field.annotation.__name__}`"
+    return tellers[0].func.args[0].removeprefix("it must be ") if tellers else f"`{_type_name(field)}`"
+
+
+def _type_name(field: FieldInfo) -> str:
+    return getattr(field.annotation, "__name__", str(field.annotation))
 
 
 def filled(page: str) -> str:

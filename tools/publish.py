@@ -48,9 +48,9 @@ def computed_on(results: pd.DataFrame) -> str:
     """A sentence for each machine on which cells were evaluated: processor, threads, GPU, versions, number of cells."""
     cells = results.drop_duplicates(["model", "method", "sparsity_target", "seed"])
     sentences = []
-    for (machine, versions), made in cells.groupby(["machine", "versions"], sort=True):
-        found = json.loads(machine)
-        by = ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
+    for key, made in cells.groupby(["machine", "versions"], sort=True):
+        found, versions = (json.loads(str(part)) for part in key)
+        by = ", ".join(f"{name} {version}" for name, version in versions.items())
         gpu = f" and {found['gpu']}" if "gpu" in found else ""
         cells_on, threads = _counted(len(made), "cell"), _counted(found["threads"], "thread")
         sentences.append(f"{cells_on} on {found['cpu']} ({found['instructions']}){gpu}, {threads} a job; with {by}.")

@@ -113,15 +113,11 @@ Share = Annotated[float, Field(ge=0, lt=1), told("it must be a number in [0, 1)"
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def text(pattern: str, words: str) -> Any:
-    """The type of a text that must match `pattern`."""
-    return Annotated[str, Field(pattern=pattern), told(words)]
-
-
-Name = text(
-    "^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$",
-    "a name may hold letters, digits and . _ + - only, 100 at most, because it becomes a folder",
-)
+Name = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"),
+    told("a name may hold letters, digits and . _ + - only, 100 at most, because it becomes a folder"),
+]
 Label = Annotated[
     str,
     Field(pattern=r"^[^|\n\r]+$", max_length=200),
@@ -202,10 +198,10 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def union(field: str, kinds: dict[str, type[Closed]], without: dict[str, type[Closed]] | None = None) -> Any:
+def union(field: str, kinds: Mapping[str, type[Closed]], without: Mapping[str, type[Closed]] | None = None) -> Any:
     """Which of several models a mapping is, by the value of its key `field`; one that lacks it may be one of `without`,
     {a key that it has: its model}."""
-    members = [Annotated[model, Tag(f"{TAG}{name}")] for name, model in (kinds | (without or {})).items()]
+    members = [Annotated[model, Tag(f"{TAG}{name}")] for name, model in {**kinds, **(without or {})}.items()]
     chooser = Discriminator(
         _kind_of(field, tuple(without or ())),
         custom_error_type=UNKNOWN_KIND,

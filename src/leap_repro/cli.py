@@ -75,7 +75,7 @@ def disk_trouble(error: Exception, output: Path) -> str | None:
     found = re.search(r"\(os error (\d+)\)", str(error))
     if number is None and found:
         number = int(found[1])
-    if number not in (FULL if named is None else FULL + FORBIDDEN):
+    if number is None or number not in (FULL if named is None else FULL + FORBIDDEN):
         return None
     if named is None or Path(os.fsdecode(named)).absolute().is_relative_to(output.absolute()):
         return f"cannot write {output}: {os.strerror(number)}"

@@ -42,9 +42,10 @@ FLOORS = {
 PRUNE = {
     "declaration": {"job"},
     "job": {"declaration", "layerwise"},
+    "loading": {"declaration"},
     "layerwise": {"declaration", "job"},
     "learned": {"declaration", "job"},
-    "methods": {"declaration", "job", "layerwise", "learned"},
+    "methods": {"declaration", "job", "loading", "layerwise", "learned"},
 }
 """The rooms within prune. A declaration names the job for type checkers only."""
 

@@ -126,7 +126,7 @@ rule build_evidence_table:
     resources:
         **requested("aggregate"),
     params:
-        **tracked(lambda w: (f"report.{selection.TABLES_OF_EVIDENCE[w.table]}",)),
+        **tracked(lambda w: (f"leap_repro.report.{selection.TABLES_OF_EVIDENCE[w.table]}",)),
         record=lambda w: selection.record_digest(w.table),
         module=lambda w: selection.TABLES_OF_EVIDENCE[w.table],
         root=grid_root,

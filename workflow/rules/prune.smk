@@ -28,6 +28,6 @@ rule prune:
         "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
     shell:
         "python -m leap_repro.pipeline --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes}"
-        " prune --model {input.model} {params.sources} --module {params.module}"
+        " prune --model {input.model} {params.sources} --module {params.module:q}"
         " --options {params.options:q} --sparsity {wildcards.sparsity} --seed {wildcards.seed} --dtype {params.dtype}"
         " --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

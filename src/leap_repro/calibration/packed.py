@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -92,7 +92,7 @@ def closed_documents(
         ids = iter(tokenizer([text for text in texts if text.strip()] or [" "], verbose=False)["input_ids"])
         for offset, text in enumerate(texts):
             if text.strip():
-                yield closed(next(ids), tokenizer.eos_token_id), position, start + offset + 1
+                yield closed(next(ids), cast("int | None", tokenizer.eos_token_id)), position, start + offset + 1
 
 
 def grouped_documents(

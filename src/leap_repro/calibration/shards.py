@@ -77,5 +77,5 @@ def ids_sha256(pieces: Iterable[Tensor | np.ndarray]) -> str:
     """
     digest = hashlib.sha256()
     for piece in pieces:
-        digest.update(np.ascontiguousarray(piece, dtype="<i4"))
+        digest.update(np.ascontiguousarray(piece, dtype="<i4").data)
     return digest.hexdigest()

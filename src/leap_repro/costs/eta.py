@@ -76,6 +76,7 @@ class Outlook:
         to_come = sum(
             job.seconds * ratio.get(job.line, ratio["all"]) for job in self.jobs if job.folder not in self.seconds
         )
+        assert self.slots is not None
         evenly = (took["all"] + to_come) / self.slots - elapsed
         return evenly if evenly > 0 else to_come / self.slots  # some slots had nothing to do
 

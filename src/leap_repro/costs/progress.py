@@ -120,7 +120,7 @@ def screen(folder: Path) -> str:
         return f"{found[0].name}: no job has started"
     percent = 100 * run.done // run.total
     left = run.seconds_left()
-    end = datetime.now() if run.running else run.latest
+    end = run.latest if run.latest and not run.running else datetime.now()
     lines = [
         f"jobs     {run.done} of {run.total} done ({percent} %), {len(run.running)} running, {run.failed} failed",
         f"time     {_span((end - run.started).total_seconds())} so far"

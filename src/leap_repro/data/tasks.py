@@ -83,14 +83,14 @@ def _write_split(cached: Path, payload: Path, name: str, split: str, column: str
             place(cached, payload / name / f"{split}.parquet")
             return pq.ParquetFile(cached).metadata.num_rows
         table = pq.read_table(cached) if cached.suffix == ".parquet" else pyarrow.json.read_json(cached)
-        values = [None] if column is None else sorted(pc.unique(table.column(column)).to_pylist(), key=str)
+        values = [None] if column is None else sorted(table.column(column).unique().to_pylist(), key=str)
     except (KeyError, pa.ArrowException) as error:
         raise UserError(f"task set {name}: the file of split {split!r} cannot be read ({reason(error)})") from error
     for value in values:
         _refuse_path(name, column, value)
         target = payload / (name if value is None else f"{name}_{value}") / f"{split}.parquet"
         target.parent.mkdir(exist_ok=True)
-        part = table if value is None else table.filter(pc.equal(table.column(column), value))
+        part = table if value is None else table.filter(pc.call_function("equal", [table.column(column), value]))
         pq.write_table(part, target)
     return table.num_rows
 

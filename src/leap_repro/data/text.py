@@ -64,8 +64,10 @@ def _taken(cached: Path, target: Path, name: str) -> Counts:
         for batch in _text_column(cached).iter_batches(columns=["text"]):
             column = batch.column("text")
             rows += len(column)
-            characters += pc.sum(pc.utf8_length(column)).as_py() or 0
-            any_text = any_text or bool(pc.any(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)).as_py())
+            lengths = pc.call_function("utf8_length", [column])
+            stripped = pc.call_function("utf8_length", [pc.call_function("utf8_trim_whitespace", [column])])
+            characters += pc.call_function("sum", [lengths]).as_py() or 0
+            any_text = any_text or bool(pc.call_function("max", [stripped]).as_py())
     except UNREADABLE as error:
         raise UserError(f"{name} cannot be read as text: {reason(error)}") from error
     place(cached, target)
@@ -74,7 +76,8 @@ def _taken(cached: Path, target: Path, name: str) -> Counts:
 
 def _converted(path: Path, target: Path, name: str) -> Counts:
     try:
-        return write_texts((text for text in READERS[_suffix(path.name)](path) if text is not None), target)
+        texts = READERS[str(_suffix(path.name))](path)
+        return write_texts((text for text in texts if text is not None), target)
     except UNREADABLE as error:
         raise UserError(f"{name} cannot be read as text: {reason(error)}") from error
 
@@ -91,12 +94,12 @@ def _text_column(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _parquet_text(path: Path) -> Iterator[str]:
+def _parquet_text(path: Path) -> Iterator[str | None]:
     for batch in _text_column(path).iter_batches(columns=["text"]):
         yield from batch.column("text").to_pylist()
 
 
-def _jsonl_text(path: Path) -> Iterator[str]:
+def _jsonl_text(path: Path) -> Iterator[str | None]:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -121,7 +124,7 @@ def _plain_text(path: Path) -> Iterator[str]:
     yield from path.read_text(encoding="utf-8").split("\n\n")
 
 
-READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+READERS: dict[str, Callable[[Path], Iterator[str | None]]] = {
     ".parquet": _parquet_text,
     ".jsonl": _jsonl_text,
     ".jsonl.gz": _jsonl_text,

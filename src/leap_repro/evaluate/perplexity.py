@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit
 from leap_repro.models.head import Head
-from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW
+from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,13 +53,13 @@ def windows_of(ids: Sequence[int], length: int, bos: int | None) -> Tensor:
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, windows_NT: Tensor, batch_size: int) -> Tensor:
+def window_losses(model: PreTrainedModel, windows_NT: Tensor, batch_size: int) -> Tensor:
     """Mean next-token loss of each window, float64 [windows].
 
     At most SCORES scores are there at once, however long a window is, and their logarithms are taken a part at a time.
     """
     device = next(model.parameters()).device
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = vocabulary_size(model)
     at_once = max(1, min(batch_size, SCORES // (windows_NT.shape[1] * vocabulary)))
     head = Head.of(model) if windows_NT.shape[1] * vocabulary > SCORES else None
     losses = []
@@ -92,12 +92,12 @@ def _losses(scores_TV: Tensor, targets_T: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def check_causal(model: nn.Module, window_N: Tensor) -> None:
+def check_causal(model: PreTrainedModel, window_N: Tensor) -> None:
     """UserError if the scores before a token depend on it, as those of an encoder do that is no decoder: such a model
     sees the answer."""
     window = window_N[:CAUSAL_TOKENS].to(next(model.parameters()).device)
     other = window.clone()
-    other[-1] = (other[-1] + 1) % model.get_input_embeddings().num_embeddings
+    other[-1] = (other[-1] + 1) % vocabulary_size(model)
     first, second = (model(ids[None], use_cache=False).logits[0, :-1].float() for ids in (window, other))
     if bool((first - second).abs().max() > CLOSE * first.abs().max()):
         raise UserError(
@@ -124,7 +124,7 @@ def evaluate_perplexity(
         raise UserError(f"perplexity length {length} exceeds the model's {limit} positions")
     needs_bos = model.config.model_type.startswith(NEEDS_BOS_IN_EVERY_WINDOW)
     ids = tokenizer(SEPARATOR.join(documents), add_special_tokens=not needs_bos, verbose=False)["input_ids"]
-    held_NT = windows_of(ids, length, tokenizer.bos_token_id if needs_bos else None)
+    held_NT = windows_of(ids, length, cast("int | None", tokenizer.bos_token_id) if needs_bos else None)
     windows_NT = held_NT[:at_most]
     if len(windows_NT) < 2:
         raise UserError(f"the perplexity text has {len(ids)} tokens: fewer than two windows of {length}")

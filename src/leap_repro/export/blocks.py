@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from leap_repro.models.experts import ExpertLinear
 from leap_repro.models.layout import as_in_checkpoint
 from leap_repro.models.prunable import PrunableLinear, linears_by_block
 from leap_repro.sparsity.masks import CellMasks
@@ -52,14 +53,16 @@ class PrunedBlocks:
                 matrix = torch.zeros(mask.shape, dtype=kept.dtype).masked_scatter_(mask, kept)
                 view_of(linear, values.setdefault(name, torch.zeros(shape, dtype=kept.dtype))).copy_(matrix)
                 view_of(linear, moved.setdefault(name, torch.zeros(shape, dtype=torch.bool))).copy_(mask)
-        return tuple(as_in_checkpoint(self.model, each, self.keys) for each in found)
+        masks, values, moved = (as_in_checkpoint(self.model, each, self.keys) for each in found)
+        return masks, values, moved
 
 
 def whole_parameter(linear: PrunableLinear) -> Tensor:
     """The parameter that holds it: the matrix itself, or those of all experts."""
-    return getattr(linear.module.experts, linear.module.parameter) if linear.is_expert else linear.weight
+    module = linear.module
+    return getattr(module.experts, module.parameter) if isinstance(module, ExpertLinear) else linear.weight
 
 
 def view_of(linear: PrunableLinear, parameter: Tensor) -> Tensor:
     """The matrix within a tensor of the parameter's shape."""
-    return linear.module.view(parameter) if linear.is_expert else parameter
+    return linear.module.view(parameter) if isinstance(linear.module, ExpertLinear) else parameter

@@ -132,7 +132,8 @@ def _share(kept: int, total: int) -> str:
 
 
 def _calibration(lineage: Lineage) -> str:
-    shard, text = lineage.tokens.facts, origin(lineage.text)["parameters"]
+    shard = lineage.tokens.facts if lineage.tokens else {}
+    text = origin(lineage.text)["parameters"]
     named = {"hub": text.get("id"), "path": Path(text.get("path", "")).name, "bundled": "the miniature's text"}
     source = named.get(text.get("source"))
     revision = f" at {text['revision']}" if "revision" in text else ""

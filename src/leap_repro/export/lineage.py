@@ -76,7 +76,7 @@ def _made_by(folders: Iterable[Path], digest: str | None) -> Artifact | None:
 def _made_of(folder: Path, name: str, source: Artifact | None) -> Artifact | None:
     """The artifact in `folder` if its input `name` was `source`."""
     found = _read(folder) if source else None
-    return found if found and origin(found)["inputs"].get(name) == source.manifest_sha256 else None
+    return found if found and source and origin(found)["inputs"].get(name) == source.manifest_sha256 else None
 
 
 def _alike(one: Artifact | None, other: Artifact | None) -> bool:

@@ -8,7 +8,7 @@ model = load_pruned("my-pruned-model")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leap_repro.errors import UserError
 from leap_repro.export.index import INDEX_FILE, read_file, read_index
@@ -39,13 +39,14 @@ def load_pruned(folder: str | Path, dtype: str | None = None) -> PreTrainedModel
             ).eval()
     index, empty = read_index(folder), empty_model(folder)
     tensors = {key: t for name in index.files for key, t in read_file(folder, index, name)[0].items()}
-    model, found = type(empty).from_pretrained(
+    loaded: Any = type(empty).from_pretrained(  # with output_loading_info a pair
         None,
         config=empty.config,
         state_dict=tensors,
         dtype=empty.config.dtype if wanted == "auto" else wanted,
         output_loading_info=True,
     )
+    model, found = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found[what]:
             raise UserError(f"{folder}: its weights are not those of config.json ({what}: {sorted(found[what])[:3]})")

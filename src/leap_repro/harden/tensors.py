@@ -69,7 +69,10 @@ def harden(
     two_four = kinds["keep"] or Made(kinds["patterns"], lambda _, theta: likeliest(theta))
     if not kinds["tiles"]:
         return Hardened(two_four, "likeliest pattern" if kinds["patterns"] else AS_PRUNED, scope)
-    masks, neighbours = harden_tiles(kinds["tiles"], two_four, parse_pattern(pattern).dense_tiles, sparsity, rule)
+    tiled = parse_pattern(pattern)
+    if tiled is None:
+        raise UserError(f"logits of tiles come with a pattern of dense tiles, not with {pattern!r}")
+    masks, neighbours = harden_tiles(kinds["tiles"], two_four, tiled.dense_tiles, sparsity, rule)
     return Hardened(masks, rule, promised, neighbours)
 
 

@@ -46,6 +46,8 @@ def resolve(repository: Repository) -> Repository:
         info = persistently(
             lambda: _api().repo_info(repository.id, repo_type=repository.kind, revision=repository.revision)
         )
+    if info.sha is None:
+        raise UserError(f"the hub names no commit for {repository} at {repository.revision!r}")
     return Repository(repository.kind, repository.id, info.sha)
 
 

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -31,7 +31,7 @@ LLAMA_ROPE = {
 }
 
 
-def _shared() -> dict:
+def _shared() -> dict[str, Any]:
     return {
         "vocab_size": VOCABULARY,
         "max_position_embeddings": POSITIONS,
@@ -47,8 +47,9 @@ def qwen() -> PretrainedConfig:
     """Qwen 2: biases on q, k and v; no BOS."""
     from transformers import Qwen2Config
 
+    without_bos: dict[str, Any] = _shared() | {"bos_token_id": None}
     return Qwen2Config(
-        **(_shared() | {"bos_token_id": None}),
+        **without_bos,
         hidden_size=64,
         intermediate_size=176,
         num_hidden_layers=4,

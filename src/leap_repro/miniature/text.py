@@ -53,11 +53,10 @@ def pages(split: str, limit: int | None = None) -> list[str]:
 
     A page that an earlier split of SPLIT_PAGES already holds is passed over, so no two splits share one.
     """
-    if split not in SPLIT_PAGES:
-        raise KeyError(split)
     world, taken = build_world(), set()
     for name, count in SPLIT_PAGES.items():
         if name == split:
             return list(_pages(name, world, min(count, limit or count), taken))
         for _ in _pages(name, world, count, taken):
             pass
+    raise KeyError(split)

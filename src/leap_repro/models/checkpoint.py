@@ -199,8 +199,9 @@ def refuse_quantised(folder: Path, entries: dict[str, Entry]) -> None:
         raise UserError(f"{folder}: {CONFIG} has {OTHER_WEIGHTS}, which is not supported: name the file {WEIGHTS}")
     for part in (config, config.get("text_config")):
         for key in QUANTISATION if isinstance(part, dict) else ():
-            if part.get(key) is not None:
-                how = part[key].get("quant_method", "unnamed") if isinstance(part[key], dict) else part[key]
+            said = (part or {}).get(key)
+            if said is not None:
+                how = said.get("quant_method", "unnamed") if isinstance(said, dict) else said
                 raise UserError(f"{folder} is quantised ({CONFIG} has {key}, method {how}): {_PRUNE_BEFORE}")
     for name, entry in entries.items():
         is_code = entry.dtype not in (*FLOATING, "BOOL", "I64") and not name.endswith(NOT_CODES)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from leap_repro.errors import UserError, reason
 from leap_repro.models.agreement import check_agreement
 from leap_repro.models.checkpoint import check_json, read_config, refuse_quantised, tensors, weight_files
-from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_tokenizer
+from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_tokenizer, vocabulary_size
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.shares import ALLOWED, refuse_dense, shares_of
 from leap_repro.store.hashes import sha256_of
@@ -103,7 +103,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
 
     Tokens that were added count, but may be more than the model has rows for (Gemma's image token).
     """
-    embeddings = model.get_input_embeddings().num_embeddings
+    embeddings = vocabulary_size(model)
     own, all_tokens = tokenizer.vocab_size, max(tokenizer.vocab_size, len(tokenizer))
     if own > embeddings or all_tokens < MOSTLY * embeddings:
         raise UserError(

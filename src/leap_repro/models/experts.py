@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ def is_experts(module: nn.Module) -> bool:
     """Whether the module keeps the matrices of all its experts in parameters [E, ...] that we can take apart."""
     if not all(hasattr(module, name) for name in CONTRACT):
         return False
-    first, second = (getattr(module, name, None) for name in (_first(module), DOWN))
-    return all(isinstance(p, nn.Parameter) and p.dim() == 3 for p in (first, second)) and len(first) == len(second)
+    stacks = [getattr(module, name, None) for name in (_first(module), DOWN)]
+    sizes = [len(stack) for stack in stacks if isinstance(stack, nn.Parameter) and stack.dim() == 3]
+    return len(sizes) == len(stacks) and sizes[0] == sizes[1]
 
 
 def _first(experts: nn.Module) -> str:
@@ -125,7 +127,7 @@ def _forward(
     return total
 
 
-def _expert(experts: nn.Module, parts: dict[tuple[int, str], ExpertLinear], index: int, x: Tensor) -> Tensor:
+def _expert(experts: Any, parts: dict[tuple[int, str], ExpertLinear], index: int, x: Tensor) -> Tensor:
     up = parts[index, UP](x)
     if not experts.has_gate:
         return parts[index, DOWN](experts.act_fn(up))

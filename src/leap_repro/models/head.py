@@ -10,10 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from leap_repro.models.load import vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 TOKENS, CUT = 16, 5
@@ -25,12 +30,12 @@ ROUNDINGS = 8
 class Head:
     """What a model makes of its backbone's last hidden states."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.backbone = model, model.get_decoder()
-        self.output: type | None = None
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self.backbone = model, cast(nn.Module, model.get_decoder())
+        self.output: Callable[..., Any] = dict
 
     @classmethod
-    def of(cls, model: nn.Module) -> Head | None:
+    def of(cls, model: PreTrainedModel) -> Head | None:
         """The model's head, or None, with a line in the log, where scores in parts are not those of the whole pass."""
         try:
             head = cls(model)
@@ -77,7 +82,7 @@ class Head:
         if self.backbone is self.model:
             raise TypeError("its backbone is no module of its own")
         device = next(self.model.parameters()).device
-        tokens_BT = torch.arange(TOKENS, device=device)[None] % self.model.get_input_embeddings().num_embeddings
+        tokens_BT = torch.arange(TOKENS, device=device)[None] % vocabulary_size(self.model)
         whole = self.model(tokens_BT, use_cache=False).logits[0]
         states = self.states(tokens_BT)[0]
         parts = torch.cat([self.scores(states[:CUT]), self.scores(states[CUT:])])

@@ -7,6 +7,7 @@ that a block can be read, and an export written, without the rest of the model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,9 @@ def load_tensors(model: PreTrainedModel, tensors: Mapping[str, Tensor], device: 
     from transformers.modeling_utils import LoadStateDictConfig
 
     settings = LoadStateDictConfig(
-        device_map={"": str(device)}, dtype=model.dtype, weight_mapping=get_model_conversion_mapping(model)
+        device_map={"": str(device)},
+        dtype=model.dtype,
+        weight_mapping=get_model_conversion_mapping(model),  # pyright: ignore[reportArgumentType]  # a wider list there
     )
     with quietly():
         convert_and_load_state_dict_in_model(model, dict(tensors), settings)
@@ -63,7 +66,7 @@ def load_headers(model: PreTrainedModel, headers: Mapping[str, Tensor]) -> tuple
     ValueError or RuntimeError if tensors cannot be put together.
     """
     with quietly():
-        return type(model).from_pretrained(
+        loaded: Any = type(model).from_pretrained(  # with output_loading_info a pair
             None,
             config=model.config,
             state_dict=dict(headers),
@@ -71,6 +74,7 @@ def load_headers(model: PreTrainedModel, headers: Mapping[str, Tensor]) -> tuple
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+        return loaded
 
 
 def as_in_checkpoint(loaded: PreTrainedModel, tensors: Mapping[str, Tensor], keys: set[str]) -> dict[str, Tensor]:
@@ -89,7 +93,7 @@ def quietly() -> Iterator[None]:
     from transformers.utils import logging as theirs
 
     level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity(theirs.CRITICAL)
+    theirs.set_verbosity(logging.CRITICAL)
     theirs.disable_progress_bar()
     try:
         yield

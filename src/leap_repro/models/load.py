@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
 
 from leap_repro.errors import UserError, reason
 
@@ -56,7 +57,14 @@ def load_model(folder: Path, dtype: str = "float32", device: torch.device | None
             use_safetensors=True,
             trust_remote_code=False,
         )
-    return ready(model).to(device or best_device())
+    model = ready(model)
+    nn.Module.to(model, device or best_device())
+    return model
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Rows of the embeddings: tokens that the model knows."""
+    return cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

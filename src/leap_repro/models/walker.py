@@ -8,7 +8,7 @@ weights may still lie on disk (`stream.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,7 +111,7 @@ class BlockRunner:
     hidden: list[Tensor]
 
     @torch.no_grad()
-    def collect(self, observers: dict[nn.Module, Any], all_tokens: bool = False) -> None:
+    def collect(self, observers: Mapping[Any, Any], all_tokens: bool = False) -> None:
         """Run the block over all batches in order; each observer sees its layer's inputs as [tokens, in_features].
 
         An expert's layers see the tokens that are routed to it, or `all_tokens`.

@@ -8,15 +8,32 @@ pays for them.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, PlainValidator, create_model, model_validator
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticCustomError
 
-from leap_repro.checked import Closed, Label, Name, Positive, Precision, Share, contradiction, distinct, told, union
+from leap_repro.checked import (
+    UNKNOWN_KIND,
+    Closed,
+    Label,
+    Name,
+    Positive,
+    Precision,
+    Share,
+    contradiction,
+    distinct,
+    told,
+    union,
+)
+from leap_repro.errors import UserError
+from leap_repro.pipeline.fingerprint import closure
 from leap_repro.pipeline.sources import Model, Tasks, Text
 from leap_repro.prune.declaration import Options
-from leap_repro.prune.methods import declaration, names
+from leap_repro.prune.loading import is_path
+from leap_repro.prune.methods import declaration, known_names, module_of, names
 
 Length = Annotated[int, Field(ge=2), told("it must be an integer of at least 2 tokens")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), told("a seed must be an integer from 0 to 4294967295")]
@@ -114,7 +131,7 @@ class Scale(Closed):
     )
     dtype: Precision = "float32"
     threads: Positive
-    cluster: Cluster = Cluster()
+    cluster: Cluster = Cluster.model_validate({})
     methods: Methods
     extended: Annotated[list[str], distinct("method names", least=0)] = Field(
         [], description="run beside `methods` by the target extended"
@@ -176,11 +193,41 @@ class Extending(AnyLine):
     options: dict[str, Any] = Field({}, description="laid over those of that line")
 
 
+WITHOUT_MODULE = {"extends": Extending, "hardens": Extending}
+"""{a key by which a line takes over another's module: its kind}"""
+
+
 def _line_of(module: str) -> type[Line]:
+    """A line with the options of its method; UserError if the method cannot be had, or not all its code is tracked."""
     options = declaration(module).options
+    if module not in names():
+        closure(module_of(module))
+    return _line_with(module, options)
+
+
+@cache
+def _line_with(module: str, options: type[Options]) -> type[Line]:
+    own: Any = Literal[module]  # pyright: ignore[reportInvalidTypeForm]  # known only when a line names it
     return create_model(
-        f"{module}_line", __base__=Line, module=(Literal[module], ...), options=(options, options.model_construct())
+        f"{module}_line", __base__=Line, module=(own, ...), options=(options, options.model_construct())
     )
+
+
+def _as_its_kind(line: Any) -> AnyLine:
+    """The line as its own module wants it: of all methods only those are loaded that a line names."""
+    given = line if isinstance(line, dict) else {}
+    without = [kind for key, kind in WITHOUT_MODULE.items() if key in given and "module" not in given]
+    if without:
+        return without[0].model_validate(line)
+    module = given.get("module")
+    if not isinstance(module, str) or not (is_path(module) or module in known_names()):
+        allowed = f"{[*known_names()]}, or the path of a method's file (.py)"
+        raise PydanticCustomError(UNKNOWN_KIND, "{words}", {"words": f"module {allowed}"})
+    try:
+        model = _line_of(module)
+    except UserError as error:
+        raise contradiction("module", repr(module), str(error)) from error
+    return model.model_validate(line)
 
 
 class Config(Closed):
@@ -189,17 +236,7 @@ class Config(Closed):
     scale: str = Field(description="which of the grids under `scales` is meant")
     preflight: Literal["stop", "warn"] = Field("stop", description="what a run does that this machine cannot finish")
     scales: Annotated[dict[Name, Scale], Field(min_length=1)]
-    methods: Annotated[
-        dict[
-            Name,
-            union(
-                "module",
-                {name: _line_of(name) for name in names()},
-                without={"extends": Extending, "hardens": Extending},
-            ),
-        ],
-        Field(min_length=1),
-    ]
+    methods: Annotated[dict[Name, Annotated[Line, PlainValidator(_as_its_kind)]], Field(min_length=1)]
 
 
 class _Plain(GenerateJsonSchema):
@@ -214,7 +251,16 @@ def json_schema() -> dict[str, Any]:
 
     Several files make a configuration, so that none need have every key.
     """
-    schema = Config.model_json_schema(schema_generator=_Plain)
+    own_file = create_model(
+        "file_line",
+        __base__=Line,
+        module=(Annotated[str, Field(pattern=r"\.py$")], ...),
+        options=(dict[str, Any], {}),
+    )
+    lines = union("module", {name: _line_of(name) for name in names()} | {"file": own_file}, without=WITHOUT_MODULE)
+    methods: Any = dict[Name, lines]  # pyright: ignore[reportInvalidTypeForm]  # a union made at run time
+    whole = create_model("Config", __base__=Config, __doc__=Config.__doc__, methods=(methods, Field(min_length=1)))
+    schema = whole.model_json_schema(schema_generator=_Plain)
     for partial in (schema, schema["$defs"]["Data"]):
         del partial["required"]
     return {"$schema": GenerateJsonSchema.schema_dialect} | schema

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from leap_repro.errors import UserError
 from leap_repro.pipeline.config import Line, Scale
 from leap_repro.prune.declaration import refuse_sparsity
-from leap_repro.prune.methods import declaration, names
+from leap_repro.prune.methods import declaration, declarations
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.sparsity.patterns import TWO_FOUR, UNSTRUCTURED
 
@@ -45,6 +45,7 @@ def name_errors(settings: Scale) -> Iterator[str]:
     for name in set(settings.methods) & set(settings.extended):
         yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
     for key in ("methods", "once") if evidence else ():
+        assert evidence is not None
         others = set(settings.methods) | (set(evidence.methods) if key == "once" else set())
         for name in others & set(getattr(evidence, key)):
             yield f"scales.*.evidence.{key} names {name!r}, which the grid evidence has already"
@@ -151,7 +152,7 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
     place = f"scales.*.gpus.{method.name}" if method.name in settings.gpus else f"methods.{method.name}.gpus"
     asked, per_node = method.gpus, settings.cluster.gpus_per_node
     if not method.declaration.is_shared:
-        shared = [name for name in names() if declaration(name).is_shared]
+        shared = [name for name, method in declarations().items() if method.is_shared]
         yield f"{place} is {asked}; only the modules {shared} train on several GPUs"
         return
     if per_node and asked > per_node and asked % per_node:
@@ -193,7 +194,7 @@ def _budget_errors(name: str, method: Method, methods: dict[str, Method]) -> Ite
 
 def _modules(field: str, value: str) -> list[str]:
     """The methods whose declaration has `value` among its `field`, be there a line of them or not."""
-    return [name for name in names() if value in getattr(declaration(name), field)]
+    return [name for name, method in declarations().items() if value in getattr(method, field)]
 
 
 def _is_one_shot(method: Method | None) -> bool:

@@ -12,7 +12,7 @@ from leap_repro.errors import UserError
 from leap_repro.pipeline.config import Config, Line, Scale
 from leap_repro.pipeline.cross_checks import grid_errors, name_errors, selector_errors, training_errors
 from leap_repro.pipeline.inheritance import needed, resolve, with_data
-from leap_repro.prune.declaration import Declaration, Options, Tokens
+from leap_repro.prune.declaration import Declaration, Tokens
 from leap_repro.prune.methods import declaration
 
 SHARDS = {
@@ -41,7 +41,7 @@ class Method:
     name: str
     label: str
     module: str
-    options: Options
+    options: Any  # of its module's own class
     warm_start: str | None
     pattern_start: str | None
     parent: str | None
@@ -183,7 +183,8 @@ class Study:
 
     def seeds(self, grid: str = DEFAULT) -> list[int]:
         """The seeds that any cell of a grid has."""
-        return self.settings.evidence.seeds if grid == EVIDENCE else self.settings.seeds
+        evidence = self.settings.evidence if grid == EVIDENCE else None
+        return self.settings.seeds if evidence is None else evidence.seeds
 
     @property
     def grids(self) -> list[str]:
@@ -203,7 +204,9 @@ def read_study(config: dict[str, Any]) -> Study:
     _refuse(name_errors(settings))
     _refuse(selector_errors(whole.methods))
     methods = {name: _method(name, line, settings) for name, line in whole.methods.items()}
-    methods = {name: replace(m, selector=methods.get(whole.methods[name].selector)) for name, m in methods.items()}
+    methods = {
+        name: replace(m, selector=methods.get(whole.methods[name].selector or "")) for name, m in methods.items()
+    }
     _refuse(grid_errors(settings, methods))
     _refuse(training_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)

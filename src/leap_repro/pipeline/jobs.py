@@ -127,14 +127,15 @@ def priorities(study: Study) -> Callable[[Mapping[str, str]], int]:
     early. Within a model, trainings and the cells that they start from come first: they take longest, and no core
     should wait for one alone at the end. What the default grid trains decides: its table is the one that is waited for.
     """
-    trained = [line for line in map(study.methods.get, study.settings.methods) if line.declaration.trains]
+    trained = [line for line in map(study.methods.__getitem__, study.settings.methods) if line.declaration.trains]
     early = {name for line in trained for name in (line.name, line.pattern_start, *line.starts.values())} - {None}
     places = {model: place for place, model in enumerate(reversed(study.models), start=1)}
 
     def priority(wildcards: Mapping[str, str]) -> int:
-        if wildcards.get("model") is None:
+        model = wildcards.get("model")
+        if model is None:
             return 2 * (len(places) + 1)
-        return 2 * places.get(wildcards.get("model"), 0) + (wildcards.get("method") in early)
+        return 2 * places.get(model, 0) + (wildcards.get("method") in early)
 
     return priority
 

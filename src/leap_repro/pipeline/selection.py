@@ -157,6 +157,8 @@ def _annealed(study: Study, found: Facts) -> list[str]:
 def _anneals(study: Study, name: str) -> bool:
     """Whether a variant differs in its schedules alone."""
     line = study.methods[name]
+    if line.variant_of is None:
+        return False
     base = study.methods[line.variant_of]
     changed = set(_changed(study, name)) - {"looks"}
     return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts

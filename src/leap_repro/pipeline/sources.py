@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Closed, Label, Name, Positive, Share, Some, contradiction, distinct, text, union
+from leap_repro.checked import Closed, Label, Name, Positive, Share, Some, contradiction, distinct, told, union
 
-Sha256 = text("^[0-9a-f]{64}$", "it must be 64 hexadecimal digits")
-HubId = text(
-    "^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
-    "it must be the id of a repository on the hub, <owner>/<name>",
-)
-Revision = text("^[A-Za-z0-9][A-Za-z0-9._/-]*$", "it must be a commit of 40 digits, a branch or a tag")
-Definition = text(
-    "^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*[.]yaml$",
-    "it must be the path of a task's YAML below lm_eval/tasks, such as super_glue/boolq/default.yaml",
-)
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), told("it must be 64 hexadecimal digits")]
+HubId = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"),
+    told("it must be the id of a repository on the hub, <owner>/<name>"),
+]
+Revision = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._/-]*$"),
+    told("it must be a commit of 40 digits, a branch or a tag"),
+]
+Definition = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*[.]yaml$"),
+    told("it must be the path of a task's YAML below lm_eval/tasks, such as super_glue/boolq/default.yaml"),
+]
 Expected = Annotated[dict[str, Positive] | None, Field(description="sizes that what comes must have")]
 Splits = Annotated[dict[str, Some], Field(min_length=1)]
 
@@ -146,6 +152,11 @@ class HubTasks(_Tasks):
     sets: Annotated[dict[Name, HubSet], Field(min_length=1)]
 
 
-Model = union("source", {"bundled": BundledModel, "path": PathModel, "hub": HubModel})
-Text = union("source", {"bundled": BundledText, "path": PathText, "hub": HubText})
-Tasks = union("source", {"bundled": BundledTasks, "path": PathTasks, "hub": HubTasks})
+if TYPE_CHECKING:  # no checker follows a union that is made at run time
+    Model = BundledModel | PathModel | HubModel
+    Text = BundledText | PathText | HubText
+    Tasks = BundledTasks | PathTasks | HubTasks
+else:
+    Model = union("source", {"bundled": BundledModel, "path": PathModel, "hub": HubModel})
+    Text = union("source", {"bundled": BundledText, "path": PathText, "hub": HubText})
+    Tasks = union("source", {"bundled": BundledTasks, "path": PathTasks, "hub": HubTasks})

@@ -17,35 +17,40 @@ CELL_STAGES = ("models", "calibration", "harden", "evaluate")
 """The stages besides prune whose code every result row of a cell depends on."""
 
 
+def stage(name: str) -> str:
+    """The module of a stage."""
+    return f"{PACKAGE}.pipeline.stages.{name}"
+
+
 @cache
 def code(*modules: str) -> str:
-    """The fingerprint of the first-party code that a job runs; `modules` are named below the package."""
-    return fingerprint(*(f"{PACKAGE}.{module}" for module in modules))
+    """The fingerprint of the first-party code that a job runs."""
+    return fingerprint(*modules)
 
 
 @cache
 def digests(*modules: str) -> dict[str, str]:
     """{module: digest} of the same code, so that a change has a name."""
-    return module_digests(*(f"{PACKAGE}.{module}" for module in modules))
+    return module_digests(*modules)
 
 
 @cache
 def pins(requirements: Path, *modules: str) -> str:
     """The versions that `requirements` pins of the packages which can change what the job computes."""
     pinned = read_pins(requirements)
-    names = packages(*(f"{PACKAGE}.{module}" for module in modules))
+    names = packages(*modules)
     return " ".join(f"{name}=={pinned.get(name, 'any')}" for name in names)
 
 
 def prune_modules(method: Method) -> tuple[str, ...]:
     """What a prune job runs: the stage, and the files that it loads by name, the method's and its selector's."""
-    return ("pipeline.stages.prune", *(module_of(name).removeprefix(f"{PACKAGE}.") for name in method.modules))
+    return (stage("prune"), *map(module_of, method.modules))
 
 
 def asked_code(study: Study, grid: str = DEFAULT) -> dict[str, Any]:
     """The fingerprint that every row of a grid must have been made with, by stage; of prune by method."""
     methods = study.grid_methods(grid)
-    stages: dict[str, Any] = {stage: code(f"pipeline.stages.{stage}") for stage in CELL_STAGES}
+    stages: dict[str, Any] = {name: code(stage(name)) for name in CELL_STAGES}
     return stages | {"prune": {name: code(*prune_modules(study.methods[name])) for name in methods}}
 
 
@@ -60,10 +65,12 @@ class Tracker:
     ) -> dict[str, Callable[..., str]]:
         """{"code", "packages", "why"}; `why` is not compared but read by people.
 
-        `modules` names the module that a job runs ("{w.…}" is filled in from the wildcards), or is a function of the
-        wildcards that names several; `options` gives the method's options.
+        `modules` names the module below the package that a job runs ("{w.…}" is filled in from the wildcards), or is a
+        function of the wildcards that gives the full names of several; `options` gives the method's options.
         """
-        modules_of = modules if callable(modules) else lambda w: (modules.format(w=w),)
+
+        def modules_of(w: Any) -> tuple[str, ...]:
+            return modules(w) if callable(modules) else (f"{PACKAGE}.{modules.format(w=w)}",)
 
         def words(w: Any, output: Any) -> str:
             found = why(Path(output[0]).parent, digests(*modules_of(w)), options(w))

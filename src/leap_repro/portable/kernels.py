@@ -139,7 +139,8 @@ def _cholesky_ex(matrix: Tensor, *, upper: bool = False, check_errors: bool = Fa
         factors[index] = factor.T
     factor, info = torch.from_numpy(factors).view(matrix.shape), torch.from_numpy(infos).view(matrix.shape[:-2])
     if check_errors and bool(info.any()):
-        raise torch.linalg.LinAlgError("a matrix is not positive-definite")
+        found = "a matrix is not positive-definite"
+        raise torch.linalg.LinAlgError(found)  # pyright: ignore[reportPrivateImportUsage]  # documented, not declared
     return factor.mT.contiguous() if upper else factor, info
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from leap_repro.checked import Closed
 from leap_repro.errors import UserError
@@ -52,19 +52,26 @@ class Options(Closed):
         return 0.0
 
 
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Declaration(ABC):
+class Declaration(ABC, Generic[OptionsT]):
     """One method. `options` is its class of options; `moves_weights` whether it gives new values to the weights that
     stay; `selects` whether it chooses a mask in one shot, which others may start from or reconstruct; `starts` which
     other lines' masks it takes up ("warm_start", "pattern_start", "selector", "parent"); `hardenings` how its results
     may become masks; `is_shared` whether several processes may make a cell together."""
 
-    options: type[Options]
+    options: type[OptionsT]
     moves_weights: bool = False
     selects: bool = False
     starts: tuple[str, ...] = ()
     hardenings: tuple[Hardening, ...] = ("exact",)
     is_shared: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.options, type) and issubclass(self.options, Options)):
+            raise UserError(f"options is {self.options!r}; it must be a class derived from {__name__}.Options")
 
     @property
     def name(self) -> str:
@@ -76,7 +83,7 @@ class Declaration(ABC):
     def tokens(self) -> Tokens:
         """The token shard that it reads."""
 
-    def tokens_of(self, options: Options) -> Tokens:
+    def tokens_of(self, options: OptionsT) -> Tokens:
         """The token shard that it reads with these options."""
         return self.tokens
 
@@ -90,13 +97,13 @@ class Declaration(ABC):
         """Whether what it trains are masks: it leaves logits, which hardening makes masks of."""
         return self.trains and not self.moves_weights
 
-    def prune_cell(self, job: Job) -> PrunedCell:
+    def prune_cell(self, job: Job[OptionsT]) -> PrunedCell:
         """Prune `job.model`; UserError for a sparsity that the options cannot give."""
         refuse_sparsity([job.sparsity], job.options, f"{self.name}: sparsity is {float(job.sparsity):g}", "options")
         return self.run(job)
 
     @abstractmethod
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[OptionsT]) -> PrunedCell:
         """What `prune_cell` does after its check."""
 
 

@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
-import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.models.stream import Residency, always_resident
-from leap_repro.prune.declaration import Declaration, Options
+from leap_repro.prune.declaration import Declaration, Options, OptionsT
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.sparsity.masks import read_kept_values, unpack_masks
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.tensor_files import TensorFolder, TensorsInMemory
 from leap_repro.store.tokens import TokenRows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,15 @@ def read_budgets(cell: Artifact, sparsity: Fraction) -> dict[str, Fraction]:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[OptionsT]):
     """One cell. `tokens` is int64 [sequences, length] or such rows, read when indexed; `warm_start` maps tensor names
     to bool masks; `held_out` are tokens that are only looked at; `budgets` gives each tensor a sparsity of its own;
     `parent` is a whole cell of another method; `reconstruct` gets each matrix's original layer (with its Gram matrix)
     and what the method made of it, and has the last word; `residency` brings a block of `model` into memory, and
     `store` takes its results as soon as it is pruned."""
 
-    model: torch.nn.Module
-    options: Options
+    model: PreTrainedModel
+    options: OptionsT
     sparsity: Fraction
     seed: int
     tokens: Tensor | TokenRows | None = None

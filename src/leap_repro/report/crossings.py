@@ -67,8 +67,10 @@ def minus(
     found = []
     for row, reference in zip(numbers.itertuples(), references, strict=True):
         here = outcomes[outcomes["sparsity_target"] == row.sparsity_target]
-        known = pd.notna(reference) and reference != row.method
-        found.append(paired_difference(here, row.method, reference, unseeded(methods)) if known else ABSENT)
+        if isinstance(reference, str) and reference != row.method:
+            found.append(paired_difference(here, row.method, reference, unseeded(methods)))
+        else:
+            found.append(ABSENT)
     return found
 
 

@@ -61,14 +61,14 @@ def method_rows(
 
     The cells are those with the most seeds: a curve of one seed beside them is no part of the same evidence.
     """
-    reference, without = called(REFERENCE, methods), unseeded(methods)
+    reference, without = called(REFERENCE, methods) or REFERENCE, unseeded(methods)
     both = outcomes[outcomes["method"].isin([name, reference])]
     cells = cell_differences(both, name, reference, without)
     if not cells:
         return
     adjusted = dict(zip(cells, holm([cell.p_value for cell in cells.values()]), strict=True))
     theirs = published_differences(methods[name]["label"].split(" (")[0])
-    published = {(s, model): theirs.get((stands_for.get(model), s), math.nan) for s, model in cells}
+    published = {(s, model): theirs.get((stands_for.get(model) or "", s), math.nan) for s, model in cells}
     for sparsity in dict.fromkeys(sparsity for sparsity, _ in cells):
         here = [cell for cell in cells if cell[0] == sparsity]
         for cell in here:
@@ -78,7 +78,7 @@ def method_rows(
             yield [name, reference, sparsity, MEAN, *_numbers(mean), _mean(published[cell] for cell in here)]
     if len({sparsity for sparsity, _ in cells}) > 1:
         mean = mean_over_cells(_of(both, cells), name, reference, without)
-        yield [name, reference, math.nan, ALL, *_numbers(mean), _mean(published.values())]
+        yield [name, reference, math.nan, ALL, *_numbers(mean), _mean(iter(published.values()))]
 
 
 def cell_differences(both: pd.DataFrame, name: str, reference: str, without: frozenset[str]) -> Cells:

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def overlaps(root: Path, cells: pd.DataFrame, again: Sequence[str] = ()) -> pd.D
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def path_of(row: object) -> str:
+def path_of(row: Any) -> str:
     """The path of a cell, a row of its keys."""
     return f"{row.model}/{row.method}/{row.sparsity_target:g}/{row.seed}"
 

@@ -11,6 +11,7 @@ import logging
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -91,7 +92,7 @@ def _head(label: str) -> str:
     return label.split(" (")[0]
 
 
-def _published_method(row: tuple, frame: pd.DataFrame, methods: Methods) -> str | None:
+def _published_method(row: Any, frame: pd.DataFrame, methods: Methods) -> str | None:
     """What published tables call the method: the label that it varies if only its pattern does, else its own.
 
     Other variants (as released, ablations) have no published row.
@@ -102,7 +103,7 @@ def _published_method(row: tuple, frame: pd.DataFrame, methods: Methods) -> str 
     return _head(methods[base or row.method]["label"])
 
 
-def _row(cell: tuple, ours: tuple, published: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list:
+def _row(cell: Any, ours: Any, published: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list:
     numbers = [ours.model, cell.model, cell.sparsity, ours.method, cell.pattern, cell.average, ours.average]
     peers = published[(published["source"] == cell.source) & (published["model"] == cell.model)]
     for label, name in REFERENCES.items():
@@ -112,9 +113,7 @@ def _row(cell: tuple, ours: tuple, published: pd.DataFrame, outcomes: pd.DataFra
     return [*numbers, cell.perplexity, cell.length, cell.source]
 
 
-def _our_difference(
-    ours: tuple, reference: str | None, methods: Methods, outcomes: pd.DataFrame
-) -> tuple[float, float]:
+def _our_difference(ours: Any, reference: str | None, methods: Methods, outcomes: pd.DataFrame) -> tuple[float, float]:
     """(our average minus the reference's on the same model, standard error), NaN where there is nothing to compare."""
     if reference is None or ours.method == reference:
         return math.nan, math.nan

@@ -60,8 +60,9 @@ def correlate(
     pairs, nor for Pearson's of 1, whose z is infinite; Spearman's of 1 has that of the largest below it. Where pairs
     come in clusters, `independent` is how many of them the intervals may count.
     """
+    kinds = 1 if groups is None else groups.nunique()
     groups = pd.Series(0, index=x.index) if groups is None else groups
-    free = (len(x) if independent is None else independent) - groups.nunique() + 1 - 3
+    free = (len(x) if independent is None else independent) - kinds + 1 - 3
     pearson = _cosine(_centred(x, groups), _centred(y, groups))
     spearman = _cosine(*(_centred(values.groupby(groups).rank(), groups) for values in (x, y)))
     low, high = _interval(_below_one(spearman, groups), 1 + spearman**2 / 2, free)

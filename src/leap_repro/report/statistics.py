@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,9 @@ class Difference:
     holds no seeds. In simulations the first three are arrays, an entry for each data set.
     """
 
-    value: float
-    stderr: float
-    dof: float
+    value: Any
+    stderr: Any
+    dof: Any
     questions: int
     seeds: int
     models: int
@@ -48,7 +49,7 @@ class Difference:
         return self.value - reach, self.value + reach
 
     @property
-    def p_value(self) -> float:
+    def p_value(self) -> Any:
         """Two-sided, of no difference; 1 where there is none at all, whatever its error."""
         with np.errstate(divide="ignore", invalid="ignore"):
             beyond = 2 * special.stdtr(self.dof, -np.abs(np.divide(self.value, self.stderr)))
@@ -150,8 +151,8 @@ def _difference(pairs: dict[str, pd.DataFrame], weights: dict[str, int]) -> Diff
     tasks = next(iter(pairs.values())).index.get_level_values("task").to_numpy()
     arrays = [frame.to_numpy()[:, :, None] for frame in pairs.values()]
     found = crossed_difference(arrays, tasks, list(weights.values()))
-    numbers = (float(array[0]) for array in (found.value, found.stderr, found.dof))
-    return Difference(*numbers, found.questions, found.seeds, found.models)
+    value, stderr, dof = (float(np.asarray(numbers)[0]) for numbers in (found.value, found.stderr, found.dof))
+    return Difference(value, stderr, dof, found.questions, found.seeds, found.models)
 
 
 def crossed_difference(pairs: Sequence[np.ndarray], tasks: np.ndarray, weights: Sequence[int]) -> Difference:
@@ -163,7 +164,7 @@ def crossed_difference(pairs: Sequence[np.ndarray], tasks: np.ndarray, weights: 
     intersection is of what neither questions nor seeds explain), and never less than the larger of the two.
     """
     total, seeds = sum(weights), min(of_model.shape[1] for of_model in pairs)
-    mean = sum(weight * of_model.mean(axis=1) for weight, of_model in zip(weights, pairs, strict=True)) / total
+    mean: Any = sum(weight * of_model.mean(axis=1) for weight, of_model in zip(weights, pairs, strict=True)) / total
     value, variance, doubt = _average(mean, tasks)
     if seeds > 1:
         shares = [(weight / total) ** 2 for weight in weights]

@@ -198,7 +198,7 @@ def build_table(kind: str, results: pd.DataFrame, outcomes: pd.DataFrame, argume
     if kind == "published":
         return published_table(results, outcomes, methods, arguments.stands_for)
     if kind == "main":
-        return main_table(*(_part(frame, arguments) for frame in (results, outcomes)), methods)
+        return main_table(_part(results, arguments), _part(outcomes, arguments), methods)
     return variants_table(results, outcomes, methods)
 
 

@@ -121,9 +121,9 @@ def check_pattern(cell: str, masks: Mapping[str, Tensor], name: str) -> None:
     "N:M+dense-rows" and "N:M+dense-tiles-SIZE" let a row or a square tile keep every weight instead.
     A pattern of another kind promises no N:M.
     """
-    if ":" not in name:
+    pattern = parse_pattern(name) if ":" in name else None
+    if pattern is None:
         return
-    pattern = parse_pattern(name)
     for tensor, keep in masks.items():
         if keep.shape[1] % pattern.group:
             raise UserError(f"cell {cell}: {tensor} has {keep.shape[1]} inputs, which {pattern.group} does not divide")

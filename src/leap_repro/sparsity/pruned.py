@@ -44,7 +44,9 @@ def tensor_row(name: str, mask: Tensor) -> dict[str, Any]:
 
 
 def _block(name: str) -> int:
-    return int(re.search(r"\.(\d+)\.", name).group(1))
+    found = re.search(r"\.(\d+)\.", name)
+    assert found is not None, f"{name} lies in no numbered block"
+    return int(found[1])
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -98,7 +100,9 @@ def read_pruned(pruned: Artifact) -> dict[str, Mapping[str, Tensor]]:
 
     UserError if a file is damaged, or if the masks are not packed, as an earlier release left them.
     """
-    kinds: dict[str, Mapping[str, Tensor]] = split_by_kind(TensorFiles(map(pruned.file, logit_files(pruned))))
+    kinds: dict[str, Mapping[str, Tensor]] = dict(split_by_kind(TensorFiles(map(pruned.file, logit_files(pruned)))))
     if kinds["keep"] or kinds["values"]:
         raise UserError(f"{pruned.folder} has masks or values as an earlier release left them: delete it and run again")
-    return kinds | ({"keep": unpack_masks(pruned)} if MASK_FILE in pruned.files else {})
+    if MASK_FILE in pruned.files:
+        kinds["keep"] = unpack_masks(pruned)
+    return kinds

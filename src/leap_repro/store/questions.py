@@ -48,7 +48,10 @@ FORMS = {
 
 def stock_folder() -> Path:
     """Where the installed lm-eval keeps its task definitions."""
-    return Path(find_spec("lm_eval").origin).parent / "tasks"
+    found = find_spec("lm_eval")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("lm-eval, which is among the dependencies, is not installed")
+    return Path(found.origin).parent / "tasks"
 
 
 def stock_definition(name: str) -> Path:
@@ -80,9 +83,10 @@ def check_forms(splits: dict[str, set[str]]) -> None:
         raise UserError(f"task sets: {', '.join(what)} are missing; all six must be there, as <set>/<split>.parquet")
     for name, found in splits.items():
         form = FORMS.get(task_of(name))
-        lacking = [split for split in form.splits if split not in found] if form else []
+        needed = form.splits if form else ()
+        lacking = [split for split in needed if split not in found]
         if lacking:
-            raise UserError(f"task set {name} has no split {lacking[0]!r}; it needs {list(form.splits)}")
+            raise UserError(f"task set {name} has no split {lacking[0]!r}; it needs {list(needed)}")
 
 
 def check_sets(files: Iterable[Path], further: Iterable[str] = ()) -> dict[str, int]:

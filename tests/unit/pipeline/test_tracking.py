@@ -8,7 +8,7 @@ from leap_repro.prune.methods import names
 
 
 def methods_in(modules):
-    found = closure(*(f"leap_repro.{module}" for module in modules))
+    found = closure(*modules)
     prefix = "leap_repro.prune.methods."
     return {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
 
@@ -22,7 +22,7 @@ def test_a_method_runs_its_own_file_and_that_of_its_selector(study):
 
 def test_layer_wise_methods_do_not_run_the_trainer_nor_learned_ones_the_driver(study):
     def run(name):
-        return closure(*(f"leap_repro.{module}" for module in prune_modules(study.methods[name])))
+        return closure(*prune_modules(study.methods[name]))
 
     driver, trainer = "leap_repro.prune.layerwise.driver", "leap_repro.prune.learned.trainer"
     assert (driver in run("admm"), trainer in run("admm")) == (True, False)
@@ -40,7 +40,7 @@ def test_rows_are_asked_for_the_code_of_every_stage_and_of_their_method(study):
 def test_a_rule_is_given_code_pins_and_words(project, tmp_path):
     params = Tracker(project / "envs/requirements.txt").params("report.figures.{w.figure}")
     wildcards = SimpleNamespace(figure="density")
-    assert params["code"](wildcards) == code("report.figures.density")
+    assert params["code"](wildcards) == code("leap_repro.report.figures.density")
     assert "matplotlib==" in params["packages"](wildcards)
     assert "torch==" not in params["packages"](wildcards)
     assert params["why"](wildcards, [tmp_path / "density.png"]) == ""

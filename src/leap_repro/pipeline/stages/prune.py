@@ -7,7 +7,7 @@ import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +16,7 @@ import torch
 from leap_repro.checked import checked
 from leap_repro.cli import json_argument
 from leap_repro.errors import UserError
-from leap_repro.models.load import load_model
+from leap_repro.models.load import load_model, vocabulary_size
 from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.pipeline.provenance import provenance, scratch_folder
 from leap_repro.portable import use_portable_kernels
@@ -30,6 +30,9 @@ from leap_repro.sparsity.masks import unpack_masks
 from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.tokens import TokenRows, open_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_method(name: str, options: dict[str, Any]) -> tuple[Declaration, Options]:
@@ -50,7 +53,7 @@ def load_selector(description: dict[str, Any] | None) -> Selector | None:
     return Selector(method, options)
 
 
-def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tensor | TokenRows | None:
+def read_tokens(artifact: Artifact | None, model: PreTrainedModel) -> torch.Tensor | TokenRows | None:
     """Token ids [sequences, length]: the calibration sample as int64, the packed stream as rows read when needed.
 
     Raises UserError if they do not fit the model's vocabulary.
@@ -58,12 +61,12 @@ def read_tokens(artifact: Artifact | None, model: torch.nn.Module) -> torch.Tens
     if artifact is None:
         return None
     rows = open_tokens(artifact)
-    if rows.largest() >= model.get_input_embeddings().num_embeddings:
+    if rows.largest() >= vocabulary_size(model):
         raise UserError(f"{artifact.folder} holds token ids beyond the model's vocabulary: rebuild its calibration")
     return rows[:] if artifact.facts["recipe"].startswith("windows") else rows
 
 
-def load_for(method: Declaration, folder: Path, dtype: str) -> tuple[torch.nn.Module, Residency]:
+def load_for(method: Declaration, folder: Path, dtype: str) -> tuple[PreTrainedModel, Residency]:
     """The whole model for a method that needs it, in the host's memory if processes are to share it out, else one whose
     blocks stay on disk until their turn."""
     if method.trains:
@@ -127,11 +130,12 @@ def prune(arguments: argparse.Namespace) -> None:
         method.prune_cell(job)
         return
     with writing(arguments.output, origin) as (payload, facts):
-        job = replace(job, store=PrunedFolder(payload))
+        store = PrunedFolder(payload)
+        job = replace(job, store=store)
         cell = method.prune_cell(job)
-        if cell.tensors is not job.store:
-            job.store.write("pruned", cell.tensors)
-        rows = job.store.finish()
+        if cell.tensors is not store:
+            store.write("pruned", cell.tensors)
+        rows = store.finish()
         pq.write_table(pa.Table.from_pylist(cell.log), payload / "log.parquet")
         facts |= cell.facts | ({"tensors": rows} if rows else {})
         facts |= {
@@ -153,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent", type=Path, help="hardened cell whose kept weights get new values")
     parser.add_argument("--budgets", type=Path, help="hardened cell whose share of each matrix a one-shot rule keeps")
     parser.add_argument("--held-out", type=Path, help="token shard that a training's masks are scored on now and then")
-    parser.add_argument("--module", required=True, help="the method: a module under leap_repro.prune.methods")
+    parser.add_argument("--module", required=True, help="the method: its name, or the path of its file")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
     parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')
     parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")

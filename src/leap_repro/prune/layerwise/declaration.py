@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from leap_repro.checked import Positive, contradiction
 from leap_repro.errors import UserError
-from leap_repro.prune.declaration import Declaration, Options, Tokens
+from leap_repro.prune.declaration import Declaration, Options, OptionsT, Tokens
+from leap_repro.prune.layerwise.asked import require_asked_for
 from leap_repro.sparsity.patterns import UNSTRUCTURED, Pattern, parse_pattern
 
 if TYPE_CHECKING:
-    from leap_repro.prune.job import Job, PrunedCell
+    from leap_repro.prune.job import Job, Parent, PrunedCell
     from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 
 Needs = Literal["norms", "moments", "gram"] | None
@@ -50,7 +50,7 @@ class SelectorOptions(Options):
 
     @property
     def sparsity_bounds(self) -> tuple[Fraction, Fraction]:
-        return (self.n_of_m.sparsity,) * 2 if self.n_of_m else super().sparsity_bounds
+        return (self.n_of_m.sparsity, self.n_of_m.sparsity) if self.n_of_m else super().sparsity_bounds
 
     @property
     def sparsity_words(self) -> str:
@@ -77,22 +77,26 @@ class CalibratedOptions(SelectorOptions):
 
 
 @dataclass(frozen=True)
-class LayerWise(Declaration):
+class LayerWise(Declaration[OptionsT]):
     """A method that prunes one matrix after another by `rule`, which sees the `statistics` of its inputs: none, their
     norms, norms with means and variances ("moments"), or their Gram matrix."""
 
-    rule: Callable[[Layer, Any], PrunedLayer]
+    rule: Callable[[Layer, OptionsT], PrunedLayer]
     _: KW_ONLY
     selects: bool = True
     starts: tuple[str, ...] = ("budget_from",)
     statistics: Needs = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_asked_for(self.rule, self.statistics)
 
     @property
     def tokens(self) -> Tokens:
         """The calibration sample, if it looks at inputs at all."""
         return "calibration" if self.statistics else None
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[OptionsT]) -> PrunedCell:
         """Prune the whole model, layer by layer."""
         from leap_repro.prune.layerwise.driver import prune_layers
 
@@ -100,12 +104,12 @@ class LayerWise(Declaration):
 
 
 @dataclass(frozen=True)
-class Reconstruction(Declaration):
+class Reconstruction(Declaration[OptionsT]):
     """A method that gives new values to the weights which another one keeps: its selector, a one-shot method that runs
     with it, or its parent, whose hardened cell is there. `rule` gets the original layer, what the other made of it, and
     the options."""
 
-    rule: Callable[[Layer, PrunedLayer, Any], PrunedLayer]
+    rule: Callable[[Layer, PrunedLayer, OptionsT], PrunedLayer]
     _: KW_ONLY
     moves_weights: bool = True
     starts: tuple[str, ...] = ("selector", "parent")
@@ -116,12 +120,15 @@ class Reconstruction(Declaration):
         """The calibration sample."""
         return "calibration"
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[OptionsT]) -> PrunedCell:
         """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold; or take the
         parent's masks, matrix by matrix."""
-        rule = partial(self.rule, options=job.options)
+
+        def rule(layer: Layer, selected: PrunedLayer) -> PrunedLayer:
+            return self.rule(layer, selected, job.options)
+
         if job.parent is not None:
-            return self._of_parent(replace(job, reconstruct=rule))
+            return self._of_parent(replace(job, reconstruct=rule), job.parent)
         if job.selector is None:
             raise UserError(
                 f"the method {self.name} completes the mask of another one: it needs --selector or --parent"
@@ -130,14 +137,13 @@ class Reconstruction(Declaration):
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)
         )
 
-    def _of_parent(self, job: Job) -> PrunedCell:
+    def _of_parent(self, job: Job, parent: Parent) -> PrunedCell:
         """UserError for a parent of another model or sparsity."""
         from leap_repro.models.prunable import prunable_linears
         from leap_repro.prune.layerwise.driver import prune_layers
         from leap_repro.prune.layerwise.layer import PrunedLayer
         from leap_repro.sparsity.masks import put
 
-        parent = job.parent
         parent.require_fits((linear.name for linear in prunable_linears(job.model)), job.sparsity)
 
         def masked(layer: Layer, _: Any) -> PrunedLayer:

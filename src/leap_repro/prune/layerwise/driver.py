@@ -45,8 +45,9 @@ def prune_layers(
     cell = PrunedCell(job.store, [], budgeted(facts, job))
     for linear in prunable_linears(job.model):
         check_shape(linear.name, linear.weight.shape[1], parse_pattern(facts["pattern"]))
-    needs = {statistics} - {None} | ({"gram"} if job.reconstruct else set())
-    experts = job.options if isinstance(job.options, CalibratedOptions) else CalibratedOptions()
+    needs: set[str] = ({statistics} if statistics else set()) | ({"gram"} if job.reconstruct else set())
+    given = job.options
+    experts = given if isinstance(given, CalibratedOptions) else CalibratedOptions.model_validate({})
     block_count = len(decoder_blocks(job.model)[1])
     for linears, runner in blocks(job, needs):
         started = time.perf_counter()
@@ -82,7 +83,8 @@ def calibration_batch(length: int) -> int:
 def blocks(job: Job, needs: set[str]) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
     """Every block's matrices, in memory, with a runner over the calibration sample if anything is needed of it."""
     if needs:
-        tokens_NT = job.required_tokens()
+        tokens = job.required_tokens()
+        tokens_NT = tokens if isinstance(tokens, Tensor) else tokens[:]
         yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
         return
     for block, linears in linears_by_block(job.model).items():
@@ -112,7 +114,7 @@ def collect(
         _refuse_unseen(linear, statistics[linear.name].tokens, experts)
         if not bool(torch.isfinite(statistics[linear.name].total).all()):
             raise UserError(f"the inputs of {linear.name} (block {linear.block}), or their squares, are not finite")
-    return statistics
+    return dict(statistics)
 
 
 def _refuse_unseen(linear: PrunableLinear, tokens: int, experts: CalibratedOptions) -> None:

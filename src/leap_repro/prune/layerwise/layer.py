@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from leap_repro.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -14,13 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layer:
-    """One matrix to prune. `weight` is [out, in] in float32, a copy that the rule may change; `statistics` is what the
-    method asked `prune_layers` for."""
+    """One matrix to prune. `weight` is [out, in] in float32, a copy that the rule may change; `collected` is what the
+    method asked for of its inputs, if it did."""
 
     name: str
     weight: Tensor
-    statistics: InputStatistics | None
+    collected: InputStatistics | None
     sparsity: Fraction
+
+    @property
+    def statistics(self) -> InputStatistics:
+        """Of the inputs; UserError if the method's declaration did not ask for any."""
+        if self.collected is None:
+            raise UserError("the rule reads statistics of its inputs: its METHOD must say statistics=…")
+        return self.collected
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Solution:
 
 def solve(matrix: Tensor, right: Tensor, keep: Tensor, name: str) -> Solution:
     """x [rows, n] by the way that counts fewer operations for a matrix of this shape and mask; UserError as below."""
-    if not gradients_pay(*keep.shape, float(keep.sum()) / max(len(keep), 1)):
+    if not gradients_pay(keep.shape[0], keep.shape[1], float(keep.sum()) / max(len(keep), 1)):
         return Solution(solve_exactly(matrix, right, keep, name), 0, len(keep))
     found = solve_by_gradients(matrix, right, keep)
     unsolved = ~(found.residual <= ROUNDING * TOLERANCE[right.dtype])

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from leap_repro.sparsity.patterns import Pattern
 
 
+def all_kept(weights: Tensor) -> Tensor:
+    """The mask of a matrix that drops nothing."""
+    import torch
+
+    return torch.ones(weights.shape, dtype=torch.bool, device=weights.device)
+
+
 def drop_smallest(scores: Tensor, count: int) -> Tensor:
     """Keep all but the `count` smallest of all scores (any shape); a selection and no full sort, for large matrices."""
     flat = scores.flatten()
     if count == 0:
-        return scores.new_ones(scores.shape, dtype=bool)
+        return all_kept(scores)
     limit = flat.kthvalue(count).values
     keep = flat > limit
     ties = (flat == limit).nonzero().flatten()
@@ -87,4 +94,4 @@ def released_count(sparsity: Fraction, count: int) -> int:
 
 def _without(scores: Tensor, columns: Tensor) -> Tensor:
     """A mask of all but the given columns [rows, k] of each row."""
-    return scores.new_ones(scores.shape, dtype=bool).scatter_(1, columns, False)
+    return all_kept(scores).scatter_(1, columns, False)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from leap_repro.errors import UserError
+
 
 @dataclass
 class InputStatistics:
@@ -43,8 +45,9 @@ class InputStatistics:
 
     @property
     def gram(self) -> Tensor:
-        """G = X'X, [in, in] float32."""
-        assert self.needs_gram
+        """G = X'X, [in, in] float32; UserError if the method's declaration did not ask for it."""
+        if not self.needs_gram:
+            raise UserError('the rule reads the Gram matrix: its METHOD must say statistics="gram"')
         return self.total
 
     @property
@@ -54,8 +57,9 @@ class InputStatistics:
 
     @property
     def means(self) -> Tensor:
-        """The mean of each input feature over all tokens, [in] float64."""
-        assert self.needs_sums
+        """The mean of each input feature over all tokens, [in] float64; UserError as for the Gram matrix."""
+        if not self.needs_sums:
+            raise UserError('the rule reads means of its inputs: its METHOD must say statistics="moments"')
         return self.sums.double() / max(self.tokens, 1)
 
     @property

@@ -38,9 +38,9 @@ def save(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
 
     All processes call it, each with its shards (DTensors); of plain tensors, which are the same in all, one writes.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint import save as save_shards
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
     temporary = folder / TEMPORARY
     warnings.filterwarnings("ignore", ALONE)
@@ -76,9 +76,9 @@ def load(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
 
     UserError if it holds others, or if this process does not see it.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageReader
-    from torch.distributed.checkpoint import load as load_shards
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
     warnings.filterwarnings("ignore", ALONE)
     path = folder / f"{STEM}{done:08d}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -208,14 +208,18 @@ class Trainer(Protocol):
 
     def train(self, facts: dict[str, Any]) -> PrunedCell:
         """Train to the end; `facts` go into the cell's manifest."""
+        ...
+
+
+LoopOptionsT = TypeVar("LoopOptionsT", bound=LoopOptions)
 
 
 @dataclass(frozen=True)
-class Learned(Declaration):
+class Learned(Declaration[LoopOptionsT]):
     """A method that trains on the language-modelling loss, gates or weights: `trainer` makes them for a job. The
     loss looks at the whole model at once, so that it is not streamed from disk."""
 
-    trainer: Callable[[Job], Trainer]
+    trainer: Callable[[Job[LoopOptionsT]], Trainer]
     _: KW_ONLY
     starts: tuple[str, ...] = ("warm_start",)
     is_shared: bool = True
@@ -225,10 +229,10 @@ class Learned(Declaration):
         """The stream that masks are trained on."""
         return "mask_training"
 
-    def tokens_of(self, options: Options) -> Tokens:
+    def tokens_of(self, options: LoopOptionsT) -> Tokens:
         """The stream, packed as these options say."""
         return "mask_training" if options.packing == "stream" else "mask_training_grouped"
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[LoopOptionsT]) -> PrunedCell:
         """Train to the end."""
         return self.trainer(job).train(dict(job.options.facts))

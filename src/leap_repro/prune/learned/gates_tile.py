@@ -31,14 +31,14 @@ class TileGate(Gate):
 
     def _two_four(self, noise: Noise, relaxation: Relaxation) -> Tensor:
         if isinstance(self.two_four, PatternGate):
-            return self._patterns().mask(noise, relaxation)
+            return self._patterns(self.two_four).mask(noise, relaxation)
         self.two_four = self.two_four.to(noise.device)
         return self.two_four.float()
 
-    def _patterns(self) -> PatternGate:
+    def _patterns(self, gate: PatternGate) -> PatternGate:
         """The gate of the 2:4 mask with this gate's logits, which the trainer has put elsewhere since."""
-        self.two_four.logits["patterns"] = self.logits["patterns"]
-        return self.two_four
+        gate.logits["patterns"] = self.logits["patterns"]
+        return gate
 
     def kept(self) -> Tensor:
         dense = spread(whole(self.logits["tiles"].detach()) > 0, self.size, self.shape).sum()
@@ -46,7 +46,7 @@ class TileGate(Gate):
 
     def results(self) -> dict[str, Tensor]:
         if isinstance(self.two_four, PatternGate):
-            return super().results() | self._patterns().results()
+            return super().results() | self._patterns(self.two_four).results()
         return super().results() | {"keep": self.two_four.cpu().contiguous()}
 
 

@@ -97,12 +97,12 @@ class Loop(ABC):
     def _resume(self, folder: Path | None) -> int:
         """Load the newest whole state in `folder`, if any; the number of steps already done."""
         done = processes.said_by_first(lambda: checkpoint.newest(folder)) if folder else None
-        if not done:
+        if folder is None or not done:
             return 0
         state = self._state(done)
         checkpoint.load(folder, done, state)
         rows = (dict(zip(self.columns, row.tolist(), strict=True)) for row in state["log"])
-        self.rows = [row | {"step": int(row["step"])} for row in rows]
+        self.rows = [{**row, "step": int(row["step"])} for row in rows]
         log.info("resumed after step %d of %d", done, self.options.steps)
         return done
 

@@ -8,13 +8,17 @@ time: the head is frozen, so all that is kept is the gradient at its inputs. The
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from leap_repro.models.head import Head
+from leap_repro.models.load import vocabulary_size
 from leap_repro.prune.learned.declaration import tokens_at_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NO_TARGET = -100
 
@@ -22,8 +26,8 @@ NO_TARGET = -100
 class LanguageLoss:
     """L_LM of a model as it stands, on micro-batches of at most so many tokens."""
 
-    def __init__(self, model: nn.Module, tokens: int) -> None:
-        self.model, self.rows = model, tokens_at_once(model.get_input_embeddings().num_embeddings)
+    def __init__(self, model: PreTrainedModel, tokens: int) -> None:
+        self.model, self.rows = model, tokens_at_once(vocabulary_size(model))
         self.head = Head.of(model) if tokens > self.rows else None
 
     def __call__(self, tokens_BT: Tensor) -> Tensor:
@@ -50,7 +54,7 @@ class _InParts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states_BTD: Tensor, head: Head, tokens_BT: Tensor, rows: int) -> Tensor:
-        slope, total = torch.empty_like(states_BTD), 0.0
+        slope, total = torch.empty_like(states_BTD), torch.zeros((), device=states_BTD.device)
         wholes = (states_BTD.flatten(0, 1), slope.flatten(0, 1), *_targets(tokens_BT))
         for states, at_states, target, weight in zip(*(whole.split(rows) for whole in wholes), strict=True):
             with torch.enable_grad():

@@ -7,6 +7,8 @@ before it: any device, and any part of a matrix, gives the same bits. In integer
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ def philox(counter: tuple[Tensor | int, ...], key: int) -> tuple[Tensor, ...]:
         c0, c1 = (second >> 32 & WORD) ^ c1 ^ k0, second & WORD
         c2, c3 = (first >> 32 & WORD) ^ c3 ^ k1, first & WORD
         k0, k1 = (k0 + KEY_STEPS[0]) & WORD, (k1 + KEY_STEPS[1]) & WORD
-    return c0, c1, c2, c3
+    return cast("tuple[Tensor, ...]", (c0, c1, c2, c3))  # each has met a word that is a tensor
 
 
 def uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:

@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import Shard
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: while one hashes a checkpoint of a hundred gigabytes, for instance."""
@@ -59,12 +63,13 @@ def mean(tensor: Tensor) -> Tensor:
         return tensor
     gathered = [torch.empty_like(tensor) for _ in range(count())]
     dist.all_gather(gathered, tensor.contiguous())
-    return sum(gathered) / count()
+    return sum(gathered, torch.zeros_like(tensor)) / count()
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor in whole, another as it is; called by all processes in the same order."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -73,7 +78,8 @@ def shard_of(tensor: Tensor, parameter: Tensor) -> Tensor:
         return tensor
     from torch.distributed.tensor import DTensor
 
-    (placement,), shape = parameter.placements, list(tensor.shape)
+    assert isinstance(parameter, DTensor)
+    (placement,), shape = cast("tuple[Shard]", parameter.placements), list(tensor.shape)
     shape[placement.dim] = parameter.shape[placement.dim]
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(
@@ -107,7 +113,7 @@ def shard(module: nn.Module, device: torch.device) -> None:
 def synchronise(module: nn.Module, wanted: bool) -> None:
     """Whether the next backward pass of a sharded module ends with the averaging of gradients."""
     if count() > 1:
-        module.set_requires_gradient_sync(wanted)
+        cast("FSDPModule", module).set_requires_gradient_sync(wanted)
 
 
 def first(work: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear, prunable_linears
 from leap_repro.prune.job import Job, Parent, PrunedCell
-from leap_repro.prune.learned.weights import FullLinear, WeightLinear, WeightTrainer
+from leap_repro.prune.learned.weights import FullLinear, WeightLinear, WeightTrainer, add_gradient
 from leap_repro.seeds import named_seed
 from leap_repro.sparsity.masks import put
 
@@ -44,8 +44,8 @@ class LowRankLinear(WeightLinear):
 
     def _receive(self, gradient: Tensor) -> None:
         (a, b), gradient = self.leaves.values(), gradient.mul_(self.keep)
-        a.grad.add_(b.T @ gradient, alpha=self.scale)
-        b.grad.add_(gradient @ a.T, alpha=self.scale)
+        add_gradient(a, b.T @ gradient, self.scale)
+        add_gradient(b, gradient @ a.T, self.scale)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -37,7 +37,8 @@ class MaskStatistics:
 class Regulariser(Protocol):
     """(statistics, share of the steps that remain) -> (density term, norm term), both scalars as added to the loss."""
 
-    absolute: bool
+    @property
+    def absolute(self) -> bool: ...
 
     def __call__(self, statistics: MaskStatistics, remaining: float) -> tuple[Tensor, Tensor]: ...
 

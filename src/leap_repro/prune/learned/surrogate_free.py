@@ -23,7 +23,7 @@ from torch import Tensor
 from leap_repro.models.prunable import PrunableLinear, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.learned.adamw import EPSILON
-from leap_repro.prune.learned.weights import LOG_COLUMNS, FullLinear, WeightTrainer
+from leap_repro.prune.learned.weights import LOG_COLUMNS, FullLinear, WeightTrainer, add_gradient
 
 Select = Callable[[Tensor], Tensor]
 """Which weights stay, a bool mask, by their scores, of which larger ones stay."""
@@ -42,7 +42,7 @@ class SplitLinear(FullLinear):
         """Add the penalty's gradient to the loss's; returns the penalty, penalty / 2 ||x - z + u||^2."""
         values = self.leaves["values"]
         apart = values - self.target
-        values.grad.add_(apart, alpha=penalty)
+        add_gradient(values, apart, penalty)
         return penalty / 2 * apart.square_().sum().item()
 
     @torch.no_grad()
@@ -70,13 +70,13 @@ class SurrogateFreeTrainer(WeightTrainer):
 
     def __init__(self, job: Job, select: Select) -> None:
         super().__init__(job)
-        self.layers = [SplitLinear(linear, select) for linear in prunable_linears(self.model)]
+        self.layers = self.split = [SplitLinear(linear, select) for linear in prunable_linears(self.model)]
         self._prepare()
 
     def train(self, facts: dict[str, Any]) -> PrunedCell:
         """Train to the end and project; "<name>.keep" and "<name>.values" per matrix, one log row per step."""
         self.run(self.checkpoints)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.split):
             layer.finish(self._sizes(index, self.options.steps))
         self._write()
         return PrunedCell(self.store, self.rows, facts)
@@ -91,15 +91,15 @@ class SurrogateFreeTrainer(WeightTrainer):
     def _add(self, number: int) -> float:
         """The penalty."""
         penalty = self.options.penalty_at(number)
-        return sum(layer.pull(penalty) for layer in self.layers)
+        return sum(layer.pull(penalty) for layer in self.split)
 
     def _project(self, done: int) -> float:
         """z and u after so many steps; returns the share of the masks that changed. lambda u, the dual, stays what it
         is when lambda changes (Boyd et al. 2011, section 3.4.1)."""
         after = self.options.penalty_at(done)
         rescale = self.options.penalty_at(done - 1) / after if after else 1.0
-        changed = sum(layer.project(self._sizes(index, done), rescale) for index, layer in enumerate(self.layers))
-        return changed / sum(layer.keep.numel() for layer in self.layers)
+        changed = sum(layer.project(self._sizes(index, done), rescale) for index, layer in enumerate(self.split))
+        return changed / sum(layer.keep.numel() for layer in self.split)
 
     def _sizes(self, index: int, done: int) -> Tensor | float:
         """The root of the norm's diagonal: what AdamW divides a step by, sqrt(v) + epsilon, after so many steps."""
@@ -112,7 +112,7 @@ class SurrogateFreeTrainer(WeightTrainer):
         """Targets and masks too."""
         split = {
             f"{index}.{name}": tensor
-            for index, layer in enumerate(self.layers)
+            for index, layer in enumerate(self.split)
             for name, tensor in (("target", layer.target), ("keep", layer.keep))
         }
         return super()._state(steps) | split

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,12 @@ class WeightLinear(ABC):
         """Let the model compute with the leaves as they are now."""
 
 
+def add_gradient(leaf: nn.Parameter, gradient: Tensor, share: float = 1.0) -> None:
+    """Add `share` times the gradient to a leaf's own, which every step starts at 0."""
+    assert leaf.grad is not None
+    leaf.grad.add_(gradient, alpha=share)
+
+
 class FullLinear(WeightLinear):
     """All weights, in float32; a model in float32 has no second copy of them."""
 
@@ -67,7 +74,7 @@ class FullLinear(WeightLinear):
         self.leaves["values"] = nn.Parameter(linear.weight.detach().float().contiguous())
 
     def _receive(self, gradient: Tensor) -> None:
-        self.leaves["values"].grad.add_(gradient)
+        add_gradient(self.leaves["values"], gradient)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -86,7 +93,7 @@ class WeightTrainer(Loop):
             method = type(job.options).__module__.rpartition(".")[2]
             raise UserError(f"{method} trains in one process, not in {processes.count()}")
         self.store = job.store
-        self.layers: list[WeightLinear] = []
+        self.layers: Sequence[WeightLinear] = []
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every matrix's leaves."""

@@ -1,34 +1,62 @@
-"""Every pruning method, one file each: a file that ends with `METHOD = …` is a method, there is no other list."""
+"""Every pruning method of this package, one file each: a file that ends with `METHOD = …` is a method, there is no
+other list. A method may also lie outside the package: in a file of one's own, or in an installed package."""
 
 from __future__ import annotations
 
 import pkgutil
+from contextlib import suppress
 from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any
 
 from leap_repro.errors import UserError
-
-if TYPE_CHECKING:
-    from leap_repro.prune.declaration import Declaration
+from leap_repro.prune.declaration import Declaration
+from leap_repro.prune.loading import installed_methods, is_path, load_file, load_module, own_file
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all methods, as `module:` in the config says them."""
+    """The names of this package's methods, as `module:` in the config says them."""
     return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
 
 
-def declaration(name: str) -> Declaration:
-    """What the method says of itself; UserError if there is no such method, or its file declares none."""
-    if name not in names():
-        raise UserError(f"no pruning method {__name__}.{name}; the methods are {list(names())}")
-    method = getattr(import_module(f"{__name__}.{name}"), "METHOD", None)
-    if method is None:
-        raise UserError(f"{__name__}.{name} declares no METHOD: it must end with one")
-    return method
+@cache
+def known_names() -> tuple[str, ...]:
+    """Those, and the names of the methods of installed packages; UserError if one of them is ours too."""
+    installed = installed_methods()
+    for name in sorted(set(installed) & set(names())):
+        raise UserError(
+            f"the installed module {installed[name].module} is offered as a pruning method {name!r}, which this "
+            "package has itself: uninstall it, or give it another name"
+        )
+    return (*names(), *sorted(installed))
+
+
+def declarations() -> dict[str, Declaration[Any]]:
+    """What each of this package's methods says of itself, without those whose files cannot be loaded."""
+    found = {}
+    for name in names():
+        with suppress(UserError):
+            found[name] = declaration(name)
+    return found
+
+
+def declaration(name: str) -> Declaration[Any]:
+    """What the method `name` says of itself: one of `known_names`, or the path of a file (`.py`).
+
+    UserError if there is no such method, if its file cannot be loaded or declares none, or if two have one name.
+    """
+    if is_path(name):
+        file = own_file(name)
+        if file.stem in known_names():
+            raise UserError(f"the method file {file} has the name of another method, {file.stem!r}: rename it")
+        return load_file(file)
+    if name not in known_names():
+        raise UserError(f"no pruning method {__name__}.{name}; the methods are {list(known_names())}")
+    return load_module(module_of(name))
 
 
 def module_of(name: str) -> str:
-    """The dotted module whose code a method runs, for fingerprints."""
-    return f"{__name__}.{name}"
+    """What a method runs, for fingerprints: a dotted module, or the path of a file, from the root."""
+    if is_path(name):
+        return str(own_file(name))
+    return f"{__name__}.{name}" if name in names() else installed_methods()[name].module

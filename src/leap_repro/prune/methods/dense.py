@@ -7,6 +7,7 @@ from fractions import Fraction
 from leap_repro.prune import declaration
 from leap_repro.prune.layerwise.declaration import LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.prune.layerwise.select import all_kept
 
 
 class Options(declaration.Options):
@@ -23,7 +24,7 @@ class Options(declaration.Options):
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
     """Keep everything."""
-    return PrunedLayer(layer.weight.new_ones(layer.weight.shape, dtype=bool))
+    return PrunedLayer(all_kept(layer.weight))
 
 
 METHOD = LayerWise(prune_layer, options=Options, selects=False)

@@ -52,7 +52,7 @@ class Options(LoopOptions):
         return 1 + FLOAT_BYTES * copies + 2 * self.moment_bytes
 
 
-def trainer(job: Job) -> SurrogateFreeTrainer:
+def trainer(job: Job[Options]) -> SurrogateFreeTrainer:
     """Every matrix's weights, of which each projection keeps its share."""
     from leap_repro.prune.layerwise.select import drop_smallest_in_matrix
     from leap_repro.prune.learned.surrogate_free import SurrogateFreeTrainer

@@ -9,7 +9,7 @@ though no mask touches it, an embedding or a norm, is refused: scored without it
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,7 @@ from leap_repro.sparsity.patterns import UNSTRUCTURED, parse_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from leap_repro.prune.job import Job, PrunedCell
 
@@ -59,7 +60,7 @@ class Options(declaration.Options):
 
 
 @dataclass(frozen=True)
-class Imported(Declaration):
+class Imported(Declaration[Options]):
     """Reads what another made."""
 
     moves_weights: bool = True
@@ -69,7 +70,7 @@ class Imported(Declaration):
         """None: nothing is calibrated here."""
         return None
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[Options]) -> PrunedCell:
         """Take the masks over, block by block; UserError for those of another model, or of another sparsity."""
         from leap_repro.prune.job import PrunedCell
 
@@ -90,7 +91,7 @@ class Imported(Declaration):
         return cell
 
 
-def _npz_matrices(job: Job, path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _npz_matrices(job: Job[Options], path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(block, {"<name>.keep": bool [out, in]}); UserError for entries that are not this model's matrices."""
     import numpy as np
     import torch
@@ -120,7 +121,7 @@ def _npz_matrices(job: Job, path: Path) -> Iterator[tuple[int, dict[str, Tensor]
         raise UserError(f"{path} has masks of what is no prunable matrix of the model: {sorted(left)[:3]}")
 
 
-def _checkpoint_matrices(job: Job) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _checkpoint_matrices(job: Job[Options]) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(block, {"<name>.keep", and "<name>.values" where weights were moved}) of a checkpoint with zeros."""
     import torch
 
@@ -139,7 +140,8 @@ def _checkpoint_matrices(job: Job) -> Iterator[tuple[int, dict[str, Tensor]]]:
         with job.residency(block), residency(block):
             name = f"{decoder_blocks(job.model)[0]}.{block}"
             touched = {linear.parameter for linear in linears}
-            _refuse_other(job, f"{name}.", *(m.get_submodule(name) for m in (job.model, theirs)), touched=touched)
+            own, other = (model.get_submodule(name) for model in (job.model, theirs))
+            _refuse_other(job, f"{name}.", own, other, touched=touched)
             tensors = {}
             for linear in linears:
                 weight = pruned[linear.name].weight.detach()
@@ -161,7 +163,7 @@ def _kept(weight: Tensor, pattern: str) -> Tensor:
     return (groups | groups.new_zeros(groups.shape).scatter_(2, first, True)).view_as(keep)
 
 
-def _refuse_other_shape(job: Job, theirs: nn.Module) -> None:
+def _refuse_other_shape(job: Job[Options], theirs: PreTrainedModel) -> None:
     """UserError for a parameter that only one of the two has, or a setting of a pass that differs: scored with the
     base's, the number would be nobody's."""
     names = [{name for name, _ in model.named_parameters()} for model in (job.model, theirs)]
@@ -177,7 +179,12 @@ def _refuse_other_shape(job: Job, theirs: nn.Module) -> None:
 
 
 def _refuse_other(
-    job: Job, prefix: str, ours: nn.Module, theirs: nn.Module, skip: str = "-", touched: frozenset[str] = frozenset()
+    job: Job[Options],
+    prefix: str,
+    ours: nn.Module,
+    theirs: nn.Module,
+    skip: str = "-",
+    touched: Set[str] = frozenset(),
 ) -> None:
     """UserError for a parameter that no mask touches and that is not the base's."""
     import torch
@@ -193,13 +200,16 @@ def _refuse_other(
 
 def _real(model: nn.Module, name: str, parameter: Tensor) -> Tensor | None:
     """The parameter, read from the model's checkpoint if it is not in memory (the head, while blocks are streamed)."""
+    from transformers import PreTrainedModel
+
     from leap_repro.models.checkpoint import weight_files
     from leap_repro.models.layout import sources_of
     from leap_repro.store.tensor_files import TensorFiles
 
     if not parameter.is_meta:
         return parameter.detach()
-    files = TensorFiles(weight_files(Path(model.name_or_path)))
+    assert isinstance(model, PreTrainedModel), "a block's parameters are in memory while they are compared"
+    files = TensorFiles(weight_files(Path(str(model.name_or_path))))
     keys = sources_of(model, list(files)).get(name, [])
     return files[keys[0]] if len(keys) == 1 else None
 

@@ -50,14 +50,14 @@ class Options(TrainingOptions):
         return {"pattern": UNSTRUCTURED, "budget_scope": "tensor" if self.budget == "layer" else "global"}
 
 
-def trainer(job: Job) -> MaskTrainer:
+def trainer(job: Job[Options]) -> MaskTrainer:
     """A Bernoulli gate per weight, and the budget with the norms as regulariser."""
     from leap_repro.models.prunable import PrunableLinear, prunable_linears
     from leap_repro.prune.learned.gates import BernoulliGate, bernoulli_logits
     from leap_repro.prune.learned.regularise import BudgetAndNorms
     from leap_repro.prune.learned.trainer import MaskTrainer
 
-    options: Options = job.options
+    options = job.options
 
     def gate(index: int, linear: PrunableLinear) -> BernoulliGate:
         start = job.warm_start[linear.name] if job.warm_start is not None else None

@@ -51,7 +51,7 @@ class Options(TrainingOptions):
         return 6 / 4
 
 
-def trainer(job: Job) -> MaskTrainer:
+def trainer(job: Job[Options]) -> MaskTrainer:
     """A categorical gate per group of four weights, and the squared norms as regulariser."""
     from leap_repro.models.prunable import PrunableLinear, prunable_linears
     from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits
@@ -60,7 +60,7 @@ def trainer(job: Job) -> MaskTrainer:
 
     def gate(index: int, linear: PrunableLinear) -> PatternGate:
         start = job.warm_start[linear.name] if job.warm_start is not None else None
-        shape = tuple(linear.weight.shape)
+        shape = linear.weight.shape[0], linear.weight.shape[1]
         return PatternGate(pattern_logits(linear.name, shape, start, job.seed, index, job.options.logit_std))
 
     gates = (gate(*pair) for pair in enumerate(prunable_linears(job.model)))

@@ -59,7 +59,7 @@ def densities(shares: Sequence[Fraction], sizes: Sequence[int], density: Fractio
     weights together. Blocks that do not differ have one density. UserError if one would lie outside [0, 1]."""
     least, most = min(shares), max(shares)
     scale = 2 * spread / (most - least) if most > least else Fraction(0)
-    mean = sum(share * size for share, size in zip(shares, sizes, strict=True)) / sum(sizes)
+    mean = sum((share * size for share, size in zip(shares, sizes, strict=True)), Fraction(0)) / sum(sizes)
     found = [density + scale * (share - mean) for share in shares]
     if not all(0 <= value <= 1 for value in found):
         outside = next(value for value in found if not 0 <= value <= 1)
@@ -78,16 +78,18 @@ def budgets(wanted: dict[str, tuple[Fraction, int]], sparsity: Fraction) -> dict
     return {name: Fraction(count, wanted[name][1]) for name, count in drops.items()}
 
 
-def allocate(job: Job) -> dict[str, Fraction]:
+def allocate(job: Job[Options]) -> dict[str, Fraction]:
     """Every matrix's sparsity, from one pass of the calibration sample through the dense model."""
     from leap_repro.prune.layerwise.driver import blocks, collect
 
-    options: Options = job.options
+    options = job.options
     sizes: list[dict[str, int]] = []
     shares: list[Fraction] = []
     for linears, runner in blocks(job, {"norms"}):
         found = collect(linears, runner, {"norms"}, options)
-        scores = [linear.weight.detach().float().abs() * found[linear.name].column_norms for linear in linears]
+        norms = [statistics.column_norms for statistics in found.values() if statistics is not None]
+        sized = zip(linears, norms, strict=True)
+        scores = [linear.weight.detach().float().abs() * of_inputs for linear, of_inputs in sized]
         shares.append(outlier_share(scores, options.outlier))
         sizes.append({linear.name: linear.weight.numel() for linear in linears})
     of_blocks = densities(shares, [sum(s.values()) for s in sizes], 1 - job.sparsity, Fraction(str(options.spread)))
@@ -98,12 +100,12 @@ def allocate(job: Job) -> dict[str, Fraction]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allocating(LayerWise):
+class Allocating(LayerWise[Options]):
     """A layer-wise rule that first looks at the whole dense model to share out its budget."""
 
     starts: tuple[str, ...] = ()
 
-    def run(self, job: Job) -> PrunedCell:
+    def run(self, job: Job[Options]) -> PrunedCell:
         return super().run(replace(job, budgets=allocate(job)))
 
 

@@ -77,7 +77,7 @@ class Options(TrainingOptions):
         return super().relaxation(step)._replace(pattern_kappa=kappa)
 
 
-def trainer(job: Job) -> MaskTrainer:
+def trainer(job: Job[Options]) -> MaskTrainer:
     """A tile gate per matrix over a frozen or learned 2:4 mask, and the budget with the norms as regulariser."""
     from leap_repro.models.prunable import prunable_linears
     from leap_repro.prune.learned.gates_tile import TileGate, tile_logits
@@ -86,7 +86,7 @@ def trainer(job: Job) -> MaskTrainer:
 
     options, density = job.options, float(1 - job.sparsity)
     linears = prunable_linears(job.model)
-    shapes = [tuple(linear.weight.shape) for linear in linears]
+    shapes = [(linear.weight.shape[0], linear.weight.shape[1]) for linear in linears]
     starts = [job.warm_start[linear.name] for linear in linears] if job.warm_start is not None else None
     tiles = tile_logits(shapes, options.tile, starts, density, job.seed, options.prior == "matrix")
     gates = (
@@ -96,7 +96,7 @@ def trainer(job: Job) -> MaskTrainer:
     return MaskTrainer(job, gates, BudgetAndNorms(density, options.density_weight, options.norm_weight))
 
 
-def _two_four(job: Job, name: str, shape: tuple[int, int], index: int) -> Tensor | PatternGate:
+def _two_four(job: Job[Options], name: str, shape: tuple[int, int], index: int) -> Tensor | PatternGate:
     from leap_repro.prune.learned.gates import LOGIT_STD
     from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits
 

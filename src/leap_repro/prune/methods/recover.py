@@ -41,7 +41,7 @@ class Options(LoopOptions):
         return 1 + trained + weight * (self.lora_rank > 0)
 
 
-def trainer(job: Job) -> RecoveryTrainer:
+def trainer(job: Job[Options]) -> RecoveryTrainer:
     """Every matrix's kept weights, or its pair."""
     from leap_repro.prune.learned.recovery import RecoveryTrainer
 

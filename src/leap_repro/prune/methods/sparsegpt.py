@@ -12,7 +12,7 @@ from pydantic import Field
 from leap_repro.checked import Positive, Weight
 from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
-from leap_repro.prune.layerwise.select import drop_smallest, drop_smallest_in_groups, up_to_threshold
+from leap_repro.prune.layerwise.select import all_kept, drop_smallest, drop_smallest_in_groups, up_to_threshold
 from leap_repro.sparsity.budget import dropped
 from leap_repro.sparsity.patterns import Pattern
 
@@ -35,7 +35,7 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
     columns = weight.shape[1]
     hessian = fill_dead_inputs(layer.statistics.hessian, weight)
     factor, dampings = upper_factor_of_inverse(hessian, layer.name, options.damping)
-    keep = weight.new_ones(weight.shape, dtype=bool)
+    keep = all_kept(weight)
     for start in range(0, columns, options.block_size):
         block = slice(start, min(start + options.block_size, columns))
         if options.n_of_m is None:

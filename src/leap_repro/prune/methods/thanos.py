@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from leap_repro.checked import Positive, Share, Weight, contradiction
 from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
-from leap_repro.prune.layerwise.select import drop_smallest, drop_smallest_in_groups, released_count
+from leap_repro.prune.layerwise.select import all_kept, drop_smallest, drop_smallest_in_groups, released_count
 from leap_repro.sparsity.budget import dropped
 from leap_repro.sparsity.patterns import DENSE_ROWS
 
@@ -65,7 +65,7 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
     outliers = _outlier_rows(layer, options)
     hessian = fill_dead_inputs(layer.statistics.hessian, weight)
     factor, dampings = upper_factor_of_inverse(hessian, layer.name, options.damping)
-    keep = weight.new_ones(weight.shape, dtype=bool)
+    keep = all_kept(weight)
     for start in range(0, columns, options.block_size):
         block = slice(start, min(start + options.block_size, columns))
         keep[:, block] = _choose(weight, keep, block, layer, options)
@@ -80,7 +80,7 @@ def _outlier_rows(layer: Layer, options: Options) -> Tensor:
     As released, the loss leaves out what features have in common: the sum of the row's squared Wanda scores.
     """
     if not options.keeps_dense_rows:
-        return layer.weight.new_empty(0, dtype=int)
+        return layer.weight.new_empty(0).long()
     if options.as_released:
         losses = layer.weight.square() @ layer.statistics.gram.diagonal()
     else:

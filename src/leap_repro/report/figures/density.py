@@ -7,6 +7,7 @@ Counted on the hardened masks (exact top-k), never on the relaxed gates. `python
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -60,9 +61,9 @@ def draw_budgets(axis: Axes, panel: pd.DataFrame, by: str, method: str, joined: 
     """One curve per budget over the column `by`, or points that are not joined; the budgets as dashed lines."""
     for look, (sparsity, curve) in zip(BUDGETS, panel.groupby("sparsity_target"), strict=False):
         axis.axhline(curve["budget"].iloc[0], label="global budget", **BUDGET_LINE)
-        look = look if joined else look | {"linestyle": "none"}
+        drawn: dict[str, Any] = look if joined else look | {"linestyle": "none"}
         label = f"{method}, {100 * sparsity:g} % sparse"
-        axis.errorbar(curve[by], curve["mean"], yerr=curve["std"], label=label, capsize=2, **look)
+        axis.errorbar(curve[by], curve["mean"], yerr=curve["std"], label=label, capsize=2, **drawn)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -36,10 +37,10 @@ PUBLISHED = {"marker": "s", "markerfacecolor": "none", "color": "#1A1A1A", "line
 
 def compared(methods: Methods) -> tuple[str, str]:
     """What the grid calls LEAP and ADMM; UserError in a grid without one of them."""
-    found = called(LEAP, methods), called(REFERENCE, methods)
-    if None in found:
+    ours, reference = called(LEAP, methods), called(REFERENCE, methods)
+    if ours is None or reference is None:
         raise UserError(f"the forest figure compares {LEAP} with {REFERENCE}; this grid has {[*methods]}")
-    return found
+    return ours, reference
 
 
 def differences(outcomes: pd.DataFrame, methods: Methods, stands_for: dict[str, str | None]) -> pd.DataFrame:
@@ -84,8 +85,8 @@ def draw(axis: Axes, panel: pd.DataFrame, names: list[str], label: str) -> None:
     for is_mean, part in panel.groupby(panel["model"] == MEAN):
         rows = part["model"].map(names.index)
         reach = [part["difference"] - part["low"], part["high"] - part["difference"]]
-        look = {"color": LEAP_LOOK["color"], "linestyle": "none", "elinewidth": 1.6, "capsize": 2}
-        named = {"marker": "D"} if is_mean else {"marker": "o", "label": label}
+        look: dict[str, Any] = {"color": LEAP_LOOK["color"], "linestyle": "none", "elinewidth": 1.6, "capsize": 2}
+        named: dict[str, Any] = {"marker": "D"} if is_mean else {"marker": "o", "label": label}
         axis.errorbar(part["difference"], rows, xerr=reach, **look, **named)
         theirs = None if is_mean or part["published"].isna().all() else "published, of the model that it stands for"
         axis.plot(part["published"], rows, label=theirs, **PUBLISHED)
@@ -95,7 +96,7 @@ def draw(axis: Axes, panel: pd.DataFrame, names: list[str], label: str) -> None:
             axis.annotate(number(values), (1, row), (4, 0), **place, **words)
 
 
-def number(values: tuple) -> str:
+def number(values: Any) -> str:
     """A difference and its interval in words: "+2.59 [+1.20, +3.98]"."""
     return f"{signed(values.difference)} [{signed(values.low)}, {signed(values.high)}]"
 

@@ -8,6 +8,7 @@ model and sparsity. The coefficients are those of the table "correlations".
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,13 +60,13 @@ def points(training: pd.DataFrame, results: pd.DataFrame, methods: Methods) -> p
 def plot(data: pd.DataFrame, table: Table, methods: Methods) -> Figure:
     """Both panels; `table` are the correlations of the same runs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 3.0), layout="constrained", width_ratios=[1.12, 1])
-    markers = dict(zip(dict.fromkeys(data["model"]), MARKERS * 3, strict=False))
+    markers: dict[str, str] = dict(zip(dict.fromkeys(data["model"]), MARKERS * 3, strict=False))
     draw_probes(left, data, markers)
     ends = deviations(data)
     draw_ends(right, ends, markers, methods)
     left.set_title(_coefficient(table, STEPS, "hardened loss", "over the steps of a run"))
     right.set_title(_coefficient(table, WITHIN, "accuracy", "between runs of one model and sparsity"))
-    figure.get_layout_engine().set(wspace=0.06)
+    figure.set_layout_engine("constrained", wspace=0.06)
     entries = {model: _key(marker) for model, marker in markers.items()}
     entries["no gap (left)"] = Line2D([], [], **BUDGET_LINE)
     if any(methods[name].get("variant_of") for name in ends["method"]):
@@ -102,8 +103,8 @@ def draw_ends(axis: Axes, ends: pd.DataFrame, markers: dict[str, str], methods: 
     """Last relaxed loss against accuracy, as deviations: LEAP's runs filled, its variants' hollow."""
     for (model, method), rows in ends.groupby(["model", "method"], sort=False):
         varied = methods[method].get("variant_of")
-        colours = {"facecolors": "none", "edgecolors": VARIANT} if varied else {"c": LEAP_LOOK["color"]}
-        look = {"marker": markers[model], "s": 16, "linewidths": 0.8, "zorder": 2 if varied else 3}
+        colours: dict[str, Any] = {"facecolors": "none", "edgecolors": VARIANT} if varied else {"c": LEAP_LOOK["color"]}
+        look: dict[str, Any] = {"marker": markers[model], "s": 16, "linewidths": 0.8, "zorder": 2 if varied else 3}
         axis.scatter(rows["held_out_relaxed"], rows["accuracy"], **look, **colours)
     axis.set(xlabel="Relaxed loss at the end, minus the mean\nof model and sparsity (nats per token)")
     axis.set_ylabel("Average accuracy, hardened mask,\nminus that mean (points)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,7 @@ def rows_of(data: pd.DataFrame) -> tuple[dict[str, int], dict[int, str]]:
 
 def draw(left: Axes, right: Axes, rows: pd.DataFrame, heights: pd.Series, number: int) -> None:
     """The points of one sparsity: intervals on the left, least to greatest on the right."""
-    look = OTHERS[number] | {"linestyle": "none", "elinewidth": 1.2, "capsize": 2}
+    look: dict[str, Any] = OTHERS[number] | {"linestyle": "none", "elinewidth": 1.2, "capsize": 2}
     label = f"variant, {format_sparsity(rows['sparsity_target'].iloc[0])} sparse"
     for axis, (middle, low, high) in (
         (left, ("difference", "low", "high")),

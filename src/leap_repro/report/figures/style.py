@@ -131,7 +131,7 @@ def logarithmic(axis: Axis) -> None:
     least, most = axis.get_data_interval()
     if most < 5 * least:
         return
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
