@@ -20,8 +20,8 @@ TABLES_OF_EVIDENCE = {
     "differences": "differences",
     "crossings": "crossings",
     "annealing": "crossings",
-    "correlations": "rounding",
-    "gap": "rounding",
+    "correlations": "correlations",
+    "gap": "correlations",
     "overlap": "overlap",
     "claims": "claims",
 }

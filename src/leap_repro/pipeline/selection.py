@@ -65,7 +65,7 @@ def _lines(study: Study, table: str) -> list[str]:
 
 def table_arguments(study: Study, table: str) -> str:
     """What the command of one of the evidence's tables is told besides models and methods."""
-    if TABLES_OF_EVIDENCE[table] == "rounding":
+    if TABLES_OF_EVIDENCE[table] == "correlations":
         return table
     if table == "overlap":
         return f"--cells-root results/{study.scale}"
@@ -79,7 +79,7 @@ def table_arguments(study: Study, table: str) -> str:
 
 def table_methods(study: Study, table: str, grid: str = DEFAULT) -> Facts:
     """`method_facts` of the methods that a table shows: the main table leaves variants to theirs."""
-    if TABLES_OF_EVIDENCE.get(table) == "rounding":
+    if TABLES_OF_EVIDENCE.get(table) == "correlations":
         return figure_methods(study, "rounding", grid)
     found = method_facts(study, grid)
     return found if table != "main" else {name: facts for name, facts in found.items() if not facts["variant_of"]}

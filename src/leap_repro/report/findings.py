@@ -17,7 +17,7 @@ from scipy import special
 
 from leap_repro.report.differences import cell_differences
 from leap_repro.report.layout import Methods, format_sparsity, unseeded
-from leap_repro.report.rounding import GROUP, correlate_runs, last_probes, lines_of, of_several, probes_of
+from leap_repro.report.correlations import GROUP, correlate_runs, last_probes, lines_of, of_several, probes_of
 from leap_repro.report.statistics import CONFIDENCE, Difference, growth, holm, mean_over_cells
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"

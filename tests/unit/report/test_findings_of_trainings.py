@@ -9,7 +9,7 @@ from scipy import stats
 
 from leap_repro.report import findings
 from leap_repro.report.findings import FAILS, HOLDS, UNDECIDED
-from leap_repro.report.rounding import GROUP
+from leap_repro.report.correlations import GROUP
 
 
 def looked(slope, noise, seed=0):

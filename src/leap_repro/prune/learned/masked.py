@@ -25,7 +25,7 @@ from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
-from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.prune.learned.stochastic_rounding import by_chance
 from leap_repro.seeds import named_seed
 
 

@@ -31,7 +31,7 @@ from leap_repro.report.figures.style import (
 )
 from leap_repro.report.layout import Methods
 from leap_repro.report.render import Table
-from leap_repro.report.rounding import (
+from leap_repro.report.correlations import (
     GROUP,
     RUN,
     STEPS,
