@@ -62,7 +62,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Line:
+class PlanRow:
     """One rule (prune: one method): all its jobs, those already `done`, the largest job's memory, and what the jobs to
     do will cost."""
 
@@ -184,7 +184,7 @@ def is_done(job: Estimate, root: Path) -> bool:
     return (root / job.folder / "manifest.json").is_file()
 
 
-def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[Line]:
+def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[PlanRow]:
     """One line per rule, prune's by method, and one for all. Memory is the largest of all jobs, time and space count
     those that are not done."""
     by_line: dict[str, list[Estimate]] = {}
@@ -194,9 +194,9 @@ def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[
     return [*lines, _line("all", [job for found in by_line.values() for job in found], done)]
 
 
-def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> Line:
+def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> PlanRow:
     left = [job for job in jobs if not done(job)]
-    return Line(
+    return PlanRow(
         name=name,
         jobs=len(jobs),
         done=len(jobs) - len(left),
@@ -216,7 +216,7 @@ NOTE = (
 )
 
 
-def table(lines: list[Line], title: str) -> str:
+def table(lines: list[PlanRow], title: str) -> str:
     """The plan as text; a tally for people, not a promise."""
     rows = [HEAD, *(_row(line) for line in lines)]
     if not any(line.done for line in lines):
@@ -226,7 +226,7 @@ def table(lines: list[Line], title: str) -> str:
     return "\n".join([title, *body, NOTE])
 
 
-def _row(line: Line) -> tuple[str, ...]:
+def _row(line: PlanRow) -> tuple[str, ...]:
     numbers = (line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
     memory = f"{line.host_bytes / 1e9:.1f}"
     return (line.name, str(line.jobs), str(line.done), memory, str(line.gpus), *(f"{number:.1f}" for number in numbers))

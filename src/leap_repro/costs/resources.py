@@ -66,7 +66,7 @@ class Block:
     gram: int
 
 
-def block_of(spec: dict[str, Any], fetched: Path) -> Block | None:
+def largest_block_of(spec: dict[str, Any], fetched: Path) -> Block | None:
     """The largest block as the models stage found it, else by the files of a local model; None for one of the hub that
     is not fetched."""
     try:
@@ -105,7 +105,7 @@ def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
 def model_size(study: Study, root: Path, model: str) -> tuple[int, Block | None]:
     """(parameters, largest block if known) of a model of the study, whose results lie under `root`."""
     fetched = root / "models" / model / "manifest.json"
-    return parameters_of(study.models[model], fetched), block_of(study.models[model], fetched)
+    return parameters_of(study.models[model], fetched), largest_block_of(study.models[model], fetched)
 
 
 def width_of(parameters: int) -> float:

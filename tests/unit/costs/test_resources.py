@@ -17,9 +17,9 @@ from leap_repro.costs.resources import (
     QUESTIONS,
     UNKNOWN_PARAMETERS,
     Block,
-    block_of,
     evaluation_tokens,
     flops_per_second,
+    largest_block_of,
     need,
     parameters_of,
     width_of,
@@ -70,12 +70,12 @@ def test_the_largest_block_is_known_from_files_as_from_the_model(tmp_path, famil
     model = tiny(family)
     model.save_pretrained(tmp_path)
     facts = describe(model, tmp_path)
-    found = block_of({"source": "path", "path": str(tmp_path)}, NOWHERE)
+    found = largest_block_of({"source": "path", "path": str(tmp_path)}, NOWHERE)
     assert found.parameters == facts["largest_block"]
     assert facts["largest_gram"] <= 1.3 * found.gram <= 4 * facts["largest_gram"]
     (tmp_path / "manifest.json").write_text(json.dumps({"facts": facts}))
-    assert block_of({"source": "hub"}, tmp_path / "manifest.json").gram == facts["largest_gram"]
-    assert block_of({"source": "hub"}, NOWHERE) is None
+    assert largest_block_of({"source": "hub"}, tmp_path / "manifest.json").gram == facts["largest_gram"]
+    assert largest_block_of({"source": "hub"}, NOWHERE) is None
 
 
 def test_a_mixture_asks_for_the_statistics_of_all_its_experts():
