@@ -107,7 +107,7 @@ rule build_study_table:
         " --output {params.root}/tables/{wildcards.table} 2> {log}"
 
 
-# What the seeds, crossings and looks of the grid `evidence` show.
+# What the seeds, crossings and held-out evaluations of the grid `evidence` show.
 rule build_evidence_table:
     input:
         collected(),

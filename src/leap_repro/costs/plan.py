@@ -81,7 +81,7 @@ def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]
     sizes = {name: model_size(study, root, name) for name in study.models}
     cells = [cell for name in dict.fromkeys((DEFAULT, grid)) for cell in study.cells(grid=name)]
     tokens = {study.methods[cell.method].tokens for cell in cells} - {None}
-    tokens |= {"held_out" for cell in cells if study.methods[cell.method].looks}
+    tokens |= {"held_out" for cell in cells if study.methods[cell.method].is_scored_held_out}
     yield from (_job(study, "models", name, sizes[name]) for name in study.models)
     yield from (_job(study, "data", role) for role in study.data)
     for name in study.models:

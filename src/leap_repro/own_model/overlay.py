@@ -63,7 +63,8 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     base = copy.deepcopy(config["scales"]["miniature" if bundled else "open"])
     scale = {key: base[key] for key in ("calibration", "mask_training", "evaluation")}
     scale["options"] = {
-        name: {key: value for key, value in own.items() if key != "looks"} for name, own in base["options"].items()
+        name: {key: value for key, value in own.items() if key != "held_out_evaluations"}
+        for name, own in base["options"].items()
     }
     given = {"sequences": asked.sequences, "length": asked.length}
     scale["calibration"] |= {key: value for key, value in given.items() if value is not None}

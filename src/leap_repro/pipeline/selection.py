@@ -134,14 +134,14 @@ def _against_reference(study: Study, found: Facts) -> list[str]:
     return [*subject, *reference] if subject and reference else []
 
 
-def _looking(study: Study, found: Facts) -> list[str]:
-    """What looks at held-out text while it trains."""
-    return [name for name in found if study.methods[name].looks]
+def _scored_held_out(study: Study, found: Facts) -> list[str]:
+    """What is scored on held-out text while it trains."""
+    return [name for name in found if study.methods[name].is_scored_held_out]
 
 
-def _looking_bases(study: Study, found: Facts) -> list[str]:
+def _scored_bases(study: Study, found: Facts) -> list[str]:
     """Of that what is no variant."""
-    return [name for name in _looking(study, found) if not found[name]["variant_of"]]
+    return [name for name in _scored_held_out(study, found) if not found[name]["variant_of"]]
 
 
 def _annealed(study: Study, found: Facts) -> list[str]:
@@ -156,7 +156,9 @@ def _anneals(study: Study, name: str) -> bool:
     """Whether a variant differs in its schedules alone."""
     line = study.methods[name]
     base = study.methods[line.variant_of]
-    changed = {key for key, value in line.options if getattr(base.options, key, None) != value} - {"looks"}
+    changed = {key for key, value in line.options if getattr(base.options, key, None) != value} - {
+        "held_out_evaluations"
+    }
     return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts
 
 
@@ -168,8 +170,8 @@ FIGURES: dict[str, Callable[[Study, Facts], list[str]]] = {
 """{figure of every grid: which methods it shows}"""
 FIGURES_OF_EVIDENCE: dict[str, Callable[[Study, Facts], list[str]]] = {
     "density_by_kind": _subject,
-    "training": _looking_bases,
-    "rounding": _looking,
+    "training": _scored_bases,
+    "rounding": _scored_held_out,
     "schedules": _annealed,
 }
 """{figure that only the evidence has: which methods it shows}"""

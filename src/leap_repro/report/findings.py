@@ -73,7 +73,7 @@ class CollectedTables:
         return mean_over_cells(self.at(sparsities), method, reference, unseeded(self.methods))
 
     def trained(self, methods: Methods) -> pd.DataFrame:
-        """One row per training that was looked at on held-out text, with its last look and its accuracy."""
+        """One row per training with held-out evaluations, with the last of them and its accuracy."""
         probes = self.training[
             self.training["method"].isin(methods) & self.training["sparsity_target"].isin(self.sparsities)
         ]

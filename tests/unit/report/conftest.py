@@ -26,9 +26,9 @@ def facts(name):
 def draw_evidence(
     abilities, models=("a", "b"), seeds=None, only=None, curve=None, looks=None, luck=0.05, sparsities=(0.5, 0.6)
 ):
-    """Collected tables of methods with `abilities` {method: one for all sparsities, or {sparsity: one}}. `seeds`: {method: its
-    seeds}, `only`: {method: its models}, `curve`: {method: ability} at 70 % with seed 0; `looks`: {method: (relaxed,
-    hardened) loss, functions of model, sparsity and seed}."""
+    """Collected tables of methods with `abilities` {method: one for all sparsities, or {sparsity: one}}. `seeds`:
+    {method: its seeds}, `only`: {method: its models}, `curve`: {method: ability} at 70 % with seed 0; `looks`:
+    {method: (relaxed, hardened) loss, functions of model, sparsity and seed}."""
     seeds, only, curve, looks, rng = seeds or {}, only or {}, curve or {}, looks or {}, np.random.default_rng(0)
     hard = {(model, task): rng.normal(size=size) for model in models for task, size in TASKS.items()}
     outcomes, results, training = [], [], []

@@ -46,9 +46,9 @@ class MaskTrainer(Loop):
 
     columns = LOG_COLUMNS
 
-    def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser, looks: int = 0) -> None:
-        """`gates` may be made one by one: with several processes, what is made is shared out block by block. `looks`:
-        how often masks are scored on held-out text (`held_out.py`, Bernoulli gates only)."""
+    def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser, evaluations: int = 0) -> None:
+        """`gates` may be made one by one: with several processes, what is made is shared out block by block.
+        `evaluations`: how often masks are scored on held-out text (`held_out.py`, Bernoulli gates only)."""
         super().__init__(job)
         self.regulariser = regulariser
         linears = prunable_linears(self.model)
@@ -57,7 +57,7 @@ class MaskTrainer(Loop):
         self.dense_sizes = torch.tensor(self._place(iter(gates)), dtype=torch.float64)
         self._prepare(chance=self.options.logits_rounding == "stochastic")
         self.held_out = None
-        if looks:
+        if evaluations:
             self.held_out = HeldOut(job, self.layers, regulariser, self.dense_sizes, self.language_loss)
             self.columns = (*LOG_COLUMNS, *held_out.COLUMNS)
 
@@ -123,7 +123,7 @@ class MaskTrainer(Loop):
         return finite(row) | (self.held_out.row(number) if self.held_out else {})
 
     def _state(self, steps: int) -> dict[str, Tensor]:
-        """With the hard masks of the last look at held-out text, which the next one is compared with."""
+        """With the hard masks of the last held-out evaluation, which the next one is compared with."""
         hard = self.held_out.hard if self.held_out else {}
         return super()._state(steps) | {f"{index}.hard": packed for index, packed in hard.items()}
 
