@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from leap_repro.errors import UserError
 from leap_repro.models.experts import ExpertLinear, expert_linears, is_experts
 from leap_repro.models.probe import called_modules, computes_linear
-
-ROUTERS = {"router", "gate", "shared_expert_gate"}
-"""How families call what chooses and weighs experts, and everything below it."""
+from leap_repro.models.sizes import ROUTERS
 
 
 @dataclass(frozen=True)
