@@ -10,7 +10,7 @@ the CPU), the largest job's memory (estimate, measured), and disk.
 from __future__ import annotations
 
 import argparse
-import csv
+import math
 from pathlib import Path
 
 import yaml
@@ -18,26 +18,20 @@ from measure import show, write_rows
 
 from leap_repro.costs.plan import Estimate, jobs_of
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.run_log import took
 
 TABLE = Path(__file__).with_suffix(".csv")
 
 
 def measured(job: Estimate, results: Path) -> dict[str, float] | None:
     """Seconds, CPU seconds, resident megabytes and bytes on disk of a finished job; None for one that has not run."""
-    file = results / "benchmarks" / f"{job.folder}.tsv"
-    if not file.is_file() or not (results / job.folder / "manifest.json").is_file():
+    row = took(results / "benchmarks" / f"{job.folder}.tsv")
+    if row is None or not (results / job.folder / "manifest.json").is_file():
         return None
-    with file.open(encoding="utf-8") as lines:
-        row = next(csv.DictReader(lines, delimiter="\t"))
-    columns = {"seconds": "s", "cpu_seconds": "cpu_time", "rss_mb": "max_rss"}
-    found = {name: _number(row[column]) for name, column in columns.items()}
     disk = sum(path.stat().st_size for path in (results / job.folder).rglob("*") if path.is_file())
-    return found | {"disk_bytes": disk}
-
-
-def _number(text: str) -> float:
-    """A job that is over within a second may not have been measured: "NA" or "-"."""
-    return float(text) if text not in ("NA", "-") else 0.0
+    found = {"seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "rss_mb": row.peak_mb}
+    # A job that is over within a second may not have been measured.
+    return {name: 0.0 if math.isnan(value) else value for name, value in found.items()} | {"disk_bytes": disk}
 
 
 def row_of(line: str, jobs: list[tuple[Estimate, dict[str, float]]]) -> dict[str, object]:

@@ -11,7 +11,7 @@ from leap_repro.pipeline import jobs, selection
 from leap_repro.pipeline.examination import examine_inputs
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.inputs import check_inputs
-from leap_repro.costs.eta import Outlook, say, say_every_minute, slots_here
+from leap_repro.costs.eta import ETA, say, say_every_minute, slots_here
 from leap_repro.costs.plan import jobs_to_run as estimates
 from leap_repro.costs.plan import plan_of_run
 from leap_repro.costs.preflight import GO_ON, preflight
@@ -69,7 +69,7 @@ onstart:
     slots = (
         slots_here(to_come, workflow.cores, STUDY.settings.threads, len(USABLE)) if workflow.local_exec else None
     )
-    outlook = Outlook(STUDY, Path(ROOT), to_come, slots, time.time())
-    if outlook.jobs:
-        say(outlook.first_words())
-        say_every_minute(outlook)
+    eta = ETA(STUDY, Path(ROOT), to_come, slots, time.time())
+    if eta.jobs:
+        say(eta.first_words())
+        say_every_minute(eta)
