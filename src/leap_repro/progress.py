@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 5.0
 TAIL_BYTES = 2**14
 """What of a log is read for its last line: a line of a bar has some hundred bytes."""
+LIBRARIES = ("Loading weights",)
+"""Bars of libraries that say nothing of the job: a second at its start."""
+FIRST_PARTS = ("windows of",)
+"""How what a job counts before its main part begins: shown, but no share of the job."""
 METER = re.compile(
     r"(?:Running )?(?P<what>[\w .@-]+): +(?P<percent>\d+)%\|[^|\r\n]*\| *(?P<done>[\d.]+[kMG]?)/(?P<total>[\d.]+[kMG]?)"
     r" \[[\d:]+<(?P<left>[\d:?]+)[^\]\r\n]*\] *(?P<words>[^\r\n]*)"
@@ -54,8 +58,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Meter:
-    """The last line of progress in a log: `done` of `total` `what`, as the line has them; `share` in [0, 1]; `left` the
-    time that it foretells, "?" where it does not; `words` what the stage says besides."""
+    """The last line of progress in a log: `done` of `total` `what`, as the line has them; `share` of the job in [0, 1],
+    0 before its main part; `left` the time that it foretells, "?" where it does not; `words` what the stage says
+    besides."""
 
     what: str
     share: float
@@ -78,13 +83,14 @@ def last_meter(path: Path) -> Meter | None:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return None
-    found = list(METER.finditer(text))
+    found = [match for match in METER.finditer(text) if not match["what"].strip().startswith(LIBRARIES)]
     if not found:
         return None
     parts = found[-1].groupdict()
+    what = parts["what"].strip()
     return Meter(
-        what=parts["what"].strip(),
-        share=min(int(parts["percent"]), 100) / 100,
+        what=what,
+        share=0.0 if what.startswith(FIRST_PARTS) else min(int(parts["percent"]), 100) / 100,
         done=parts["done"],
         total=parts["total"],
         left=parts["left"],

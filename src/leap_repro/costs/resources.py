@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import read_config, tensors
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb, sizes_of_files
+from leap_repro.models.sources import source_of
 from leap_repro.pipeline.grid import Method, Study
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
 from leap_repro.prune.learned.memory import training_bytes, weight_training_bytes
@@ -38,7 +38,6 @@ TEXT_TOKENS = 310_000  # of WikiText-2's test, by the same tokenizer; fewer by a
 CALIBRATION_TOKENS = 8192  # in one forward pass of a layer-wise method
 SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores, a sort with its 64-bit positions
 SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
-MINIATURE_EVALUATION_TOKENS = 500_000
 EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
 SCORES = 2**27  # of a perplexity at once: windows x length x vocabulary, or a part of one window's
 QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
@@ -58,19 +57,12 @@ class Need:
     flops: float = 0.0
 
 
-def local_folder(spec: dict[str, Any]) -> Path | None:
-    """Where a model on this machine lies; None for one of the hub."""
-    if spec["source"] == "bundled":
-        return Path(str(files("leap_repro"))) / "miniature/released" / spec["name"]
-    return Path(spec["path"]).expanduser() if spec["source"] == "path" else None
-
-
 def model_sizes(study: Study, root: Path, model: str) -> Sizes:
     """Of a model of the study, whose results lie under `root`: as fetched, as it lies on this machine, or by its number
     of parameters."""
     spec, folder = study.models[model], root / "models" / model
     fetched = _facts(folder / "manifest.json")
-    found = _of_folder(folder / "payload") or _of_folder(local_folder(spec))
+    found = _of_folder(folder / "payload") or _of_local(spec)
     return replace(found or sizes_by_rule_of_thumb(_declared(spec)), **fetched)
 
 
@@ -83,10 +75,19 @@ def _facts(manifest: Path) -> dict[str, int]:
         return {}
 
 
-def _of_folder(folder: Path | None) -> Sizes | None:
+def _of_local(spec: dict[str, Any]) -> Sizes | None:
+    """Of a model on this machine; None of another, or of one that is not where it should be: others say so."""
+    try:
+        folder = source_of(spec).folder(spec)
+    except UserError:
+        return None
+    return _of_folder(folder) if folder else None
+
+
+def _of_folder(folder: Path) -> Sizes | None:
     """Of a checkpoint; None if there is none, or if it cannot be read, which its reader says."""
     try:
-        return sizes_of_files(tensors(folder), read_config(folder)) if folder else None
+        return sizes_of_files(tensors(folder), read_config(folder))
     except UserError:
         return None
 
@@ -122,8 +123,9 @@ def harden_bytes(parameters: float, largest: float) -> float:
 def evaluation_tokens(study: Study) -> int:
     """How many tokens a cell's evaluation reads: of the questions that are asked and of the windows of each length."""
     asked = study.settings.evaluation
-    if study.settings.data.tasks.source == "bundled":
-        return MINIATURE_EVALUATION_TOKENS
+    known = study.settings.data.tasks.evaluation_tokens
+    if known is not None:
+        return known
     questions = sum(min(held, asked.questions or held) * tokens for held, tokens in QUESTIONS.values())
     windows = asked.perplexity_windows or TEXT_TOKENS
     return questions + sum(min(TEXT_TOKENS, windows * length) for length in asked.perplexity_lengths)

@@ -68,15 +68,16 @@ def bar_of(text, total, done, **options):
 LOGS = {
     "a training": (of_training, 0.12, "120 of 1000 steps, loss 1.234, density 0.512 (0.498 hard), "),
     "a layer-wise method": (of_blocks, 0.4, "12 of 30 blocks, the last in 3.1 s, "),
-    "windows": (lambda _: bar_of("windows of 64 tokens", 20, 8), 0.4, "8 of 20 windows of 64 tokens, "),
+    "windows": (lambda _: bar_of("windows of 64 tokens", 20, 8), 0.0, "8 of 20 windows of 64 tokens, "),
     "questions": (
         lambda _: bar_of("Running loglikelihood requests", 800, 200),
         0.25,
         "200 of 800 loglikelihood requests, ",
     ),
     "tokens": (lambda _: bar_of("tokens", 4_000_000, 1_000_000, unit_scale=True), 0.25, "1.00M of 4.00M tokens, "),
-    "lines after the bar": (lambda _: bar_of("windows of 64 tokens", 20, 8) + "\nwarning\n", 0.4, "8 of 20 windows"),
-    "a second bar": (lambda _: bar_of("a", 4, 4) + "\n" + bar_of("windows of 64 tokens", 20, 8), 0.4, "8 of 20"),
+    "lines after the bar": (lambda _: bar_of("tokens", 20, 8) + "\nwarning\n", 0.4, "8 of 20 tokens"),
+    "a second bar": (lambda _: bar_of("windows of 64 tokens", 4, 4) + "\n" + bar_of("tokens", 20, 8), 0.4, "8 of 20"),
+    "a library's bar": (lambda _: bar_of("tokens", 20, 8) + "\n" + bar_of("Loading weights", 4, 4), 0.4, "8 of 20"),
 }
 
 
