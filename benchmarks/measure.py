@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from publish import filled
 
 from leap_repro.prune.layerwise.layer import Layer
 from leap_repro.prune.layerwise.statistics import InputStatistics
@@ -21,9 +21,6 @@ from leap_repro.seeds import named_seed
 from leap_repro.store.atomic import write_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "tools"))
-from publish import filled  # noqa: E402 (tools are no package)
-
 SHARED_FACTORS = 32
 TOKENS_PER_INPUT = 2
 ENOUGH_SECONDS = 15.0

@@ -7,11 +7,11 @@ both to what is counted here.
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from publish import filled
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -21,9 +21,6 @@ from leap_repro.models.shares import refuse_dense, shares_of
 from leap_repro.store.atomic import write_text
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path.append(str(TOP / "tools"))
-from publish import filled  # noqa: E402 (tools are no package)
-
 TABLE = TOP / "benchmarks/model_families.md"
 METHODS = ("magnitude", "wanda", "sparsegpt", "admm", "leap")
 VOCABULARY = 400

@@ -130,9 +130,13 @@ class HeldOut:
     def _step(self, number: int) -> Step:
         """Draws noise as step `number` does, but numbers that no step of the training has."""
         options = self.options
-        step = Step(self.seed, options.steps + number, options.relaxation(number), absolute=self.regulariser.absolute)
-        step.noise = NOISES[options.noise_source]
-        return step
+        return Step(
+            self.seed,
+            options.steps + number,
+            options.relaxation(number),
+            absolute=self.regulariser.absolute,
+            noise=NOISES[options.noise_source],
+        )
 
 
 class _Relaxed:
