@@ -15,7 +15,7 @@ from leap_repro.models.checkpoint import read_config, tensors
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb, sizes_of_files
 from leap_repro.models.sources import source_of
 from leap_repro.pipeline.grid import Method, Study
-from leap_repro.prune.learned.declaration import DTYPE_BYTES
+from leap_repro.prune.learned.declaration import DTYPE_BYTES, LoopOptions, TrainingOptions, WeightOptions
 from leap_repro.prune.learned.memory import training_bytes, weight_training_bytes
 from leap_repro.sparsity.budget import parse_sparsity
 
@@ -175,13 +175,18 @@ def _solve_flops(method: Method, sizes: Sizes) -> float:
 def _training(study: Study, sizes: Sizes, weight: int, method: Method) -> Need:
     """Memory by its one formula (`memory.py`). A pass is 2 operations a weight and token, and twice as many backwards;
     blocks that are made again pass once more. Gates are made anew for every micro-batch."""
-    options, length, dtype = method.options, study.settings.mask_training.length, study.settings.dtype
+    options, shard, dtype = method.options, study.settings.mask_training, study.settings.dtype
+    if shard is None or not isinstance(options, LoopOptions):
+        raise TypeError(f"{method.name} is no training that can run")  # the study's checks refused it
+    length = shard.length
     tokens = options.steps * options.batch_size * length
-    if not method.declaration.leaves_logits:
+    if isinstance(options, WeightOptions):
         peak = weight_training_bytes(sizes, options, dtype, length)
         flops = sizes.parameters * tokens * (8 if options.gradient_checkpointing else 6)
         host = 3 * weight * sizes.parameters + sizes.prunable  # reading the model; writing its values and masks
         return Need(host, sum(peak.values()), flops)
+    if not isinstance(options, TrainingOptions):
+        raise TypeError(f"{method.name} trains neither masks nor weights")
     peak = training_bytes(sizes, options, dtype, length, method.gpus)
     passes = options.steps * options.batch_size / options.micro_batch_size
     logits = sizes.prunable * options.logits_per_weight

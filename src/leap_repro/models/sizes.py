@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from leap_repro.models.checkpoint import NUMBERED, Entry, largest_block
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
 VOCABULARY = 160_000
 """Rows of the embeddings where nobody knows: between Llama's 128,256 and Gemma's 262,144."""
@@ -41,12 +41,13 @@ class Sizes:
     gram: float
 
 
-def sizes_of(model: nn.Module) -> Sizes:
+def sizes_of(model: PreTrainedModel) -> Sizes:
     """Of a model, which may be on the meta device: nothing is computed. UserError if it cannot be pruned."""
     from leap_repro.models.prunable import decoder_blocks, prunable_linears
 
     linears, blocks = prunable_linears(model), decoder_blocks(model)[1]
-    embedding, gram = model.get_input_embeddings(), Counter[int]()
+    gram = Counter[int]()
+    vocabulary, hidden = next(model.get_input_embeddings().parameters()).shape
     chosen = _chosen(model.config.to_dict())  # a token's activations in so many experts at once
     for linear in linears:
         gram[linear.block] += linear.module.in_features**2
@@ -54,10 +55,10 @@ def sizes_of(model: nn.Module) -> Sizes:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         prunable=sum(linear.weight.numel() for linear in linears),
         largest=max(linear.weight.numel() for linear in linears),
-        hidden=embedding.embedding_dim,
+        hidden=hidden,
         widest=max(linear.module.out_features * (chosen if linear.is_expert else 1) for linear in linears),
         blocks=len(blocks),
-        vocabulary=embedding.num_embeddings,
+        vocabulary=vocabulary,
         largest_block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
         gram=max(gram.values()),
     )
@@ -90,7 +91,7 @@ def sizes_of_files(entries: dict[str, Entry], config: dict[str, Any]) -> Sizes |
         largest=max(entry.elements // _experts(entry) for entry in matrices.values()),
         hidden=hidden,
         widest=max(_outputs(name, entry, hidden, chosen) for name, entry in matrices.items()),
-        blocks=len({NUMBERED.match(name)[0] for name in inside}),
+        blocks=len({found[0] for name in inside if (found := NUMBERED.match(name))}),
         vocabulary=vocabulary,
         largest_block=block,
         gram=gram,

@@ -74,7 +74,8 @@ def data(asked: Namespace, config: dict[str, Any], scale: str) -> dict[str, Any]
     """The sources of text and questions, those of `scale` if none are asked for; `--text` stands in for the calibration
     text."""
     if asked.data is None or asked.data in DATA_SCALES:
-        found = copy.deepcopy(config["scales"][DATA_SCALES.get(asked.data, scale)]["data"])
+        chosen = DATA_SCALES[asked.data] if asked.data else scale
+        found = copy.deepcopy(config["scales"][chosen]["data"])
     else:
         found = dict(_in_folder(Path(asked.data).expanduser().absolute()))
     if asked.text:

@@ -139,11 +139,11 @@ def _take_note(run: Run, line: str, now: datetime, failing: bool) -> bool:
 @dataclass(frozen=True)
 class Took:
     """What a job that has ended took: seconds on the clock and of processors, the peak of its memory in MB (2^20
-    bytes); NaN for what a very short one was not asked for."""
+    bytes); None for what was not measured."""
 
     seconds: float
-    cpu_seconds: float
-    peak_mb: float
+    cpu_seconds: float | None
+    peak_mb: float | None
 
 
 def took(benchmark: Path) -> Took | None:
@@ -156,5 +156,5 @@ def took(benchmark: Path) -> Took | None:
         return None
 
 
-def _number(text: str | None) -> float:
-    return float("nan") if text in ("-", "NA", "", None) else float(text)
+def _number(text: str | None) -> float | None:
+    return float(text) if text not in ("-", "NA", "", None) else None

@@ -8,14 +8,13 @@ micro-batch, D hidden size, F the widest layer, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from leap_repro.models.sizes import Sizes
 from leap_repro.prune.learned.declaration import (
     DTYPE_BYTES,
     FLOAT_BYTES,
     LoopOptions,
     TrainingOptions,
+    WeightOptions,
     tokens_at_once,
 )
 
@@ -24,19 +23,6 @@ MATRIX_FLOATS = 6
 term of the chain rule; and per logit of that matrix as many again for the soft mask and its slopes."""
 BLOCK_HIDDEN, BLOCK_WIDE = 16, 5
 """Activations of one block per token, in hidden sizes and in widths: what attention and the gated MLP keep."""
-
-
-class TrainsWeights(Protocol):
-    """The options of a training of weights, as far as memory goes by them."""
-
-    @property
-    def micro_batch_size(self) -> int: ...
-
-    @property
-    def gradient_checkpointing(self) -> bool: ...
-
-    def lasting_bytes(self, weight: int, width: float) -> float:
-        """Bytes per prunable weight beside the model's weights, of `weight` bytes each, and `width` of its stream."""
 
 
 def training_bytes(
@@ -63,7 +49,7 @@ def training_bytes(
     return _rounded(parts | _passing_bytes(sizes, options, weight, length))
 
 
-def weight_training_bytes(sizes: Sizes, options: TrainsWeights, weight_dtype: str, length: int) -> dict[str, int]:
+def weight_training_bytes(sizes: Sizes, options: WeightOptions, weight_dtype: str, length: int) -> dict[str, int]:
     """The same of a training of weights: the model, what is trained of it and lasts, one matrix at work, a pass."""
     weight = DTYPE_BYTES[weight_dtype]
     parts = {
@@ -74,7 +60,7 @@ def weight_training_bytes(sizes: Sizes, options: TrainsWeights, weight_dtype: st
     return _rounded(parts | _passing_bytes(sizes, options, weight, length))
 
 
-def _passing_bytes(sizes: Sizes, options: LoopOptions | TrainsWeights, weight: int, length: int) -> dict[str, float]:
+def _passing_bytes(sizes: Sizes, options: LoopOptions, weight: int, length: int) -> dict[str, float]:
     """What a micro-batch keeps for the backward pass: activations, and scores over the vocabulary in float32."""
     tokens = options.micro_batch_size * length
     block = tokens * (BLOCK_HIDDEN * sizes.hidden + BLOCK_WIDE * sizes.widest)
