@@ -14,12 +14,13 @@ shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q}; {LOG_END}; ")
 
 from leap_repro.errors import UserError
 from leap_repro.pipeline.inputs import check_yaml
+from leap_repro.pipeline.snakemake_internals import configuration_files
 from snakemake.exceptions import WorkflowError
 
 if os.pathsep in SOURCE:
     raise WorkflowError(f"{workflow.basedir} has {os.pathsep!r} in its name, which PYTHONPATH cannot hold: run in it")
 try:
-    for file in {"config.yaml", *map(str, workflow.configfiles)}:
+    for file in {"config.yaml", *configuration_files(workflow)}:
         if Path(file).exists():
             check_yaml(Path(file))
 except UserError as error:

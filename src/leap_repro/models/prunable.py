@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.experts import ExpertLinear, expert_linears, is_experts
 from leap_repro.models.probe import called_modules, computes_linear
-
-ROUTERS = {"router", "gate", "shared_expert_gate"}
-"""How families call what chooses and weighs experts, and everything below it."""
+from leap_repro.models.sizes import ROUTERS
 
 
 @dataclass(frozen=True)
@@ -58,15 +55,18 @@ class Structure:
     elsewhere: tuple[str, ...]
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
+FOUND = "prunable_structure"
+"""The attribute by which a model keeps its structure."""
 
 
 def structure(model: nn.Module) -> Structure:
-    """Found once for each model; UserError if nothing in it can be pruned, or if a weight is shared by two prunable
-    layers or used twice by a pass."""
-    if model not in _KNOWN:
-        _KNOWN[model] = _take_apart(model)
-    return _KNOWN[model]
+    """Found by one probe, when it is asked for first, and kept by the model itself: it goes where the model goes.
+
+    UserError if nothing in it can be pruned, or if a weight is shared by two prunable layers or used twice by a pass.
+    """
+    if FOUND not in vars(model):
+        setattr(model, FOUND, _take_apart(model))
+    return vars(model)[FOUND]
 
 
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

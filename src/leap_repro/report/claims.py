@@ -23,7 +23,7 @@ from leap_repro.report.findings import (
     NATS,
     POINTS,
     UNDECIDED,
-    Evidence,
+    CollectedTables,
     Finding,
     cells_above,
     foretells,
@@ -52,7 +52,7 @@ class Claim:
     whose: str
     says: str
     table: str
-    measure: Callable[[Evidence], Finding | None]
+    measure: Callable[[CollectedTables], Finding | None]
 
 
 def of_paper(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
@@ -110,14 +110,14 @@ def of_ours(leap: str, admm: str) -> Iterator[Claim]:
         yield Claim(OURS, says, "main", partial(lead, method=leap, reference=rival))
 
 
-def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
+def claims_table(collected: CollectedTables, annealed: list[str]) -> Table:
     """One row per claim that the grid has something to say of."""
-    leap, admm = called(LEAP, evidence.methods) or LEAP, called(REFERENCE, evidence.methods) or REFERENCE
-    listed = [*of_paper(leap, admm, evidence.methods), *of_readers(leap, admm, annealed), *of_ours(leap, admm)]
+    leap, admm = called(LEAP, collected.methods) or LEAP, called(REFERENCE, collected.methods) or REFERENCE
+    listed = [*of_paper(leap, admm, collected.methods), *of_readers(leap, admm, annealed), *of_ours(leap, admm)]
     rows = [
         {"claim": claim.says, "whose": claim.whose, "table": claim.table, **asdict(found)}
         for claim in listed
-        if (found := claim.measure(evidence)) is not None
+        if (found := claim.measure(collected)) is not None
     ]
     numbers = pd.DataFrame(rows, columns=COLUMNS)
     shown = pd.DataFrame(
@@ -131,7 +131,7 @@ def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
         }
     )
     bold = {(row.Index, "Verdict") for row in numbers.itertuples() if row.verdict != UNDECIDED and row.seeds > 1}
-    questions = len(evidence.outcomes[QUESTION].drop_duplicates())
+    questions = len(collected.outcomes[QUESTION].drop_duplicates())
     caption = "Claims, and what this grid says of them"
     return Table(caption, shown, numbers, bold, NOTES.format(questions=questions), words=len(shown.columns))
 
@@ -175,8 +175,8 @@ def main(arguments: argparse.Namespace) -> None:
     results, outcomes = read(arguments)
     training = read_models(arguments.root, arguments.models, TRAINING)
     leap = called(LEAP, arguments.methods) or LEAP
-    evidence = Evidence(results, outcomes, training, arguments.methods, full_sparsities(outcomes, leap))
-    claims_table(evidence, arguments.annealed).write(arguments.output)
+    collected = CollectedTables(results, outcomes, training, arguments.methods, full_sparsities(outcomes, leap))
+    claims_table(collected, arguments.annealed).write(arguments.output)
 
 
 def parser() -> argparse.ArgumentParser:

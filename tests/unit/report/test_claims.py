@@ -10,7 +10,7 @@ import pytest
 from leap_repro.report import claims
 from leap_repro.report.claims import claims_table, estimate, full_sparsities
 from leap_repro.report.collect import OUTCOMES, RESULTS, TRAINING
-from leap_repro.report.findings import CELLS, COEFFICIENT, NATS, POINTS, Evidence
+from leap_repro.report.findings import CELLS, COEFFICIENT, NATS, POINTS, CollectedTables
 from leap_repro.store.artifacts import writing
 
 ANNEALED = ["leap-cosine", "leap-slow"]
@@ -138,7 +138,7 @@ def test_a_grid_without_one_of_them_has_fewer_claims(evidence, without, tmp_path
     outcomes = evidence.outcomes[evidence.outcomes["method"] != without]
     methods = {name: facts for name, facts in evidence.methods.items() if name != without}
     sparsities = full_sparsities(outcomes, "leap")
-    table = claims_table(Evidence(evidence.results, outcomes, evidence.training, methods, sparsities), [])
+    table = claims_table(CollectedTables(evidence.results, outcomes, evidence.training, methods, sparsities), [])
     assert not table.numbers["claim"].str.contains("LEAP is above ADMM ").any()
     assert table.numbers.empty == (without == "leap")
     table.write(tmp_path / "claims")

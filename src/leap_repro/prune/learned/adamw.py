@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.prune.learned.moments import moments
-from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.prune.learned.stochastic_rounding import by_chance
 from leap_repro.seeds import named_seed
 
 EPSILON = 1e-8

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from leap_repro.prune.learned.rounding import to_codes
+from leap_repro.prune.learned.stochastic_rounding import to_codes
 
 BLOCK = 256
 OCTAVES = {True: 24, False: 48}
