@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]
     """Every job of the grid that takes time or space, in the order in which data flow."""
     sizes = {name: model_sizes(study, root, name) for name in study.models}
     cells = [cell for name in dict.fromkeys((DEFAULT, grid)) for cell in study.cells(grid=name)]
-    tokens = {study.methods[cell.method].tokens for cell in cells} - {None}
+    tokens: set[str] = {role for cell in cells if (role := study.methods[cell.method].tokens)}
     tokens |= {"held_out" for cell in cells if study.methods[cell.method].is_scored_held_out}
     yield from (_job(study, "models", name, sizes[name]) for name in study.models)
     yield from (_job(study, "data", role) for role in study.data)
@@ -133,13 +133,14 @@ def is_cleaned(stage: str, study: Study, place: str, cell: Cell | None = None) -
     return (
         stage == "prune"
         and "logits" in study.settings.clean_up
+        and cell is not None
         and study.methods[cell.method].declaration.leaves_logits
     )
 
 
 def disk_of(jobs: Iterable[Estimate]) -> float:
     """What the jobs leave on disk, and of what is cleaned up the most that one model has: models come one by one."""
-    stays, passing = 0.0, Counter[str]()
+    stays, passing = 0.0, defaultdict[str, float](float)
     for job in jobs:
         if job.is_cleaned:
             passing[job.folder.split("/")[1]] += job.disk_bytes
@@ -235,7 +236,9 @@ def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> It
     for name in dict.fromkeys(job.line for job in trainings):
         hours = sorted(job.seconds * job.gpus / 3600 for job in trainings if job.line == name)
         options = study.methods[name.removeprefix("prune ")].options
-        tokens = options.steps * options.batch_size * study.settings.mask_training.length
+        shard = study.settings.mask_training
+        assert shard is not None, "no study trains without one"
+        tokens = options.steps * options.batch_size * shard.length
         several = f"{hours[0]:.1f} to {hours[-1]:.1f}" if len(hours) > 1 else f"{hours[0]:.1f}"
         yield f"A cell of {name.removeprefix('prune ')}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
     if trainings:
@@ -253,8 +256,8 @@ def misfits(study: Study, jobs: Iterable[Estimate], gpu_bytes: float) -> Iterato
         if job.gpu_bytes > gpu_bytes:
             words = f"{job.folder} needs about {gigabytes(job.gpu_bytes)} on a GPU of {gigabytes(gpu_bytes)}"
             method = _method(study, job) if job.line.startswith("prune ") else None
-            trains = method is not None and method.declaration.trains
-            fit = suggestion(study, method.name, job.sizes, gpu_bytes) if trains else None
+            trains = method if method is not None and method.declaration.trains else None
+            fit = suggestion(study, trains.name, job.sizes, gpu_bytes) if trains else None
             yield f"{words}; {fit}" if fit else words
 
 

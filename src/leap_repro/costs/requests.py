@@ -75,7 +75,7 @@ def request(
 
 def sharing(stage: str, study: Study, method: str | None, on_cluster: bool = True) -> tuple[int, int]:
     """(processes, nodes) of a job: several for a training with `gpus`; this machine is one node."""
-    if stage != "prune":
+    if stage != "prune" or method is None:
         return 1, 1
     line = study.methods[method]
     return line.gpus, line.nodes(study.settings.cluster.gpus_per_node) if on_cluster else 1
@@ -102,7 +102,7 @@ def requests(study: Study, root: Path, devices: int | None = None) -> Callable[[
         return model_sizes(study, root, model) if model else sizes_by_rule_of_thumb(0)
 
     def resource(stage: str, name: str) -> Callable[..., int | str]:
-        def value(w: Any, attempt: int) -> int | str | None:
+        def value(w: Any, attempt: int) -> Any:
             of_model = sizes(getattr(w, "model", None))
             asked = request(stage, study, of_model, getattr(w, "method", None), attempt, devices)
             return (vars(asked) | asked.slurm).get(name)

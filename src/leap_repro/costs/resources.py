@@ -100,10 +100,10 @@ def _declared(spec: dict[str, Any]) -> int:
 def need(stage: str, study: Study, sizes: Sizes, method: str | None = None) -> Need:
     """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
     weight = DTYPE_BYTES[study.settings.dtype]
-    if stage == "prune" and study.methods[method].declaration.trains:
-        return _training(study, sizes, weight, study.methods[method])
-    if stage == "prune":
-        return _layer_wise(study, sizes, weight, study.methods[method])
+    if stage == "prune" and method is not None:
+        line = study.methods[method]
+        estimate = _training if line.declaration.trains else _layer_wise
+        return estimate(study, sizes, weight, line)
     if stage == "harden":
         return Need(harden_bytes(sizes.parameters, sizes.largest))
     if stage == "evaluate":
@@ -153,7 +153,9 @@ def _layer_wise(study: Study, sizes: Sizes, weight: int, method: Method) -> Need
         work += tokens * width * weight + passing * ((4 * inner + 8 * width) * weight + 4 * inner)
         own = 4 * sizes.parameters * tokens + 60 * sizes.parameters * width
         flops = 4 * sizes.parameters * tokens + own
-        if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
+        if (
+            getattr(method.declaration, "statistics", None) == "gram"
+        ):  # it solves with the Gram matrix of every matrix's inputs
             work += 4 * sizes.gram + SOLVE_BYTES * inner**2
             exact = own + _solve_flops(method, sizes)
             flops += exact * (FLOAT32_COST if study.settings.cluster.gpus else 1) - own

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -104,7 +104,7 @@ class FusedLinear(MaskedLinear):
 
     def mask(self, step: Step, graph: bool) -> CounterNoise:
         """What the kernels make the mask of, each for itself."""
-        return self.noise(step)
+        return cast(CounterNoise, self.noise(step))
 
     def _product(self, noise: CounterNoise, step: Step, measuring: bool = False) -> Tensor:
         product, sums = masked_product(*self._read(), noise.key, step.relaxation, self._switches(step))
@@ -114,6 +114,7 @@ class FusedLinear(MaskedLinear):
 
     def _at_logits(self, noise: CounterNoise, step: Step, at_sum: float, at_size: float) -> tuple[Tensor, ...]:
         slopes = (at_sum, at_size)
+        assert self.gradient is not None
         given = (self.gradient, noise.key, step.relaxation, slopes, self._switches(step))
         return (logit_gradient(*self._read(), *given),)
 

@@ -46,7 +46,7 @@ COLUMNS = (
 of theta > 0; the share of weights that the exact mask treats as it did at the last evaluation (NaN at the first);
 the share of relaxed gates between 0.1 and 0.9."""
 UNDECIDED = (0.1, 0.9)
-NOT_EVALUATED = dict.fromkeys(COLUMNS, math.nan)
+NOT_EVALUATED: dict[str, float] = dict.fromkeys(COLUMNS, math.nan)
 
 Choose = Callable[[MaskedLinear, Tensor], Tensor]
 """A layer's mask, given its logits."""
@@ -210,6 +210,10 @@ class _Evaluated:
     @property
     def anchor(self) -> Tensor:
         return self.layer.anchor
+
+    def backward(self, x: Tensor, gradient: Tensor, _: object, needs_input: bool) -> Tensor | None:
+        """Nothing is trained in such a pass."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, _: Step | None) -> Tensor:
         mask = self.choose(self.layer, self.layer.gate.logits["logits"].detach())

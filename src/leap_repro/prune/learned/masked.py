@@ -53,7 +53,8 @@ class Step:
 class TrainedLayer(Protocol):
     """A prunable matrix of which something is trained, in place of its module's forward pass."""
 
-    linear: PrunableLinear
+    @property
+    def linear(self) -> PrunableLinear: ...
 
     @property
     def anchor(self) -> Tensor: ...
@@ -148,11 +149,12 @@ class MaskedLinear:
 
     def _at_logits(self, mask: Tensor, step: Step, at_sum: float, at_size: float) -> tuple[Tensor, ...]:
         """The gradient at W * M and the regulariser's slopes, carried to each of the gate's logits."""
-        weight = self.weight()
+        weight, total = self.weight(), self.gradient
+        assert total is not None
         if step.absolute:
-            at_mask = self.gradient.mul_(weight).add_(weight.abs(), alpha=at_size).add_(at_sum)
+            at_mask = total.mul_(weight).add_(weight.abs(), alpha=at_size).add_(at_sum)
         else:
-            at_mask = self.gradient.addcmul_(weight, mask.detach().float(), value=2 * at_size).mul_(weight).add_(at_sum)
+            at_mask = total.addcmul_(weight, mask.detach().float(), value=2 * at_size).mul_(weight).add_(at_sum)
         return torch.autograd.grad(mask, list(self.gate.logits.values()), at_mask.to(mask.dtype))
 
 
@@ -186,7 +188,8 @@ class _Apply(torch.autograd.Function):
 def masked(layers: Sequence[TrainedLayer], step: Step | None) -> Iterator[None]:
     """Within it, the model's prunable layers compute with their masks of `step`."""
     for layer in layers:
-        layer.linear.module.forward = lambda x, m=layer: _Apply.apply(x, m.anchor, m, step)
+        module: Any = layer.linear.module
+        module.forward = lambda x, m=layer: _Apply.apply(x, m.anchor, m, step)
     try:
         with unfused(layer.linear.module for layer in layers):
             yield

@@ -8,9 +8,9 @@ LEAP, MaskLLM and PATCH differ in their gates and regularisers only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,11 @@ class MaskTrainer(Loop):
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every gate's logits."""
-        return {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
+        return {
+            f"{layer.index}.{kind}": cast(nn.Parameter, leaf)
+            for layer in self.layers
+            for kind, leaf in layer.gate.logits.items()
+        }
 
     def _place(self, gates: Iterator[Gate]) -> list[float]:
         """Give every matrix its gate, whose logits become parameters of the matrix's block, and every process its share
@@ -75,8 +79,9 @@ class MaskTrainer(Loop):
             for linear in linears.get(number, []):
                 gate = next(gates)
                 leaves = ((kind, nn.Parameter(v.detach().to(self.device, dtype))) for kind, v in gate.logits.items())
-                gate.logits = nn.ParameterDict(OrderedDict(leaves))
-                held.append(gate.logits)
+                parameters = nn.ParameterDict(OrderedDict(leaves))
+                gate.logits = cast("MutableMapping[str, Tensor]", parameters)
+                held.append(parameters)
                 kind = fused.layer_kind(gate, self.options, self.device)
                 self.layers.append(kind(linear, gate, len(self.layers)))
                 sizes.append(size_of(self.layers[-1].weight(), self.regulariser.absolute).item())
@@ -177,7 +182,7 @@ class MaskTrainer(Loop):
             layer.sum = layer.size = None
         statistics = MaskStatistics(sums, sizes, self.numels, self.dense_sizes)
         terms = self.regulariser(statistics, 1 - number / self.options.steps)
-        total = share * sum(terms)
+        total = share * (terms[0] + terms[1])
         slopes = torch.autograd.grad(total, (sums, sizes), allow_unused=True, materialize_grads=True)
         for layer in self.layers:
             layer.slopes = (float(slopes[0][layer.index]), float(slopes[1][layer.index]))
