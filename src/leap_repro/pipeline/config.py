@@ -178,7 +178,8 @@ class Line(Closed):
 def _line_of(module: str) -> type[Line]:
     """A line with the options of its method; UserError if the method cannot be had, or not all its code is tracked."""
     options = declaration(module).options
-    closure(module_of(module))
+    if module not in names():
+        closure(module_of(module))
     return _line_with(module, options)
 
 
