@@ -89,7 +89,7 @@ def trainer_of(model: nn.Module, way: str, tokens: Tensor, options: dict[str, An
 
 def forward(layer: MaskedLinear, step: Step) -> Callable[[], Any]:
     """What makes W * M."""
-    return lambda: layer._product(layer.mask(step, graph=False), step)
+    return lambda: layer._product(layer.mask(step, graph=False), step, measuring=True)
 
 
 def backward(layer: MaskedLinear, step: Step) -> Callable[[], Any]:

@@ -27,9 +27,10 @@ from measure import add_row, place, show
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leap_repro.models.load import DTYPES, best_device
+from leap_repro.models.sizes import sizes_of
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, matrix_product, recomputed_blocks
-from leap_repro.prune.learned.memory import Sizes, training_bytes
+from leap_repro.prune.learned.memory import training_bytes
 from leap_repro.prune.learned.trainer import MaskTrainer
 from leap_repro.prune.methods import leap, maskllm
 
@@ -121,7 +122,7 @@ def measure(shape: str, gate: str, dtype: str, length: int, options: dict[str, A
     cuda = torch.cuda.is_available()
     before = most_resident()
     model = random_model(shape, dtype)
-    parts = training_bytes(Sizes.of(model), chosen, dtype, length)
+    parts = training_bytes(sizes_of(model), chosen, dtype, length)
     print("parts, MB:", {name: round(size / 1e6) for name, size in parts.items()}, flush=True)
     tokens = torch.randint(0, model.config.vocab_size, (chosen.batch_size, length))
     trainer = module.trainer(Job(model, chosen, Fraction(1, 2), 0, tokens))

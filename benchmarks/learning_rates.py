@@ -1,6 +1,7 @@
 """By which held-out loss a learning rate of LEAP is chosen: `python benchmarks/learning_rates.py RUN/prune/…/SEED …`.
 
-The trainings are lines of the configuration with the option `looks`; no question of any task is looked at. Make them by
+The trainings are lines of the configuration with the option `held_out_evaluations`; no question of any task
+is looked at. Make them by
 `snakemake --cores 2 results/miniature/prune/qwen2.5-0.5b-mini/leap{,-rate-1e-3,-rate-1e-2}/0.6/0/manifest.json`.
 """
 
@@ -19,10 +20,10 @@ from leap_repro.store.artifacts import PROVENANCE, Artifact
 
 
 def row(cell: Artifact) -> dict[str, Any]:
-    """A training's rate, length and last held-out losses; UserError for one that did not look."""
+    """A training's rate, length and last held-out losses; UserError for one without."""
     log = pd.read_parquet(cell.file("log.parquet"))
     if "held_out_topk" not in log:
-        raise UserError(f"{cell.folder} did not look at held-out text: its options need looks")
+        raise UserError(f"{cell.folder} was not scored on held-out text: its options need held_out_evaluations")
     last = log.dropna(subset=["held_out_topk"]).iloc[-1]
     recorded = json.loads((cell.folder / PROVENANCE).read_text(encoding="utf-8"))
     model, method, sparsity, seed = cell.folder.parts[-4:]

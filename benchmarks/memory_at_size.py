@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leap_repro.costs.plan import PROCESS_BYTES
 from leap_repro.costs.resources import need
+from leap_repro.models.sizes import sizes_by_rule_of_thumb
 from leap_repro.pipeline.config import Shard
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
@@ -154,7 +155,7 @@ def estimate_mb(shape: str, method: str, sequences: int, length: int) -> int | N
         return None
     shard = Shard(sequences=sequences, length=length)
     study = replace(study, settings=study.settings.model_copy(update={"calibration": shard}))
-    estimate = need("prune", study, model["parameters"], method)
+    estimate = need("prune", study, sizes_by_rule_of_thumb(model["parameters"]), method)
     return round((PROCESS_BYTES + max(estimate.host_bytes, estimate.gpu_bytes)) / 1e6)
 
 

@@ -18,6 +18,7 @@ from measure import REPOSITORY, show, write_rows
 from leap_repro.cli import run_stage
 from leap_repro.costs.plan import START_SECONDS
 from leap_repro.costs.resources import FLOAT32_COST, flops_per_second, need
+from leap_repro.models.sizes import sizes_by_rule_of_thumb
 from leap_repro.pipeline.grid import Study, read_study
 from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.layerwise import operations
@@ -33,7 +34,7 @@ SHAPES = ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (14336, 4096),
 
 def seconds(study: Study, method: str, parameters: int = LLAMA) -> float | None:
     """The plan's for one cell on one GPU; None where it counts no operations."""
-    flops = need("prune", study, parameters, method).flops
+    flops = need("prune", study, sizes_by_rule_of_thumb(parameters), method).flops
     return START_SECONDS + flops / flops_per_second(study, True) if flops else None
 
 

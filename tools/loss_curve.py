@@ -33,7 +33,7 @@ DEFAULT = Path("benchmarks/loss_curve.csv")
 def train(dtype: str, steps: int | None = None) -> list[dict[str, float]]:
     """One log row per step, of all or of the first so many, on the best device, in this process or with the others that
     torchrun started."""
-    from leap_repro.calibration.packed import pack
+    from leap_repro.calibration.packed import pack_sequences
     from leap_repro.data.text import fetch_text
     from leap_repro.prune.job import Job
     from leap_repro.prune.methods import leap
@@ -43,7 +43,7 @@ def train(dtype: str, steps: int | None = None) -> list[dict[str, float]]:
         text, packed = Path(folder) / "text", Path(folder) / "packed"
         text.mkdir()
         fetch_text({"source": "bundled", "split": "mask_training"}, text)
-        shards = pack(load_tokenizer(model), sorted(text.iterdir()), SEQUENCES, LENGTH, SEED, packed)
+        shards = pack_sequences(load_tokenizer(model), sorted(text.iterdir()), SEQUENCES, LENGTH, SEED, packed)
         tokens = TokenRows(shards)[:]
         job = Job(load_model(model, dtype), leap.Options(**OPTIONS), SPARSITY, SEED, tokens)
         trainer = leap.trainer(job)

@@ -50,12 +50,17 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     may_be_null: ClassVar[tuple[str, ...]] = ()
     """Keys that may stand without a value; of any other that would switch something off unseen."""
+    renamed: ClassVar[dict[str, str]] = {}
+    """{a key of an earlier version: what it is called now}"""
 
     @model_validator(mode="before")
     @classmethod
     def _knows_every_key(cls, value: Any) -> Any:
         unknown = sorted(set(value) - set(cls.model_fields), key=str) if isinstance(value, dict) else []
         if unknown:
+            if unknown[0] in cls.renamed:
+                names = {"old": unknown[0], "new": cls.renamed[unknown[0]]}
+                raise PydanticCustomError("renamed_key", "{old} {new}", names)
             known = sorted(cls.model_fields)
             raise PydanticCustomError("unknown_key", "{key} {known}", {"key": unknown[0], "known": known})
         for key, part in value.items() if isinstance(value, dict) else ():
@@ -171,6 +176,8 @@ def _sentence(detail: Mapping[str, Any], root: str) -> str:
         return f"{'.'.join(place[:-1]) or root} lacks the key {place[-1]!r}"
     if detail["type"] == "unknown_key":
         return f"{key} has the unknown key {context['key']!r}; allowed are {context['known']}"
+    if detail["type"] == "renamed_key":
+        return f"{key} has the key {context['old']!r}, which is called {context['new']!r} now"
     if detail["type"] == "empty_key":
         return f"{key}.{context['key']} is null; give it a value or leave it out"
     if detail["type"] == UNKNOWN_KIND:

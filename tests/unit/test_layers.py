@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "leap_repro"
-GROUND = {"errors", "cli", "seeds", "checked"}
+GROUND = {"errors", "cli", "seeds", "checked", "progress"}
 STORE = GROUND | {"store", "sparsity"}
 STAGE = STORE | {"models"}
 PIPELINE = STAGE | {"hub", "miniature", "portable", "data", "calibration", "prune", "harden", "evaluate", "pipeline"}
@@ -19,6 +19,7 @@ FLOORS = {
     "cli": GROUND,
     "seeds": GROUND,
     "checked": GROUND,
+    "progress": GROUND,
     "portable": GROUND,
     "store": GROUND,
     "sparsity": GROUND | {"store"},

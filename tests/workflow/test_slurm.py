@@ -19,7 +19,7 @@ from scratch import checksums, edit, snakemake, start_again
 from slurm_cluster import slurm, why_not
 
 from leap_repro.costs.requests import request
-from leap_repro.costs.resources import parameters_of
+from leap_repro.costs.resources import model_sizes
 from leap_repro.pipeline.grid import read_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=f"needs a Slurm: {why_not()}")]
@@ -137,7 +137,7 @@ def test_requests_come_from_the_rules(grid):
     folder, jobs = grid
     config = yaml.safe_load((folder / "config.yaml").read_text())
     study = read_study(config)
-    size = parameters_of(study.models["mini"], Path("nowhere"))
+    size = model_sizes(study, Path("nowhere"), "mini")
     prune = "rule_prune_wildcards_mini_"
     found = {job["Comment"].removeprefix(prune): asked(job) for job in jobs if job["Comment"].startswith(prune)}
     cells = {"dense_0_0": "dense", "wanda_0.5_0": "wanda", "admm_0.5_0": "admm", "leap_0.5_0": "leap"}

@@ -25,7 +25,7 @@ rule collect_model:
         asked=lambda w: jobs.as_json(asked_code(STUDY, grid_name(w))),
         hardens=jobs.as_json(jobs.hardens(STUDY)),
     message:
-        "Collecting the results of {wildcards.model}{params.why}"
+        "Collecting the results of {wildcards.model}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
         " --code {params.asked:q} --hardens {params.hardens:q} --output $(dirname {output.manifest}) 2> {log}"
@@ -47,7 +47,7 @@ rule join_results:
         root=grid_root,
         models=" ".join(STUDY.models),
     message:
-        "Joining all results{params.why}"
+        "Joining all results{params.stale_reason}"
     shell:
         "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output} 2> {log}"
 
@@ -72,7 +72,7 @@ rule build_model_table:
         root=grid_root,
         methods=method_facts,
     message:
-        "Building the table of {wildcards.model}{params.why}"
+        "Building the table of {wildcards.model}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.tables model --root {params.root} --models {wildcards.model}"
         " --methods {params.methods:q} --output {params.root}/tables/{wildcards.model} 2> {log}"
@@ -101,14 +101,14 @@ rule build_study_table:
         stands_for=STANDS_FOR,
         sparsities=selection.main_sparsities(STUDY),
     message:
-        "Building the table {wildcards.table}{params.why}"
+        "Building the table {wildcards.table}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.tables {wildcards.table} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} --stands-for {params.stands_for:q} --sparsities {params.sparsities}"
         " --output {params.root}/tables/{wildcards.table} 2> {log}"
 
 
-# What the seeds, crossings and looks of the grid `evidence` show.
+# What the seeds, crossings and held-out evaluations of the grid `evidence` show.
 rule build_evidence_table:
     input:
         collected(),
@@ -135,7 +135,7 @@ rule build_evidence_table:
         stands_for=STANDS_FOR,
         further=lambda w: selection.table_arguments(STUDY, w.table),
     message:
-        "Building the table {wildcards.table}{params.why}"
+        "Building the table {wildcards.table}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.{params.module} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} --stands-for {params.stands_for:q}"
@@ -162,7 +162,7 @@ rule build_time_table:
         pruned=lambda w: " ".join(cell.path for cell in STUDY.pruned_cells(grid=grid_name(w))),
         shards=lambda w: " ".join(jobs.token_shards(STUDY, grid_name(w))),
     message:
-        "Summing up where the time went{params.why}"
+        "Summing up where the time went{params.stale_reason}"
     shell:
         "python -m leap_repro.report.times --benchmarks {params.benchmarks} --cells {params.cells}"
         " --pruned {params.pruned} --shards {params.shards} --output {params.root}/tables/time 2> {log}"

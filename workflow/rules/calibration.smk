@@ -20,7 +20,7 @@ rule build_tokens:
         **tracked("pipeline.stages.calibration"),
         shard=lambda w: jobs.shard_arguments(STUDY, w.role),
     message:
-        "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}{params.why}"
+        "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline calibration --model {input.model} --text {input.text} {params.shard}"
         " --seed {wildcards.seed} --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

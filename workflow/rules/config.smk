@@ -17,12 +17,13 @@ shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q}; {LOG_END}; ")
 from leap_repro.errors import UserError
 from leap_repro.pipeline.inputs import check_yaml
 from leap_repro.pipeline.reading import project_files, some_files
+from leap_repro.pipeline.snakemake_internals import configuration_files
 from snakemake.exceptions import WorkflowError
 
 if os.pathsep in SOURCE:
     raise WorkflowError(f"{workflow.basedir} has {os.pathsep!r} in its name, which PYTHONPATH cannot hold: run in it")
 try:
-    for file in some_files([*project_files(), *map(Path, workflow.configfiles)]):
+    for file in some_files([*project_files(), *map(Path, configuration_files(workflow))]):
         check_yaml(file)
 except UserError as error:
     raise WorkflowError(str(error)) from error

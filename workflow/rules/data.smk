@@ -19,7 +19,7 @@ rule fetch_data:
         spec=lambda w: jobs.as_json(STUDY.data[w.role]),
         locked=lambda w: lock_digest(LOCK, STUDY.data[w.role], "dataset"),
     message:
-        "Fetching the {wildcards.role} data{params.why}"
+        "Fetching the {wildcards.role} data{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline data --role {wildcards.role} --spec {params.spec:q}"
         " --output $(dirname {output.manifest}) 2> {log}"

@@ -29,7 +29,7 @@ rule evaluate:
         scoring=jobs.scoring_arguments(STUDY),
         dtype=STUDY.settings.dtype,
     message:
-        "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
+        "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline --gpus {resources.gpu} evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
         " --text {input.text} {params.scoring} --dtype {params.dtype}"

@@ -16,7 +16,7 @@ rule build_front_page:
     params:
         **tracked("report.front_page"),
     message:
-        "Putting the main table and the forest plot on the report's first page{params.why}"
+        "Putting the main table and the forest plot on the report's first page{params.stale_reason}"
     shell:
         "python -m leap_repro.report.front_page --table {input.table} --figures {input.figures} --output {output}"
         " 2> {log}"
@@ -46,7 +46,7 @@ rule plot_figure:
         methods=lambda w: jobs.as_json(selection.figure_methods(STUDY, w.figure, grid_name(w))),
         published=lambda w: f"--stands-for {shlex.quote(STANDS_FOR)}" if w.figure == "forest" else "",
     message:
-        "Plotting {wildcards.figure}{params.why}"
+        "Plotting {wildcards.figure}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.figures.{wildcards.figure} --root {params.root} --models {params.models}"
         " --methods {params.methods:q} {params.published} --output {params.root}/figures/{wildcards.figure} 2> {log}"

@@ -19,7 +19,7 @@ rule harden:
         **tracked("pipeline.stages.harden"),
         rule=lambda w: STUDY.methods[w.method].hardening,
     message:
-        "Hardening {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
+        "Hardening {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline harden --pruned {input.pruned} --rule {params.rule}"
         " --cell {wildcards.model}/{wildcards.method}/{wildcards.sparsity}/{wildcards.seed}"

@@ -21,7 +21,7 @@ rule train_miniature_model:
     params:
         **tracked("pipeline.stages.miniature"),
     message:
-        "Training the miniature {wildcards.name} (about ten minutes){params.why}"
+        "Training the miniature {wildcards.name} (about ten minutes){params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline miniature --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"
 

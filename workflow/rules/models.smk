@@ -19,6 +19,6 @@ rule fetch_model:
         spec=lambda w: jobs.as_json(jobs.model_source(STUDY, w.model)),
         locked=lambda w: lock_digest(LOCK, STUDY.models[w.model], "model"),
     message:
-        "Fetching model {wildcards.model}{params.why}"
+        "Fetching model {wildcards.model}{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

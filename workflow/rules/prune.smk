@@ -25,7 +25,7 @@ rule prune:
         options=lambda w: jobs.as_json(STUDY.methods[w.method].given),
         dtype=STUDY.settings.dtype,
     message:
-        "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.why}"
+        "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes}"
         " prune --model {input.model} {params.sources} --module {params.module:q}"

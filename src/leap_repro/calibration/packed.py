@@ -173,7 +173,7 @@ def closed(ids: list[int], eos: int | None) -> np.ndarray:
     return np.array(ids if eos is None else [*ids, eos], dtype=np.int32)
 
 
-def pack(
+def pack_sequences(
     tokenizer: PreTrainedTokenizerBase,
     files: Sequence[Path],
     sequences: int,

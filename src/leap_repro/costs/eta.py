@@ -1,7 +1,7 @@
 """What a run says of itself: at its start what will come when, then one line a minute.
 
 The plan's estimate of every job (`plan.py`), with the jobs of a line that have ended measured in its place: their
-seconds are in Snakemake's benchmark files. Nothing is asked of Snakemake, so that a line costs some looks at the disk.
+seconds are in their benchmark rows. Nothing is asked of Snakemake, so that a line costs a few reads of small files.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 
 from leap_repro.costs.plan import Estimate
 from leap_repro.pipeline.grid import Cell, Study
+from leap_repro.pipeline.run_log import took
 
 MINUTE = 60.0
 
 
 @dataclass
-class Outlook:
+class ETA:
     """The jobs of a run that began at `started` (seconds since the epoch) and works on `slots` of them at a time.
 
     `root` holds the scale's results. `slots` is None where nobody knows, as on a cluster: no time is foretold then.
@@ -62,7 +63,8 @@ class Outlook:
         for job in self.jobs:
             manifest = self.root / job.folder / "manifest.json"
             if job.folder not in self.seconds and _age(manifest) >= self.started:
-                self.seconds[job.folder] = _measured(self.root / "benchmarks" / f"{job.folder}.tsv", job.seconds)
+                measured = took(self.root / "benchmarks" / f"{job.folder}.tsv")
+                self.seconds[job.folder] = measured.seconds if measured else job.seconds
 
     def _left(self, elapsed: float) -> float:
         """Seconds to the end: what ended jobs took and others will, shared by the slots, less what has gone by."""
@@ -117,14 +119,6 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _measured(benchmark: Path, otherwise: float) -> float:
-    """The seconds in a Snakemake benchmark file; `otherwise` while it is not there."""
-    try:
-        return float(benchmark.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
-    except (OSError, IndexError, ValueError):
-        return otherwise
-
-
 def _average(folder: Path) -> float | None:
     """Average accuracy in percent of an evaluation; None if it cannot be read now."""
     import pyarrow.parquet as pq  # a run of which no line is said does without
@@ -149,12 +143,12 @@ def say(words: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr, flush=True)
 
 
-def say_every_minute(outlook: Outlook) -> None:
-    """Say `outlook`'s line once a minute, beside the run, until the process ends."""
+def say_every_minute(eta: ETA) -> None:
+    """Say `eta`'s line once a minute, beside the run, until the process ends."""
 
     def lines() -> None:
         while not never.wait(MINUTE):
-            say(outlook.line(time.time()))
+            say(eta.line(time.time()))
 
     never = threading.Event()
-    threading.Thread(target=lines, name="outlook", daemon=True).start()
+    threading.Thread(target=lines, name="eta", daemon=True).start()

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from leap_repro.costs.resources import Block, need
+from leap_repro.costs.resources import need
+from leap_repro.models.sizes import Sizes
 from leap_repro.pipeline.grid import Method, Study
 
 SAVINGS: tuple[dict[str, Any], ...] = (
@@ -23,18 +24,18 @@ AUTHORS = (
 )
 
 
-def suggestion(study: Study, name: str, parameters: int, block: Block | None, gpu_bytes: float) -> str:
-    """With which options the training `name` of a model of so many parameters fits into `gpu_bytes`, if with any of
+def suggestion(study: Study, name: str, sizes: Sizes, gpu_bytes: float) -> str:
+    """With which options the training `name` of a model of these sizes fits into `gpu_bytes`, if with any of
     SAVINGS: the end of a sentence."""
     chosen: dict[str, Any] = {}
     method = study.methods[name]
-    needed = _needed(study, method, chosen, parameters, block)
+    needed = _needed(study, method, chosen, sizes)
     for saving in SAVINGS:
         further = {key: value for key, value in saving.items() if getattr(method.options, key, value) != value}
         if not _allowed(method, chosen | further):
             continue
         chosen |= further
-        needed = _needed(study, method, chosen, parameters, block)
+        needed = _needed(study, method, chosen, sizes)
         if needed <= gpu_bytes:
             return f"with {_words(chosen)} it needs about {gigabytes(needed)}"
     least = (
@@ -57,10 +58,10 @@ def _allowed(method: Method, chosen: dict[str, Any]) -> bool:
     return True
 
 
-def _needed(study: Study, method: Method, chosen: dict[str, Any], parameters: int, block: Block | None) -> float:
+def _needed(study: Study, method: Method, chosen: dict[str, Any], sizes: Sizes) -> float:
     changed = replace(method, options=method.options.model_copy(update=chosen))
     other = replace(study, methods=study.methods | {method.name: changed})
-    return need("prune", other, parameters, method.name, block).gpu_bytes
+    return need("prune", other, sizes, method.name).gpu_bytes
 
 
 def _words(chosen: dict[str, Any]) -> str:

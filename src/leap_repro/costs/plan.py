@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from pathlib import Path
 from leap_repro.cli import run_stage
 from leap_repro.costs.fitting import AUTHORS, gigabytes, suggestion
 from leap_repro.costs.requests import sharing
-from leap_repro.costs.resources import Block, flops_per_second, model_size, need, prunable_of
+from leap_repro.costs.resources import flops_per_second, model_sizes, need
+from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
 from leap_repro.pipeline.grid import DEFAULT, GRIDS, SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
 from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.reading import read_config
@@ -32,6 +33,8 @@ HUB_BYTES = {"calibration": 1.2e9, "mask_training": 8e9, "perplexity": 2e6, "tas
 OUTCOMES_BYTES = 2e6
 CHECKPOINT_BYTES = 2
 """Per weight of a fetched checkpoint: all of the grid's are bfloat16."""
+NO_MODEL = sizes_by_rule_of_thumb(0)
+"""Of a job that works on none."""
 STAGES = {
     "fetch_model": "models",
     "fetch_data": "data",
@@ -46,7 +49,7 @@ STAGES = {
 @dataclass(frozen=True)
 class Estimate:
     """One job: bytes on a host, on each of its `gpus` and on disk, and seconds. `line`: the line of the table it counts
-    in; `parameters`, `block`: the size of its model; `is_cleaned`: what it leaves goes when its model is done."""
+    in; `sizes` of its model; `is_cleaned`: what it leaves goes when its model is done."""
 
     line: str
     folder: str
@@ -56,12 +59,11 @@ class Estimate:
     disk_bytes: float
     is_cleaned: bool = False
     gpus: int = 0
-    parameters: int = 0
-    block: Block | None = None
+    sizes: Sizes = NO_MODEL
 
 
 @dataclass(frozen=True)
-class Line:
+class PlanRow:
     """One rule (prune: one method): all its jobs, those already `done`, the largest job's memory, and what the jobs to
     do will cost."""
 
@@ -77,10 +79,10 @@ class Line:
 
 def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]:
     """Every job of the grid that takes time or space, in the order in which data flow."""
-    sizes = {name: model_size(study, root, name) for name in study.models}
+    sizes = {name: model_sizes(study, root, name) for name in study.models}
     cells = [cell for name in dict.fromkeys((DEFAULT, grid)) for cell in study.cells(grid=name)]
-    tokens = {study.methods[cell.method].tokens for cell in cells} - {None}
-    tokens |= {"held_out" for cell in cells if study.methods[cell.method].looks}
+    tokens: set[str] = {role for cell in cells if (role := study.methods[cell.method].tokens)}
+    tokens |= {"held_out" for cell in cells if study.methods[cell.method].is_scored_held_out}
     yield from (_job(study, "models", name, sizes[name]) for name in study.models)
     yield from (_job(study, "data", role) for role in study.data)
     for name in study.models:
@@ -95,25 +97,20 @@ def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]
 
 def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
     """The estimates of `jobs`, (rule, its wildcards in the order of its output's path)."""
-    found = []
+    found, sizes = [], {name: model_sizes(study, root, name) for name in study.models}
     for rule, wildcards in jobs:
         stage = STAGES.get(rule)
         if stage == "data":
             found.append(_job(study, stage, wildcards[0]))
         elif stage:
-            name = wildcards[0]
-            size = model_size(study, root, name)
             cell = Cell(*wildcards[:3], int(wildcards[3])) if len(wildcards) == 4 else None
-            found.append(_job(study, stage, "/".join(wildcards), size, cell))
+            found.append(_job(study, stage, "/".join(wildcards), sizes[wildcards[0]], cell))
     order = [*STAGES.values(), *(f"prune {name}" for name in study.methods)]
     return sorted(found, key=lambda job: (order.index(job.folder.split("/")[0]), order.index(job.line), job.folder))
 
 
-def _job(
-    study: Study, stage: str, place: str, size: tuple[int, Block | None] = (0, None), cell: Cell | None = None
-) -> Estimate:
-    parameters, block = size
-    estimate = need(stage, study, parameters, cell and cell.method, block)
+def _job(study: Study, stage: str, place: str, sizes: Sizes = NO_MODEL, cell: Cell | None = None) -> Estimate:
+    estimate = need(stage, study, sizes, cell and cell.method)
     on_gpu = bool(estimate.gpu_bytes and study.settings.cluster.gpus)
     processes, nodes = sharing(stage, study, cell and cell.method)
     host_bytes = PROCESS_BYTES + (estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes))
@@ -123,11 +120,10 @@ def _job(
         host_bytes=processes // nodes * host_bytes,
         gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
         seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu) / processes,
-        disk_bytes=disk_bytes(stage, study, place, parameters, cell),
+        disk_bytes=disk_bytes(stage, study, place, sizes, cell),
         is_cleaned=is_cleaned(stage, study, place, cell),
         gpus=processes if on_gpu else 0,
-        parameters=parameters,
-        block=block,
+        sizes=sizes,
     )
 
 
@@ -138,13 +134,14 @@ def is_cleaned(stage: str, study: Study, place: str, cell: Cell | None = None) -
     return (
         stage == "prune"
         and "logits" in study.settings.clean_up
+        and cell is not None
         and study.methods[cell.method].declaration.leaves_logits
     )
 
 
 def disk_of(jobs: Iterable[Estimate]) -> float:
     """What the jobs leave on disk, and of what is cleaned up the most that one model has: models come one by one."""
-    stays, passing = 0.0, Counter[str]()
+    stays, passing = 0.0, defaultdict[str, float](float)
     for job in jobs:
         if job.is_cleaned:
             passing[job.folder.split("/")[1]] += job.disk_bytes
@@ -153,11 +150,11 @@ def disk_of(jobs: Iterable[Estimate]) -> float:
     return stays + max(passing.values(), default=0.0)
 
 
-def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell | None = None) -> float:
+def disk_bytes(stage: str, study: Study, place: str, sizes: Sizes, cell: Cell | None = None) -> float:
     """What one job leaves on disk, to the first order; what a hardened cell takes over from the pruner counts once."""
     weight = DTYPE_BYTES[study.settings.dtype]
     if stage == "models":
-        return CHECKPOINT_BYTES * parameters
+        return CHECKPOINT_BYTES * sizes.parameters
     if stage == "data":
         return HUB_BYTES.get(place, 0.0) if study.data[place]["source"] == "hub" else 0.0
     if stage == "calibration":
@@ -165,7 +162,7 @@ def disk_bytes(stage: str, study: Study, place: str, parameters: int, cell: Cell
         return 4.0 * shard.sequences * shard.length
     if stage == "evaluate" or cell is None:
         return OUTCOMES_BYTES
-    return prunable_of(parameters) * bytes_per_weight(stage, study.methods[cell.method], cell.sparsity, weight)
+    return sizes.prunable * bytes_per_weight(stage, study.methods[cell.method], cell.sparsity, weight)
 
 
 def bytes_per_weight(stage: str, method: Method, sparsity: str, weight: int) -> float:
@@ -185,7 +182,7 @@ def is_done(job: Estimate, root: Path) -> bool:
     return (root / job.folder / "manifest.json").is_file()
 
 
-def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[Line]:
+def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[PlanRow]:
     """One line per rule, prune's by method, and one for all. Memory is the largest of all jobs, time and space count
     those that are not done."""
     by_line: dict[str, list[Estimate]] = {}
@@ -195,9 +192,9 @@ def summary(jobs: Iterable[Estimate], done: Callable[[Estimate], bool]) -> list[
     return [*lines, _line("all", [job for found in by_line.values() for job in found], done)]
 
 
-def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> Line:
+def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> PlanRow:
     left = [job for job in jobs if not done(job)]
-    return Line(
+    return PlanRow(
         name=name,
         jobs=len(jobs),
         done=len(jobs) - len(left),
@@ -217,7 +214,7 @@ NOTE = (
 )
 
 
-def table(lines: list[Line], title: str) -> str:
+def table(lines: list[PlanRow], title: str) -> str:
     """The plan as text; a tally for people, not a promise."""
     rows = [HEAD, *(_row(line) for line in lines)]
     if not any(line.done for line in lines):
@@ -227,7 +224,7 @@ def table(lines: list[Line], title: str) -> str:
     return "\n".join([title, *body, NOTE])
 
 
-def _row(line: Line) -> tuple[str, ...]:
+def _row(line: PlanRow) -> tuple[str, ...]:
     numbers = (line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
     memory = f"{line.host_bytes / 1e9:.1f}"
     return (line.name, str(line.jobs), str(line.done), memory, str(line.gpus), *(f"{number:.1f}" for number in numbers))
@@ -240,7 +237,9 @@ def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> It
     for name in dict.fromkeys(job.line for job in trainings):
         hours = sorted(job.seconds * job.gpus / 3600 for job in trainings if job.line == name)
         options = study.methods[name.removeprefix("prune ")].options
-        tokens = options.steps * options.batch_size * study.settings.mask_training.length
+        shard = study.settings.mask_training
+        assert shard is not None, "no study trains without one"
+        tokens = options.steps * options.batch_size * shard.length
         several = f"{hours[0]:.1f} to {hours[-1]:.1f}" if len(hours) > 1 else f"{hours[0]:.1f}"
         yield f"A cell of {name.removeprefix('prune ')}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
     if trainings:
@@ -258,8 +257,8 @@ def misfits(study: Study, jobs: Iterable[Estimate], gpu_bytes: float) -> Iterato
         if job.gpu_bytes > gpu_bytes:
             words = f"{job.folder} needs about {gigabytes(job.gpu_bytes)} on a GPU of {gigabytes(gpu_bytes)}"
             method = _method(study, job) if job.line.startswith("prune ") else None
-            trains = method is not None and method.declaration.trains
-            fit = suggestion(study, method.name, job.parameters, job.block, gpu_bytes) if trains else None
+            trains = method if method is not None and method.declaration.trains else None
+            fit = suggestion(study, trains.name, job.sizes, gpu_bytes) if trains else None
             yield f"{words}; {fit}" if fit else words
 
 

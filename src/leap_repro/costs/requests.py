@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from leap_repro.costs.resources import Block, flops_per_second, model_size, need
+from leap_repro.costs.resources import flops_per_second, model_sizes, need
+from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
 from leap_repro.pipeline.grid import Study
 
 BASE_MB = 1500  # Python with torch, transformers and lm-eval, and two of Snakemake that watch over them
@@ -46,23 +47,22 @@ class Request:
 def request(
     stage: str,
     study: Study,
-    parameters: int,
+    sizes: Sizes,
     method: str | None = None,
     attempt: int = 1,
-    block: Block | None = None,
     devices: int | None = None,
 ) -> Request:
     """What a job of `stage` asks for at its `attempt`-th try, 1 being the first, of a cluster, or of this machine with
     so many `devices`."""
     cluster = study.settings.cluster
-    estimate = need(stage, study, parameters, method, block)
+    estimate = need(stage, study, sizes, method)
     processes, nodes = sharing(stage, study, method, devices is None)
     gpu = processes if estimate.gpu_bytes and (cluster.gpus if devices is None else devices) else 0
     size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
     seconds = estimate.flops / flops_per_second(study, bool(gpu)) / processes
     base = TABLE_MINUTES if stage in ("aggregate", "figures") else BASE_MINUTES
     # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
-    on_gpu = gpu or (stage == "harden" and request("evaluate", study, parameters, method).gpu)
+    on_gpu = gpu or (stage == "harden" and request("evaluate", study, sizes, method).gpu)
     return Request(
         mem_mb=attempt * processes // nodes * math.ceil(BASE_MB + 1.25 * size / 1e6),
         runtime=_within(cluster.max_runtime, stage, attempt * math.ceil(base + 2 * seconds / 60), attempt),
@@ -75,7 +75,7 @@ def request(
 
 def sharing(stage: str, study: Study, method: str | None, on_cluster: bool = True) -> tuple[int, int]:
     """(processes, nodes) of a job: several for a training with `gpus`; this machine is one node."""
-    if stage != "prune":
+    if stage != "prune" or method is None:
         return 1, 1
     line = study.methods[method]
     return line.gpus, line.nodes(study.settings.cluster.gpus_per_node) if on_cluster else 1
@@ -98,13 +98,13 @@ def requests(study: Study, root: Path, devices: int | None = None) -> Callable[[
     of_trainings = ["processes", "nodes", *(["mpi", "tasks", "tasks_per_gpu", "slurm_extra"] if several else [])]
 
     @cache
-    def size(model: str) -> tuple[int, Block | None]:
-        return model_size(study, root, model)
+    def sizes(model: str | None) -> Sizes:
+        return model_sizes(study, root, model) if model else sizes_by_rule_of_thumb(0)
 
     def resource(stage: str, name: str) -> Callable[..., int | str]:
-        def value(w: Any, attempt: int) -> int | str | None:
-            parameters, block = size(w.model) if hasattr(w, "model") else (0, None)
-            asked = request(stage, study, parameters, getattr(w, "method", None), attempt, block, devices)
+        def value(w: Any, attempt: int) -> Any:
+            of_model = sizes(getattr(w, "model", None))
+            asked = request(stage, study, of_model, getattr(w, "method", None), attempt, devices)
             return (vars(asked) | asked.slurm).get(name)
 
         return value

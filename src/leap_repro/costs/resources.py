@@ -1,21 +1,22 @@
-"""What a job needs: memory and floating point operations, estimated from its model's size before any job has run.
+"""What a job needs: memory and floating point operations, estimated from its model's sizes before any job has run.
 
-One rule of thumb makes the size of a model enough: the width of a decoder of P parameters is about 2 P^(1/3) (Llama 8B:
-4,000 against the true 4,096; 1B: 2,000 against 2,048). The estimates are upper bounds for ordinary cases, not promises.
+The estimates are upper bounds for ordinary cases, not promises.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
-from leap_repro.models.checkpoint import Entry, largest_block, tensors
+from leap_repro.models.checkpoint import read_config, tensors
+from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb, sizes_of_files
+from leap_repro.models.sources import source_of
 from leap_repro.pipeline.grid import Method, Study
-from leap_repro.prune.learned.declaration import DTYPE_BYTES, LoopOptions, tokens_at_once
+from leap_repro.prune.learned.declaration import DTYPE_BYTES, LoopOptions, TrainingOptions, WeightOptions
+from leap_repro.prune.learned.memory import training_bytes, weight_training_bytes
 from leap_repro.sparsity.budget import parse_sparsity
 
 UNKNOWN_PARAMETERS = 8_000_000_000
@@ -34,17 +35,16 @@ QUESTIONS = {  # of the six test sets; tokens that are read for each with its ch
     "openbookqa": (500, 44),
 }
 TEXT_TOKENS = 310_000  # of WikiText-2's test, by the same tokenizer; fewer by a larger one
-VOCABULARY = 160_000  # rows of the embeddings: between Llama's 128,256 and Gemma's 262,144
 CALIBRATION_TOKENS = 8192  # in one forward pass of a layer-wise method
 SELECTION_BYTES = 60  # per weight of the largest matrix: float32 copies, scores, a sort with its 64-bit positions
 SOLVE_BYTES = 24  # per entry of the largest Gram matrix: Hessian, factor, inverse and the copies between them
-MINIATURE_EVALUATION_TOKENS = 500_000
 EVALUATOR_BYTES = 3e8  # lm-eval and its requests, beside Python, torch and transformers
 SCORES = 2**27  # of a perplexity at once: windows x length x vocabulary, or a part of one window's
 QUESTION_TOKENS = 256  # of a long question with its answer, of which lm-eval scores a batch at once
-MATRIX_BYTES = 24  # per weight of the largest matrix: six float32 copies while its mask is differentiated
 HARDEN_BYTES = 24  # per weight of the largest matrix: its mask, the places of equal logits, sums over tiles
 HARDEN_BUFFERS = 5e7  # a chunk of logits with its keys, and the counts of their digits
+FACTS = {name: name for name in ("parameters", "prunable", "blocks", "largest_block")} | {"largest_gram": "gram"}
+"""{what the manifest of the models stage calls a size: what `Sizes` does}"""
 
 
 @dataclass(frozen=True)
@@ -57,89 +57,59 @@ class Need:
     flops: float = 0.0
 
 
-@dataclass(frozen=True)
-class Block:
-    """The largest decoder block of a model: its parameters, and the entries of its matrices' Gram matrices, of which
-    every expert of a mixture has its own. The rule of thumb knows neither."""
+def model_sizes(study: Study, root: Path, model: str) -> Sizes:
+    """Of a model of the study, whose results lie under `root`: as fetched, as it lies on this machine, or by its number
+    of parameters."""
+    spec, folder = study.models[model], root / "models" / model
+    fetched = _facts(folder / "manifest.json")
+    found = _of_folder(folder / "payload") or _of_local(spec)
+    return replace(found or sizes_by_rule_of_thumb(_declared(spec)), **fetched)
 
-    parameters: int
-    gram: int
 
-
-def block_of(spec: dict[str, Any], fetched: Path) -> Block | None:
-    """The largest block as the models stage found it, else by the files of a local model; None for one of the hub that
-    is not fetched."""
+def _facts(manifest: Path) -> dict[str, int]:
+    """What the models stage found, in this module's words; nothing before it."""
     try:
-        facts = json.loads(fetched.read_text(encoding="utf-8"))["facts"]
-        return Block(int(facts["largest_block"]), int(facts["largest_gram"]))
+        facts = json.loads(manifest.read_text(encoding="utf-8"))["facts"]
+        return {name: int(facts[key]) for key, name in FACTS.items() if key in facts}
     except (OSError, ValueError, KeyError, TypeError):
-        found = local_tensors(spec)
-        return Block(*largest_block(found)) if found else None
-
-
-def local_tensors(spec: dict[str, Any]) -> dict[str, Entry]:
-    """The headers of a model on this machine; none of another, or if they cannot be read, which their reader says."""
-    released = Path(str(files("leap_repro"))) / "miniature/released"
-    folder = {"bundled": released / spec.get("name", ""), "path": Path(spec.get("path", "")).expanduser()}
-    try:
-        return tensors(folder[spec["source"]])
-    except (KeyError, UserError):
         return {}
 
 
-def parameters_of(spec: dict[str, Any], fetched: Path) -> int:
-    """How many parameters a model has: as fetched, else as the config says, else as its local weight files say.
-
-    `spec` is the model's entry in the config, `fetched` the manifest of the models stage, which need not be there.
-    """
+def _of_local(spec: dict[str, Any]) -> Sizes | None:
+    """Of a model on this machine; None of another, or of one that is not where it should be: others say so."""
     try:
-        return int(json.loads(fetched.read_text(encoding="utf-8"))["facts"]["parameters"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    declared = spec.get("parameters") or (spec.get("expect") or {}).get("parameters")
-    if declared:
-        return int(declared)
-    return sum(entry.elements for entry in local_tensors(spec).values()) or UNKNOWN_PARAMETERS
+        folder = source_of(spec).folder(spec)
+    except UserError:
+        return None
+    return _of_folder(folder) if folder else None
 
 
-def model_size(study: Study, root: Path, model: str) -> tuple[int, Block | None]:
-    """(parameters, largest block if known) of a model of the study, whose results lie under `root`."""
-    fetched = root / "models" / model / "manifest.json"
-    return parameters_of(study.models[model], fetched), block_of(study.models[model], fetched)
+def _of_folder(folder: Path) -> Sizes | None:
+    """Of a checkpoint; None if there is none, or if it cannot be read, which its reader says."""
+    try:
+        return sizes_of_files(tensors(folder), read_config(folder))
+    except UserError:
+        return None
 
 
-def width_of(parameters: int) -> float:
-    """The rule of thumb for the width of a decoder's residual stream."""
-    return 2 * parameters ** (1 / 3)
+def _declared(spec: dict[str, Any]) -> int:
+    """The number of parameters that the configuration says."""
+    return int(spec.get("parameters") or (spec.get("expect") or {}).get("parameters") or UNKNOWN_PARAMETERS)
 
 
-def vocabulary_of(parameters: int) -> float:
-    """Rows of the embeddings: VOCABULARY, but for a tiny model, whose embeddings hold no more than all its weights."""
-    return min(VOCABULARY, parameters / width_of(parameters)) if parameters else 0
-
-
-def prunable_of(parameters: int) -> float:
-    """The rule of thumb for the weights that are pruned: all but the embeddings, and half of all at the least."""
-    return max(parameters / 2, parameters - vocabulary_of(parameters) * width_of(parameters))
-
-
-def need(stage: str, study: Study, parameters: int, method: str | None = None, block: Block | None = None) -> Need:
-    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate, `block` is
-    the model's largest where that is known."""
+def need(stage: str, study: Study, sizes: Sizes, method: str | None = None) -> Need:
+    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
     weight = DTYPE_BYTES[study.settings.dtype]
-    if stage == "prune" and study.methods[method].declaration.leaves_logits:
-        return _learned(study, parameters, weight, study.methods[method])
-    if stage == "prune" and study.methods[method].declaration.trains:
-        return _recovery(study, parameters, weight, study.methods[method])
-    if stage == "prune":
-        return _layer_wise(study, parameters, weight, study.methods[method], block)
+    if stage == "prune" and method is not None:
+        line = study.methods[method]
+        estimate = _training if line.declaration.trains else _layer_wise
+        return estimate(study, sizes, weight, line)
     if stage == "harden":
-        width = width_of(parameters)
-        return Need(harden_bytes(parameters, 4 * width**2))
+        return Need(harden_bytes(sizes.parameters, sizes.largest))
     if stage == "evaluate":
-        tokens = evaluation_tokens(study)
-        memory = parameters * 2 * weight + scores_bytes(study, parameters, weight)
-        return Need(parameters * (2 * weight + 1) + EVALUATOR_BYTES, memory, 2 * parameters * tokens)
+        memory = sizes.parameters * 2 * weight + scores_bytes(study, sizes.vocabulary, weight)
+        host = sizes.parameters * (2 * weight + 1) + EVALUATOR_BYTES
+        return Need(host, memory, 2 * sizes.parameters * evaluation_tokens(study))
     if stage in ("models", "data", "calibration"):
         return Need(2e9)  # a shard of C4 as text
     return Need(0)
@@ -153,28 +123,27 @@ def harden_bytes(parameters: float, largest: float) -> float:
 def evaluation_tokens(study: Study) -> int:
     """How many tokens a cell's evaluation reads: of the questions that are asked and of the windows of each length."""
     asked = study.settings.evaluation
-    if study.settings.data.tasks.source == "bundled":
-        return MINIATURE_EVALUATION_TOKENS
+    known = study.settings.data.tasks.evaluation_tokens
+    if known is not None:
+        return known
     questions = sum(min(held, asked.questions or held) * tokens for held, tokens in QUESTIONS.values())
     windows = asked.perplexity_windows or TEXT_TOKENS
     return questions + sum(min(TEXT_TOKENS, windows * length) for length in asked.perplexity_lengths)
 
 
-def scores_bytes(study: Study, parameters: int, weight: int) -> float:
-    """What an evaluation holds of scores over the vocabulary: those of a perplexity's pass, or of a batch of questions
-    with their logarithms."""
-    rows, settings = vocabulary_of(parameters), study.settings.evaluation
+def scores_bytes(study: Study, rows: float, weight: int) -> float:
+    """What an evaluation holds of scores over a vocabulary of so many rows: those of a perplexity's pass, or of a batch
+    of questions with their logarithms."""
+    settings = study.settings.evaluation
     asked = settings.batch_size * max(settings.perplexity_lengths) * rows
     perplexity = min(asked, SCORES) * weight + SCORES  # a part's copy and logarithms: 8 bytes for an eighth
     return max(perplexity, settings.batch_size * QUESTION_TOKENS * rows * 2 * max(weight, 4))
 
 
-def _layer_wise(study: Study, parameters: int, weight: int, method: Method, known: Block | None) -> Need:
+def _layer_wise(study: Study, sizes: Sizes, weight: int, method: Method) -> Need:
     """Blocks are streamed: the embeddings, two blocks and what one block's pruning works with (docs/plan.md)."""
-    width = width_of(parameters)
-    inner, block = 4 * width, max(12 * width**2, known.parameters if known else 0)
-    gram = max(6 * width**2 + inner**2, known.gram if known else 0)
-    resident = (vocabulary_of(parameters) * width + 2 * block) * weight
+    width, inner, block = sizes.hidden, sizes.widest, sizes.largest_block
+    resident = (sizes.vocabulary * width + 2 * block) * weight
     work = SELECTION_BYTES * width * inner
     flops = 0.0
     if method.tokens:
@@ -182,71 +151,50 @@ def _layer_wise(study: Study, parameters: int, weight: int, method: Method, know
         tokens = shard.sequences * shard.length
         passing = min(tokens, max(shard.length, CALIBRATION_TOKENS))
         work += tokens * width * weight + passing * ((4 * inner + 8 * width) * weight + 4 * inner)
-        flops = 8 * parameters * tokens + 60 * parameters * width
-        if method.declaration.statistics == "gram":  # it solves with the Gram matrix of every matrix's inputs
-            work += 4 * gram + SOLVE_BYTES * inner**2
-            exact = 4 * parameters * tokens + 60 * parameters * width + _solve_flops(method, parameters)
-            flops = 4 * parameters * tokens + exact * (FLOAT32_COST if study.settings.cluster.gpus else 1)
+        own = 4 * sizes.parameters * tokens + 60 * sizes.parameters * width
+        flops = 4 * sizes.parameters * tokens + own
+        if (
+            getattr(method.declaration, "statistics", None) == "gram"
+        ):  # it solves with the Gram matrix of every matrix's inputs
+            work += 4 * sizes.gram + SOLVE_BYTES * inner**2
+            exact = own + _solve_flops(method, sizes)
+            flops += exact * (FLOAT32_COST if study.settings.cluster.gpus else 1) - own
     return Need(resident + block * (1.2 + 2 * weight), resident + work if method.tokens else 0, flops)
 
 
-def _solve_flops(method: Method, parameters: int) -> float:
+def _solve_flops(method: Method, sizes: Sizes) -> float:
     """What a method solves beyond the others, at the least of its sparsities: in a block 8 D rows of D inputs and D
     rows of 4 D."""
-    if not parameters:
+    if not sizes.parameters:
         return 0.0
-    width = width_of(parameters)
+    width = sizes.hidden
     kept = 1 - min(float(parse_sparsity(sparsity)) for sparsity in method.sparsities)
     shapes = ((8 * width, width), (width, 4 * width))
     block = sum(method.options.operations(rows, columns, kept * columns) for rows, columns in shapes)
-    return block * parameters / (12 * width**2)
+    return block * sizes.parameters / (12 * width**2)
 
 
-def _learned(study: Study, parameters: int, weight: int, method: Method) -> Need:
-    """Weights, logits with two moments, gradients and masks, one matrix at work, one micro-batch's activations and its
-    float32 scores over the vocabulary (docs/plan.md). Each of several processes has its share of what lasts, and
-    gathers the embeddings and two blocks."""
-    options, length, count = method.options, study.settings.mask_training.length, method.gpus
-    width = width_of(parameters)
-    inner, block = 4 * width, 12 * width**2
-    tokens = options.micro_batch_size * length
-    per_weight = options.logits_per_weight
-    kept = 1 if options.gradient_checkpointing else parameters / block
-    logits = per_weight * options.logit_bytes
-    lasting = weight + logits + 2 * per_weight * options.moment_bytes
-    own = options.frozen_mask_bytes + options.gradient_bytes + 4 * (kept > 1)
-    vocabulary = vocabulary_of(parameters)
-    gathered = (vocabulary * width * weight + 2 * block * (weight + logits)) * (count > 1)
-    state = parameters * (lasting / count + own) + gathered
-    working = MATRIX_BYTES * width * inner * (1 + per_weight)
-    passes = options.steps * options.batch_size / options.micro_batch_size
-    flops = parameters * passes * (8 * tokens + GATE_FLOPS * per_weight)
-    passing = _passing_bytes(parameters, weight, options, length)
-    return Need(parameters * (2 * weight + logits), state + working + passing, flops)
-
-
-def _passing_bytes(parameters: int, weight: int, options: LoopOptions, length: int) -> float:
-    """What a micro-batch of sequences so long keeps for the backward pass: activations, and scores over the vocabulary
-    in float32."""
-    width, vocabulary, tokens = width_of(parameters), vocabulary_of(parameters), options.micro_batch_size * length
-    blocks = parameters / (12 * width**2)
-    kept = 1 if options.gradient_checkpointing else blocks
-    activations = tokens * weight * ((16 * width + 5 * 4 * width) * kept + width * blocks)
-    return activations + min(tokens, tokens_at_once(vocabulary)) * vocabulary * (2 * weight + 8)
-
-
-def _recovery(study: Study, parameters: int, weight: int, method: Method) -> Need:
-    """The model, what is trained of it with two moments and its gradient, masks, one matrix at work, one micro-batch
-    (docs/plan.md). A pass is 2 operations a weight and token, and twice as many backwards; blocks that are made again
-    pass once more."""
-    options, length = method.options, study.settings.mask_training.length
-    width = width_of(parameters)
-    state = parameters * (weight + options.lasting_bytes(weight, width))
-    working = MATRIX_BYTES * 4 * width**2
+def _training(study: Study, sizes: Sizes, weight: int, method: Method) -> Need:
+    """Memory by its one formula (`memory.py`). A pass is 2 operations a weight and token, and twice as many backwards;
+    blocks that are made again pass once more. Gates are made anew for every micro-batch."""
+    options, shard, dtype = method.options, study.settings.mask_training, study.settings.dtype
+    if shard is None or not isinstance(options, LoopOptions):
+        raise TypeError(f"{method.name} is no training that can run")  # the study's checks refused it
+    length = shard.length
     tokens = options.steps * options.batch_size * length
-    flops = parameters * tokens * (8 if options.gradient_checkpointing else 6)
-    host = parameters * (3 * weight + 1)  # reading the model; writing its values and masks
-    return Need(host, state + working + _passing_bytes(parameters, weight, options, length), flops)
+    if isinstance(options, WeightOptions):
+        peak = weight_training_bytes(sizes, options, dtype, length)
+        flops = sizes.parameters * tokens * (8 if options.gradient_checkpointing else 6)
+        host = 3 * weight * sizes.parameters + sizes.prunable  # reading the model; writing its values and masks
+        return Need(host, sum(peak.values()), flops)
+    if not isinstance(options, TrainingOptions):
+        raise TypeError(f"{method.name} trains neither masks nor weights")
+    peak = training_bytes(sizes, options, dtype, length, method.gpus)
+    passes = options.steps * options.batch_size / options.micro_batch_size
+    logits = sizes.prunable * options.logits_per_weight
+    flops = 8 * sizes.parameters * tokens + GATE_FLOPS * logits * passes
+    host = 2 * weight * sizes.parameters + options.logit_bytes * logits
+    return Need(host, sum(peak.values()), flops)
 
 
 def flops_per_second(study: Study, on_gpu: bool) -> float:

@@ -1,7 +1,7 @@
 """Everything that can be known of a model before a weight is read: what it is, and whether it can be pruned right.
 
 The models stage asks for every model, and a run asks for those on this machine before its first job
-(`study/inspection.py`). What cannot be done right is refused here, by name.
+(`pipeline/examination.py`). What cannot be done right is refused here, by name.
 """
 
 from __future__ import annotations

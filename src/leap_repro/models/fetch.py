@@ -1,4 +1,4 @@
-"""Where models come from: one function per source, each filling a checkpoint folder."""
+"""How models come: one function for each kind of source (`sources.py`), which fills a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.hub.client import download, model_files
 from leap_repro.hub.lock import Lock, pinned_files, repositories
+from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.checkpoint import ADAPTERS, INDEX, checkpoint_files, chosen_weights, has_adapter
 from leap_repro.store.atomic import place
 from leap_repro.store.hashes import sha256_of
@@ -22,12 +22,10 @@ log = logging.getLogger(__name__)
 
 def fetch_bundled(spec: dict[str, Any], payload: Path) -> None:
     """Copy a released miniature model; UserError for an unknown name or weights that differ from `sha256`."""
-    released = files("leap_repro.miniature") / "released" / spec["name"]
-    if not released.is_dir():
-        known = sorted(item.name for item in (files("leap_repro.miniature") / "released").iterdir() if item.is_dir())
-        raise UserError(f"no bundled model {spec['name']!r}; the bundled ones are {known}")
-    with as_file(released) as folder:
-        _take_checkpoint(folder, payload, shutil.copyfile)
+    known = bundled_models()
+    if spec["name"] not in known:
+        raise UserError(f"no bundled model {spec['name']!r}; the bundled ones are {sorted(known)}")
+    _take_checkpoint(known[spec["name"]], payload, shutil.copyfile)
     expected, found = spec.get("sha256"), sha256_of(payload / "model.safetensors")
     if expected and expected != found:
         raise UserError(f"the bundled weights of {spec['name']} have sha256 {found}, the config pins {expected}")
@@ -63,9 +61,6 @@ def fetch_hub(spec: dict[str, Any], payload: Path, lock: Lock) -> str:
     size = sum(wanted[name].bytes for name in [*beside, *weights])
     log.info("%s: %d files, %d bytes", repository, len(beside) + len(weights), size)
     return repository.revision
-
-
-SOURCES: dict[str, Callable[[dict[str, Any], Path], None]] = {"bundled": fetch_bundled, "path": fetch_path}
 
 
 def _take_checkpoint(folder: Path, payload: Path, take_weights: Callable[[Path, Path], object]) -> None:

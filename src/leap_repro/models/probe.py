@@ -69,7 +69,7 @@ class _Guessed(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def computes_linear(module: nn.Linear, tried: dict[Any, bool]) -> bool:
+def computes_linear(module: Any, tried: dict[Any, bool]) -> bool:
     """Whether calling the module gives x W' + b with W and b its own: a subclass of nn.Linear may do anything.
 
     One with a forward of its own is tried on random numbers of its size, once for all that are alike (`tried`).

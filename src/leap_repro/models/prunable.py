@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from typing import cast
 
 from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.experts import ExpertLinear, expert_linears, is_experts
 from leap_repro.models.probe import called_modules, computes_linear
-
-ROUTERS = {"router", "gate", "shared_expert_gate"}
-"""How families call what chooses and weighs experts, and everything below it."""
+from leap_repro.models.sizes import ROUTERS
 
 
 @dataclass(frozen=True)
@@ -53,26 +51,29 @@ class Structure:
     blocks' routers, and of linear layers in other module lists that the text passes through."""
 
     blocks_name: str
-    linears: tuple[tuple[str, int, nn.Module], ...]
+    linears: tuple[tuple[str, int, nn.Linear | ExpertLinear], ...]
     routers: frozenset[str]
     elsewhere: tuple[str, ...]
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, Structure] = WeakKeyDictionary()
+FOUND = "prunable_structure"
+"""The attribute by which a model keeps its structure."""
 
 
 def structure(model: nn.Module) -> Structure:
-    """Found once for each model; UserError if nothing in it can be pruned, or if a weight is shared by two prunable
-    layers or used twice by a pass."""
-    if model not in _KNOWN:
-        _KNOWN[model] = _take_apart(model)
-    return _KNOWN[model]
+    """Found by one probe, when it is asked for first, and kept by the model itself: it goes where the model goes.
+
+    UserError if nothing in it can be pruned, or if a weight is shared by two prunable layers or used twice by a pass.
+    """
+    if FOUND not in vars(model):
+        setattr(model, FOUND, _take_apart(model))
+    return vars(model)[FOUND]
 
 
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The decoder's module list and its dotted name; UserError as `structure`."""
     name = structure(model).blocks_name
-    return name, model.get_submodule(name)
+    return name, cast(nn.ModuleList, model.get_submodule(name))
 
 
 def prunable_linears(model: nn.Module) -> list[PrunableLinear]:
@@ -103,7 +104,7 @@ def _take_apart(model: nn.Module) -> Structure:
     routers = frozenset(name for name in modules if name.startswith(f"{prefix}.") and _is_router(name, modules))
     found = tuple(
         (f"{name}.weight", index, module)
-        for index, block in enumerate(modules[prefix])
+        for index, block in enumerate(cast(nn.ModuleList, modules[prefix]))
         for name, module in _matrices(f"{prefix}.{index}", block, called - routers)
     )
     _refuse_shared(model, found)
@@ -116,7 +117,7 @@ def _decoder(modules: dict[str, nn.Module], called: set[str]) -> str | None:
     """The module list whose called layers hold the most weights; None if no list has any."""
     lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
     sizes = {name: _called_weights(name, modules, called) for name in lists}
-    best = max(sizes, key=sizes.get, default=None)
+    best = max(sizes, key=sizes.__getitem__, default=None)
     return best if best is not None and sizes[best] else None
 
 
@@ -126,12 +127,12 @@ def _called_weights(prefix: str, modules: dict[str, nn.Module], called: set[str]
     return sum(p.numel() for module in inside for p in module.parameters(recurse=False) if p.dim() > 1)
 
 
-def _matrices(prefix: str, block: nn.Module, called: set[str]) -> Iterator[tuple[str, nn.Module]]:
+def _matrices(prefix: str, block: nn.Module, called: set[str]) -> Iterator[tuple[str, nn.Linear | ExpertLinear]]:
     for below, module in block.named_modules(prefix=prefix):
         if below in called and is_experts(module):
             yield from ((f"{below}.{name}", matrix) for name, matrix in expert_linears(module))
         elif below in called:
-            yield below, module
+            yield below, cast(nn.Linear, module)
 
 
 def _is_router(name: str, modules: dict[str, nn.Module]) -> bool:
@@ -149,7 +150,7 @@ def _experts_in(parent: nn.Module) -> int:
     """How many experts a module holds directly; 0 if it is no mixture."""
     for name, child in parent.named_children():
         if is_experts(child):
-            return len(child.down_proj)
+            return len(cast(Tensor, child.down_proj))
         if name == "experts" and isinstance(child, nn.ModuleList):
             return len(child)
     return 0
@@ -160,7 +161,7 @@ def _in_list(name: str, modules: dict[str, nn.Module]) -> bool:
     return any(isinstance(modules[".".join(parts[:depth])], nn.ModuleList) for depth in range(1, len(parts)))
 
 
-def _refuse_shared(model: nn.Module, found: tuple[tuple[str, int, nn.Module], ...]) -> None:
+def _refuse_shared(model: nn.Module, found: tuple[tuple[str, int, nn.Linear | ExpertLinear], ...]) -> None:
     """Pruning one of two layers with one weight would change the other, and count it twice."""
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -171,7 +172,9 @@ def _refuse_shared(model: nn.Module, found: tuple[tuple[str, int, nn.Module], ..
             raise UserError(f"{type(model).__name__} cannot be pruned: {first} and {name} are one and the same weight")
 
 
-def _refuse_reused(model: nn.Module, found: tuple[tuple[str, int, nn.Module], ...], uses: Counter[str]) -> None:
+def _refuse_reused(
+    model: nn.Module, found: tuple[tuple[str, int, nn.Linear | ExpertLinear], ...], uses: Counter[str]
+) -> None:
     """A mask is made, and a gradient summed, for one use of its weight in a pass."""
     for linear in (PrunableLinear(*one) for one in found):
         module = linear.name.rsplit(".", 3)[0] if linear.is_expert else linear.name.removesuffix(".weight")

@@ -21,9 +21,10 @@ import yaml
 from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
 from leap_repro.export.folder import refuse_filled
-from leap_repro.hub.card import licence_of
-from leap_repro.hub.lock import COMMIT, LOCK_FILE, obey, read_lock, repositories
-from leap_repro.own_model.overlay import SCALE, bundled_models, overlay
+from leap_repro.hub.lock import COMMIT, LOCK_FILE, read_lock, repositories
+from leap_repro.miniature.bundled import bundled_models
+from leap_repro.models.sources import source_of
+from leap_repro.own_model.overlay import SCALE, overlay
 from leap_repro.own_model.summary import summary
 from leap_repro.own_model.workflow import checkout, environment, failure, plan, run_workflow
 from leap_repro.pipeline.grid import Cell, Study, read_study
@@ -36,7 +37,6 @@ FORMATS = ("dense", "packed", "2:4")
 PRECISIONS = ("float32", "bfloat16", "float16")
 DECIDES = ("masks", "text", "data", "sequences", "length", "seed", "dtype", "revision", "export_dtype", "format")
 """The options that decide what an export holds, besides method and sparsity."""
-LICENCE_OF_THE_MINIATURES = "mit"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -106,16 +106,7 @@ def pin(source: dict[str, Any], model: str, run: Path, path: Path) -> None:
 
 def licence(source: dict[str, Any], run: Path) -> str | None:
     """Of the base model, as its card says; None if that says nothing."""
-    if source["source"] == "bundled":
-        return LICENCE_OF_THE_MINIATURES
-    if source["source"] == "hub":
-        (asked,) = repositories(source, "model")
-        return licence_of(obey(read_lock(run / LOCK_FILE), asked)[0])
-    try:
-        text = (Path(source["path"]) / "README.md").read_text(encoding="utf-8")
-        return str(yaml.safe_load(text.split("---")[1])["license"]) if text.startswith("---") else None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError):
-        return None
+    return source_of(source).licence(source, read_lock(run / LOCK_FILE))
 
 
 def export(arguments: argparse.Namespace, root: Path, cell: Cell, known: str | None) -> None:

@@ -6,16 +6,17 @@ import copy
 import re
 from argparse import Namespace
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit, read_config
+from leap_repro.models.sources import meant_by, source_of
 from leap_repro.pipeline.inheritance import scale_options
 
 SCALE = "own"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+DATA_SCALES = {"bundled": "miniature", "hub": "open"}
+"""{what `--data` may name: the scale whose data are meant}"""
 QUICK = {"questions": 25, "perplexity_windows": 10}
 """What `--evaluate quick` asks of each task, and how many windows it scores."""
 DATA_FILES = {
@@ -27,46 +28,25 @@ DATA_FILES = {
 """What a folder of data holds, as in examples/smollm2/local.yaml; mask_training only for methods that train."""
 
 
-def bundled_models() -> dict[str, Path]:
-    """{name: folder} of the released miniatures."""
-    released = Path(str(files("leap_repro"))) / "miniature/released"
-    return {path.name: path for path in sorted(released.iterdir()) if path.is_dir()}
-
-
-def model_source(model: str, revision: str) -> dict[str, str]:
-    """The source of a folder, of a bundled miniature, or of a hub id; UserError for what is none of these."""
-    if Path(model).expanduser().is_dir():
-        return {"source": "path", "path": str(Path(model).expanduser().absolute())}
-    if model in bundled_models():
-        return {"source": "bundled", "name": model}
-    if HUB_ID.fullmatch(model):
-        return {"source": "hub", "id": model, "revision": revision}
-    raise UserError(
-        f"MODEL is {model!r}; it must be a folder that exists, an id on the hub (<owner>/<name>), or one of "
-        f"{list(bundled_models())}"
-    )
-
-
 def grid_name(source: dict[str, str]) -> str:
     """How the grid calls the model: its folder's or its own name, or its id with a dash for the slash."""
-    name = source.get("id") or source.get("name") or Path(source["path"]).name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", source_of(source).name(source)).strip("-.") or "model"
 
 
 def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str, Any]:
-    """The overlay for the command's arguments: sizes and methods' options are those of scales.miniature for a bundled
-    model and of scales.open for any other, cut to the positions that the model has.
+    """The overlay for the command's arguments: sizes and methods' options are those of the scale that suits its
+    kind of source, cut to the positions that the model has.
 
     Raises UserError for a model or data that are not there.
     """
-    source = model_source(asked.model, asked.revision)
-    bundled = source["source"] == "bundled"
-    likened = "miniature" if bundled else "open"
-    base = copy.deepcopy(config["scales"][likened])
+    source = meant_by(asked.model, asked.revision)
+    kind = source_of(source)
+    on_gpu = on_gpu and not kind.is_tiny
+    base = copy.deepcopy(config["scales"][kind.scale])
     scale = {key: base[key] for key in ("calibration", "mask_training", "evaluation")}
     scale["options"] = {
-        name: {key: value for key, value in own.items() if key != "looks"}
-        for name, own in scale_options(config, likened).items()
+        name: {key: value for key, value in own.items() if key != "held_out_evaluations"}
+        for name, own in scale_options(config, kind.scale).items()
     }
     given = {"sequences": asked.sequences, "length": asked.length}
     scale["calibration"] |= {key: value for key, value in given.items() if value is not None}
@@ -74,10 +54,10 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     _cut(scale, source)
     scale |= {
         "models": {grid_name(source): source},
-        "data": data(asked, config, bundled),
-        "dtype": asked.dtype or ("bfloat16" if on_gpu and not bundled else "float32"),
-        "threads": 1 if bundled else asked.cores,
-        "cluster": {"gpus": int(on_gpu and not bundled)},
+        "data": data(asked, config, kind.scale),
+        "dtype": asked.dtype or ("bfloat16" if on_gpu else "float32"),
+        "threads": 1 if kind.is_tiny else asked.cores,
+        "cluster": {"gpus": int(on_gpu)},
         "methods": list(dict.fromkeys(["dense", asked.method])),
         "sparsities": [asked.sparsity],
         "seeds": [asked.seed],
@@ -91,13 +71,14 @@ def _imported(masks: Path | None) -> dict[str, Any]:
     return {"methods": {"imported": {"module": "imported", "label": "Imported", "options": options}}} if masks else {}
 
 
-def data(asked: Namespace, config: dict[str, Any], bundled: bool) -> dict[str, Any]:
-    """The sources of text and questions; `--text` stands in for the calibration text."""
-    where = asked.data or ("bundled" if bundled else "hub")
-    if where in ("bundled", "hub"):
-        found = copy.deepcopy(config["scales"]["miniature" if where == "bundled" else "open"]["data"])
+def data(asked: Namespace, config: dict[str, Any], scale: str) -> dict[str, Any]:
+    """The sources of text and questions, those of `scale` if none are asked for; `--text` stands in for the calibration
+    text."""
+    if asked.data is None or asked.data in DATA_SCALES:
+        chosen = DATA_SCALES[asked.data] if asked.data else scale
+        found = copy.deepcopy(config["scales"][chosen]["data"])
     else:
-        found = dict(_in_folder(Path(where).expanduser().absolute()))
+        found = dict(_in_folder(Path(asked.data).expanduser().absolute()))
     if asked.text:
         found["calibration"] = {"source": "path", "path": str(asked.text.expanduser().absolute())}
     return found
@@ -115,8 +96,8 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _cut(scale: dict[str, Any], source: dict[str, str]) -> None:
     """No sequence longer than the model has positions for, as far as that is known before it is fetched."""
-    folder = {"path": Path(source.get("path", "")), "bundled": bundled_models().get(source.get("name", ""))}
-    limit = position_limit(read_config(folder[source["source"]])) if source["source"] in folder else None
+    folder = source_of(source).folder(source)
+    limit = position_limit(read_config(folder)) if folder else None
     if limit is None:
         return
     for shard in ("calibration", "mask_training"):

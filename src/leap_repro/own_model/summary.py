@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from leap_repro.pipeline.grid import Cell
+from leap_repro.pipeline.run_log import took
 from leap_repro.store.artifacts import Artifact
 
 SHOWN = ("perplexity", "average")
@@ -63,8 +63,8 @@ def _by_stage(benchmarks: Path, cell: Cell) -> str:
     for path in benchmarks.rglob("*.tsv"):
         stage, *place = path.relative_to(benchmarks).with_suffix("").parts
         ours = "/".join(place) in (cell.path, f"{cell.model}/dense/0/{cell.seed}")
-        if stage == "data" or ours or (place[:1] == [cell.model] and stage in ("models", "calibration")):
-            with path.open(encoding="utf-8") as file:
-                seconds[stage] += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+        counts = stage == "data" or ours or (place[:1] == [cell.model] and stage in ("models", "calibration"))
+        if counts and (row := took(path)):
+            seconds[stage] += row.seconds
     words = ", ".join(f"{stage} {taken:.0f}" for stage, taken in sorted(seconds.items(), key=lambda item: -item[1]))
     return f" (jobs, each when it ran: {words})" if words else ""

@@ -12,9 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 import leap_repro
-from leap_repro.costs.progress import Run, read_run, training_line
 from leap_repro.errors import UserError
 from leap_repro.pipeline.reading import project_files
+from leap_repro.pipeline.run_log import Run, newest_log, read_run
 
 OUTPUT = "snakemake.log"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -93,10 +93,12 @@ def failure(text: str) -> str:
 
 def _show(process: subprocess.Popen, run: Path, started: float) -> None:
     """A bar over the run's jobs until the process ends, written anew when there is news."""
-    form = "{l_bar}{bar}| {n_fmt} of {total_fmt} jobs, {elapsed}"
+    form = "{l_bar}{bar}| {n:.3g} of {total_fmt} jobs, {elapsed}"
     with tqdm(total=1, desc="looking what is to be done", bar_format=form) as bar:
         for state in _states(process, run, started):
-            words, done, total = _words(state, run), state.done, max(state.total, 1)
+            # A job that counts several things one after another begins again with each: the bar waits for it.
+            words, total = _words(state, run), max(state.total, 1)
+            done = max(bar.n, round(state.parts_done(run / "logs"), 2))
             if (words, done, total) != (bar.desc, bar.n, bar.total):
                 bar.n, bar.total = done, total
                 bar.set_description_str(words)
@@ -108,17 +110,16 @@ def _show(process: subprocess.Popen, run: Path, started: float) -> None:
 def _states(process: subprocess.Popen, run: Path, started: float) -> Iterator[Run]:
     """What the log of this run says, look after look."""
     while process.poll() is None:
-        logs = [path for path in run.glob(".snakemake/log/*.snakemake.log") if path.stat().st_mtime >= started - 1]
-        if logs:
-            yield read_run(max(logs).read_text(encoding="utf-8", errors="replace"))
+        log = newest_log(run, since=started - 1)
+        if log:
+            yield read_run(log)
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _words(state: Run, run: Path) -> str:
-    """The job that runs longest, and of a training its step and loss."""
-    running = sorted(state.running.values())
-    if not running:
+    """The job that runs longest, and how far it says it is."""
+    if not state.running:
         return "starting"
-    message = running[0][1]
-    training = training_line(message, run / "logs")
-    return f"{message.split(':')[0]}{f' ({training})' if training else ''}"
+    job = min(state.running.values(), key=lambda job: job.began)
+    meter = job.meter(run / "logs")
+    return f"{job.message.split(':')[0]}{f' ({meter})' if meter else ''}"

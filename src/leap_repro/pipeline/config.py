@@ -123,7 +123,8 @@ class Scale(Closed):
     calibration: Calibration
     mask_training: Shard | None = None
     held_out: Shard | None = Field(
-        None, description="of the calibration text, what no calibration sample has: for a training's option `looks`"
+        None,
+        description="of the calibration text, what no calibration sample has: for the option `held_out_evaluations`",
     )
     evaluation: Evaluation
     clean_up: Annotated[list[Literal["tokens", "logits"]], distinct("kinds of files", least=0)] = Field(

@@ -21,8 +21,8 @@ TABLES_OF_EVIDENCE = {
     "differences": "differences",
     "crossings": "crossings",
     "annealing": "crossings",
-    "correlations": "rounding",
-    "gap": "rounding",
+    "correlations": "correlations",
+    "gap": "correlations",
     "overlap": "overlap",
     "claims": "claims",
 }
@@ -86,8 +86,9 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             continue
         if method.declaration.trains and not stream:
             yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
-        if method.looks and settings.held_out is None:
-            yield f"methods.{name}.options.looks is {method.options.looks}; it needs held_out under the scale"
+        if method.is_scored_held_out and settings.held_out is None:
+            asked = f"methods.{name}.options.held_out_evaluations is {method.options.held_out_evaluations}"
+            yield f"{asked}; it needs held_out under the scale"
 
 
 def _own_errors(name: str, method: Method) -> Iterator[str]:

@@ -66,9 +66,9 @@ class Method:
         return self.options.model_dump(exclude_unset=True)
 
     @property
-    def looks(self) -> bool:
-        """Whether it has a training that looks at held-out text."""
-        return not self.hardens and bool(getattr(self.options, "looks", 0))
+    def is_scored_held_out(self) -> bool:
+        """Whether its training is scored on held-out text on its way."""
+        return not self.hardens and bool(getattr(self.options, "held_out_evaluations", 0))
 
     @property
     def starts(self) -> dict[str, str]:

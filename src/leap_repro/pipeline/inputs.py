@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from leap_repro.models.checkpoint import (
     refuse_quantised,
     tensors,
 )
+from leap_repro.models.sources import source_of
 from leap_repro.pipeline.config import Scale
 from leap_repro.pipeline.grid import Method, Study
 from leap_repro.store.questions import check_forms
@@ -118,18 +118,10 @@ def _check_writable(folder: Path) -> None:
 
 def _model_folder(key: str, spec: dict[str, Any]) -> Path | None:
     """The folder of a model that lies on this machine; None for one that has to be fetched first."""
-    if spec["source"] == "bundled":
-        released = Path(str(files("leap_repro.miniature"))) / "released"
-        known = sorted(path.name for path in released.iterdir() if path.is_dir())
-        if spec["name"] not in known:
-            raise UserError(f"config: {key}.name is {spec['name']!r}; the bundled models are {known}")
-        return released / spec["name"]
-    if spec["source"] == "path":
-        folder = Path(spec["path"]).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"config: {key}.path is {spec['path']!r}; it must be a folder that exists")
-        return folder
-    return None
+    try:
+        return source_of(spec).folder(spec)
+    except UserError as error:
+        raise UserError(f"config: {key}.{error}") from error
 
 
 def _check_model(key: str, folder: Path, settings: Scale) -> None:

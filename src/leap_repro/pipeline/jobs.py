@@ -77,7 +77,7 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
     folders = {}
     if line.tokens:
         folders["tokens"] = f"calibration/{model}/{line.tokens}/{seed}"
-    if line.looks:
+    if line.is_scored_held_out:
         folders["held-out"] = f"calibration/{model}/held_out/{seed}"
     for key, start in line.starts.items():
         folders[ARGUMENTS[key]] = f"harden/{model}/{start}/{sparsity}/{start_seed(study, start, seed)}"

@@ -65,7 +65,7 @@ def _lines(study: Study, table: str) -> list[str]:
 
 def table_arguments(study: Study, table: str) -> str:
     """What the command of one of the evidence's tables is told besides models and methods."""
-    if TABLES_OF_EVIDENCE[table] == "rounding":
+    if TABLES_OF_EVIDENCE[table] == "correlations":
         return table
     if table == "overlap":
         return f"--cells-root results/{study.scale}"
@@ -79,7 +79,7 @@ def table_arguments(study: Study, table: str) -> str:
 
 def table_methods(study: Study, table: str, grid: str = DEFAULT) -> Facts:
     """`method_facts` of the methods that a table shows: the main table leaves variants to theirs."""
-    if TABLES_OF_EVIDENCE.get(table) == "rounding":
+    if TABLES_OF_EVIDENCE.get(table) == "correlations":
         return figure_methods(study, "rounding", grid)
     found = method_facts(study, grid)
     return found if table != "main" else {name: facts for name, facts in found.items() if not facts["variant_of"]}
@@ -136,14 +136,14 @@ def _against_reference(study: Study, found: Facts) -> list[str]:
     return [*subject, *reference] if subject and reference else []
 
 
-def _looking(study: Study, found: Facts) -> list[str]:
-    """What looks at held-out text while it trains."""
-    return [name for name in found if study.methods[name].looks]
+def _scored_held_out(study: Study, found: Facts) -> list[str]:
+    """What is scored on held-out text while it trains."""
+    return [name for name in found if study.methods[name].is_scored_held_out]
 
 
-def _looking_bases(study: Study, found: Facts) -> list[str]:
+def _scored_bases(study: Study, found: Facts) -> list[str]:
     """Of that what is no variant."""
-    return [name for name in _looking(study, found) if not found[name]["variant_of"]]
+    return [name for name in _scored_held_out(study, found) if not found[name]["variant_of"]]
 
 
 def _annealed(study: Study, found: Facts) -> list[str]:
@@ -160,7 +160,7 @@ def _anneals(study: Study, name: str) -> bool:
     if line.variant_of is None:
         return False
     base = study.methods[line.variant_of]
-    changed = set(_changed(study, name)) - {"looks"}
+    changed = set(_changed(study, name)) - {"held_out_evaluations"}
     return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts
 
 
@@ -181,8 +181,8 @@ FIGURES: dict[str, Callable[[Study, Facts], list[str]]] = {
 """{figure of every grid: which methods it shows}"""
 FIGURES_OF_EVIDENCE: dict[str, Callable[[Study, Facts], list[str]]] = {
     "density_by_kind": _subject,
-    "training": _looking_bases,
-    "rounding": _looking,
+    "training": _scored_bases,
+    "rounding": _scored_held_out,
     "schedules": _annealed,
 }
 """{figure that only the evidence has: which methods it shows}"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -129,12 +129,15 @@ class FurtherTask(Closed):
 
 
 class _Tasks(Closed):
+    evaluation_tokens: ClassVar[int | None] = None
+    """Tokens that an evaluation reads, text included, where sets and text are always the same; None: to be counted."""
     further: dict[Name, FurtherTask] = Field({}, description="tasks beyond the six")
 
 
 class BundledTasks(_Tasks):
     """The six task sets of the miniature."""
 
+    evaluation_tokens = 500_000
     source: Literal["bundled"]
 
 

@@ -15,7 +15,7 @@ from leap_repro.pipeline.fingerprint import PACKAGE
 from leap_repro.store.artifacts import PROVENANCE
 
 
-def why(folder: Path, modules: dict[str, str], options: dict[str, Any] | None = None) -> str:
+def stale_reason(folder: Path, modules: dict[str, str], options: dict[str, Any] | None = None) -> str:
     """What differs from the result in `folder`, e.g. "prune.wanda changed; damping 0.01 -> 0.1".
 
     `modules` and `options` are those that a job would run with now, {module: digest} and {option: value}. Empty if

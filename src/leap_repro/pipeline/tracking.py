@@ -10,7 +10,7 @@ from typing import Any
 
 from leap_repro.pipeline.fingerprint import PACKAGE, fingerprint, module_digests, packages, read_pins
 from leap_repro.pipeline.grid import DEFAULT, Method, Study
-from leap_repro.pipeline.stale_reason import why
+from leap_repro.pipeline.stale_reason import stale_reason
 from leap_repro.prune.methods import module_of
 
 CELL_STAGES = ("models", "calibration", "harden", "evaluate")
@@ -63,7 +63,7 @@ class Tracker:
     def params(
         self, modules: str | Callable[[Any], tuple[str, ...]], options: Callable[[Any], Any] = lambda w: None
     ) -> dict[str, Callable[..., str]]:
-        """{"code", "packages", "why"}; `why` is not compared but read by people.
+        """{"code", "packages", "stale_reason"}; the last is not compared but read by people.
 
         `modules` names the module below the package that a job runs ("{w.…}" is filled in from the wildcards), or is a
         function of the wildcards that gives the full names of several; `options` gives the method's options.
@@ -73,11 +73,11 @@ class Tracker:
             return modules(w) if callable(modules) else (f"{PACKAGE}.{modules.format(w=w)}",)
 
         def words(w: Any, output: Any) -> str:
-            found = why(Path(output[0]).parent, digests(*modules_of(w)), options(w))
+            found = stale_reason(Path(output[0]).parent, digests(*modules_of(w)), options(w))
             return f": {found}" if found else ""
 
         return {
             "code": lambda w: code(*modules_of(w)),
             "packages": lambda w: pins(self.requirements, *modules_of(w)),
-            "why": words,
+            "stale_reason": words,
         }

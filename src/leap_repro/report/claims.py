@@ -24,7 +24,7 @@ from leap_repro.report.findings import (
     NATS,
     POINTS,
     UNDECIDED,
-    Evidence,
+    CollectedTables,
     Finding,
     cells_above,
     foretells,
@@ -54,7 +54,7 @@ class Claim:
     whose: str
     says: str
     table: str
-    measure: Callable[[Evidence], Finding | None]
+    measure: Callable[[CollectedTables], Finding | None]
 
 
 def of_paper(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
@@ -112,15 +112,15 @@ def of_ours(leap: str, admm: str) -> Iterator[Claim]:
         yield Claim(OURS, says, "main", partial(lead, method=leap, reference=rival))
 
 
-def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
+def claims_table(collected: CollectedTables, annealed: list[str]) -> Table:
     """One row per claim that the grid has something to say of."""
-    leap, admm = called(LEAP, evidence.methods) or LEAP, called(REFERENCE, evidence.methods) or REFERENCE
-    listed = [*of_paper(leap, admm, evidence.methods), *of_readers(leap, admm, annealed), *of_ours(leap, admm)]
+    leap, admm = called(LEAP, collected.methods) or LEAP, called(REFERENCE, collected.methods) or REFERENCE
+    listed = [*of_paper(leap, admm, collected.methods), *of_readers(leap, admm, annealed), *of_ours(leap, admm)]
     rows = []
     for claim in listed:
-        found = claim.measure(evidence)
+        found = claim.measure(collected)
         if found is None:
-            log.warning("claim left out, %s: %s", left_out(claim, evidence), claim.says)
+            log.warning("claim left out, %s: %s", left_out(claim, collected), claim.says)
         else:
             rows.append({"claim": claim.says, "whose": claim.whose, "table": claim.table, **asdict(found)})
     numbers = pd.DataFrame(rows, columns=COLUMNS)
@@ -135,16 +135,16 @@ def claims_table(evidence: Evidence, annealed: list[str]) -> Table:
         }
     )
     bold = {(row.Index, "Verdict") for row in numbers.itertuples() if row.verdict != UNDECIDED and row.seeds > 1}
-    questions = len(evidence.outcomes[QUESTION].drop_duplicates())
+    questions = len(collected.outcomes[QUESTION].drop_duplicates())
     caption = "Claims, and what this grid says of them"
     return Table(caption, shown, numbers, bold, NOTES.format(questions=questions), words=len(shown.columns))
 
 
-def left_out(claim: Claim, evidence: Evidence) -> str:
+def left_out(claim: Claim, collected: CollectedTables) -> str:
     """Why there is nothing to say of a claim: the methods that it names and that ran nowhere, if that is it."""
     asked = claim.measure.keywords if isinstance(claim.measure, partial) else {}
     named = [asked[key] for key in ("method", "reference") if key in asked]
-    missing = [name for name in named if name not in evidence.cells]
+    missing = [name for name in named if name not in collected.cells]
     return f"the grid ran no method {' and no '.join(missing)}" if missing else "the grid has nothing to measure it on"
 
 
@@ -187,8 +187,8 @@ def main(arguments: argparse.Namespace) -> None:
     results, outcomes = read(arguments)
     training = read_models(arguments.root, arguments.models, TRAINING)
     leap = called(LEAP, arguments.methods) or LEAP
-    evidence = Evidence(results, outcomes, training, arguments.methods, full_sparsities(outcomes, leap))
-    claims_table(evidence, arguments.annealed).write(arguments.output)
+    collected = CollectedTables(results, outcomes, training, arguments.methods, full_sparsities(outcomes, leap))
+    claims_table(collected, arguments.annealed).write(arguments.output)
 
 
 def parser() -> argparse.ArgumentParser:

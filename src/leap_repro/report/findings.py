@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from leap_repro.report.correlations import GROUP, correlate_runs, last_probes, lines_of, of_several, probes_of
 from leap_repro.report.differences import cell_differences
 from leap_repro.report.layout import Methods, format_sparsity, unseeded
-from leap_repro.report.rounding import GROUP, correlate_runs, last_probes, lines_of, of_several, probes_of
 from leap_repro.report.statistics import CONFIDENCE, Difference, growth, holm, mean_over_cells
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
@@ -43,7 +43,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CollectedTables:
     """A grid's collected tables; `sparsities` are those at which every seed ran: findings look at no others."""
 
     results: pd.DataFrame
@@ -73,7 +73,7 @@ class Evidence:
         return mean_over_cells(self.at(sparsities), method, reference, unseeded(self.methods))
 
     def trained(self, methods: Methods) -> pd.DataFrame:
-        """One row per training that was looked at on held-out text, with its last look and its accuracy."""
+        """One row per training with held-out evaluations, with the last of them and its accuracy."""
         probes = self.training[
             self.training["method"].isin(methods) & self.training["sparsity_target"].isin(self.sparsities)
         ]
@@ -103,13 +103,13 @@ def of_difference(found: Difference, measured: str) -> Finding:
     return Finding(found.value, low, high, POINTS, found.seeds, measured, verdict(low, high))
 
 
-def lead(evidence: Evidence, method: str, reference: str, highest: bool = False) -> Finding | None:
+def lead(collected: CollectedTables, method: str, reference: str, highest: bool = False) -> Finding | None:
     """Of the claim that a method is above another, averaged over the cells that both have, or over those at the highest
     sparsity that both have."""
-    sparsities = evidence.shared(method, reference, highest=highest)
+    sparsities = collected.shared(method, reference, highest=highest)
     if not sparsities:
         return None
-    found = evidence.difference(method, reference, sparsities)
+    found = collected.difference(method, reference, sparsities)
     return of_difference(found, placed(found, sparsities))
 
 
@@ -125,30 +125,30 @@ def smallest(leads: Sequence[Difference]) -> tuple[float, float, float]:
     return min(one.value for one in leads), low, high
 
 
-def weakest(evidence: Evidence, pairs: Sequence[tuple[str, str]], highest: bool = False) -> Finding | None:
+def weakest(collected: CollectedTables, pairs: Sequence[tuple[str, str]], highest: bool = False) -> Finding | None:
     """Of the claim that the first of every pair is above the second: the smallest of these leads. None where one of
     them did not run: the claim is about all."""
-    sparsities = evidence.shared(*{name for pair in pairs for name in pair}, highest=highest) if pairs else ()
+    sparsities = collected.shared(*{name for pair in pairs for name in pair}, highest=highest) if pairs else ()
     if not sparsities:
         return None
-    leads = {pair: evidence.difference(*pair, sparsities) for pair in pairs}
+    leads = {pair: collected.difference(*pair, sparsities) for pair in pairs}
     pair, least = min(leads.items(), key=lambda item: item[1].value)
-    labels = " − ".join(evidence.methods[name]["label"] for name in pair)
+    labels = " − ".join(collected.methods[name]["label"] for name in pair)
     value, low, high = smallest([*leads.values()])
     seeds = min(one.seeds for one in leads.values())
     measured = f"{labels}, the smallest of {len(leads)}; {placed(least, sparsities)}"
     return Finding(value, low, high, POINTS, seeds, measured, verdict(low, high))
 
 
-def cells_above(evidence: Evidence, method: str, reference: str) -> Finding | None:
+def cells_above(collected: CollectedTables, method: str, reference: str) -> Finding | None:
     """Of the claim that the method leads in every cell: the number of cells in which it does; the ends are those in
     which it surely does, and those in which it is not surely behind (Holm's correction)."""
-    sparsities = evidence.shared(method, reference)
+    sparsities = collected.shared(method, reference)
     if not sparsities:
         return None
-    both = evidence.at(sparsities)
+    both = collected.at(sparsities)
     both = both[both["method"].isin([method, reference])]
-    cells = cell_differences(both, method, reference, unseeded(evidence.methods)).values()
+    cells = cell_differences(both, method, reference, unseeded(collected.methods)).values()
     sure = holm([cell.p_value for cell in cells]) < ALPHA
     values = np.array([cell.value for cell in cells])
     ahead, behind = int((sure & (values > 0)).sum()), int((sure & (values < 0)).sum())
@@ -158,24 +158,24 @@ def cells_above(evidence: Evidence, method: str, reference: str) -> Finding | No
     return Finding(int((values > 0).sum()), ahead, len(cells) - behind, CELLS, seeds, measured, found)
 
 
-def grows(evidence: Evidence, method: str, reference: str) -> Finding | None:
+def grows(collected: CollectedTables, method: str, reference: str) -> Finding | None:
     """Of the claim that the lead is larger at the highest sparsity than at the lowest: the difference of the two."""
-    sparsities = evidence.shared(method, reference)
+    sparsities = collected.shared(method, reference)
     if len(sparsities) < 2:
         return None
     ends = (sparsities[0], sparsities[-1])
-    found = growth(evidence.outcomes, method, reference, ends, unseeded(evidence.methods))
+    found = growth(collected.outcomes, method, reference, ends, unseeded(collected.methods))
     if not found.models:
         return None
     where = f"{format_sparsity(ends[1])} against {format_sparsity(ends[0])}"
     return of_difference(found, f"{counted(found.models, 'model')}, {where}; {counted(found.seeds, 'seed')}")
 
 
-def of_every_seed(evidence: Evidence, method: str, reference: str) -> Finding | None:
+def of_every_seed(collected: CollectedTables, method: str, reference: str) -> Finding | None:
     """Of the claim that the lead, averaged over the cells, is there with each seed that ran: the smallest of them. Its
     interval holds questions only: the seeds are these."""
-    sparsities = evidence.shared(method, reference)
-    here, without = evidence.at(sparsities), unseeded(evidence.methods)
+    sparsities = collected.shared(method, reference)
+    here, without = collected.at(sparsities), unseeded(collected.methods)
     ran = [set(here.loc[here["method"] == name, "seed"]) for name in (method, reference) if name not in without]
     seeds = sorted(set.intersection(*ran)) if ran else []
     if len(seeds) < 2:
@@ -190,13 +190,13 @@ def of_every_seed(evidence: Evidence, method: str, reference: str) -> Finding | 
     return Finding(value, low, high, POINTS, len(seeds), measured, verdict(low, high))
 
 
-def foretells(evidence: Evidence, outcome: str) -> Finding | None:
+def foretells(collected: CollectedTables, outcome: str) -> Finding | None:
     """Of the claim that a lower relaxed loss at a training's end goes with less hardened loss ("held_out_topk"), or
     with more accuracy ("accuracy"): ranks within model and sparsity, over seeds and lines.
 
     Trainings of one line, which differ in the seed alone, are no independent pairs: the interval counts each line once.
     """
-    runs = of_several(evidence.trained(evidence.methods))
+    runs = of_several(collected.trained(collected.methods))
     if runs.empty:
         return None
     found = correlate_runs(runs, "held_out_relaxed", outcome, within=True)
@@ -206,10 +206,10 @@ def foretells(evidence: Evidence, outcome: str) -> Finding | None:
     return Finding(found.spearman, low, high, COEFFICIENT, runs["seed"].nunique(), measured, claimed)
 
 
-def rounding_gap(evidence: Evidence, method: str) -> Finding | None:
+def rounding_gap(collected: CollectedTables, method: str) -> Finding | None:
     """Of the claim that hardening changes nothing at the end of a training: relaxed minus exactly hardened loss, the
     mean over trainings, within EQUAL of 0."""
-    runs = evidence.trained({method: {}})
+    runs = collected.trained({method: {}})
     if runs.empty:
         return None
     gaps = (runs["held_out_relaxed"] - runs["held_out_topk"]).to_numpy(dtype=float)

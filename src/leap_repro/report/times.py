@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from leap_repro.cli import run_stage
+from leap_repro.errors import UserError
+from leap_repro.pipeline.run_log import took
 from leap_repro.report.render import Table
 
 STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
@@ -32,9 +34,11 @@ def read_benchmarks(
             name = path.relative_to(folder / stage).with_suffix("").as_posix()
             if stage in own and name not in own[stage]:
                 continue
-            line = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
+            row = took(path)
+            if row is None:
+                raise UserError(f"{path} holds no benchmark row: delete it, and let its job run again")
             shown = name.split("/")[1] if stage in PER_METHOD else ""
-            rows.append({"stage": stage, "method": shown, "seconds": line["s"], "memory": line["max_rss"]})
+            rows.append({"stage": stage, "method": shown, "seconds": row.seconds, "memory": row.peak_mb})
     return pd.DataFrame(rows)
 
 

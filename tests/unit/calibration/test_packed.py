@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leap_repro.calibration import packed
-from leap_repro.calibration.packed import CURSOR, pack
+from leap_repro.calibration.packed import CURSOR, pack_sequences
 from leap_repro.errors import UserError
 from leap_repro.miniature.text import pages
 from leap_repro.store.tokens import TokenRows
@@ -64,7 +64,7 @@ def documents_of(stream, pieces):
 
 
 def test_the_stream_is_the_documents_one_after_another_each_closed_by_eos(files, pieces, tokenizer, tmp_path):
-    paths = pack(tokenizer, files, 60, LENGTH, 0, tmp_path)
+    paths = pack_sequences(tokenizer, files, 60, LENGTH, 0, tmp_path)
     rows = read(paths)
     assert [path.name for path in paths] == ["tokens.safetensors"]
     assert rows.shape == (60, LENGTH)
@@ -75,23 +75,23 @@ def test_the_stream_is_the_documents_one_after_another_each_closed_by_eos(files,
 
 def test_it_may_use_every_token_but_no_more(files, pieces, tokenizer, tmp_path, refused):
     total = sum(map(len, pieces))
-    (row,) = read(pack(tokenizer, files, 1, total, 0, tmp_path / "all")).tolist()
+    (row,) = read(pack_sequences(tokenizer, files, 1, total, 0, tmp_path / "all")).tolist()
     assert sorted(documents_of(row, pieces)) == list(range(len(pieces)))
     with refused(f"{total} tokens", f"length={total + 1}"):
-        pack(tokenizer, files, 1, total + 1, 0, tmp_path / "more")
+        pack_sequences(tokenizer, files, 1, total + 1, 0, tmp_path / "more")
 
 
 def test_shards_and_batches_do_not_change_the_stream(files, tokenizer, tmp_path, small_shards, monkeypatch):
-    many = pack(tokenizer, files, 35, LENGTH, 0, tmp_path / "many")
+    many = pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path / "many")
     assert [path.name for path in many] == [f"tokens-{index:05d}.safetensors" for index in range(4)]
     assert [len(TokenRows([path])) for path in many] == [10, 10, 10, 5]
     monkeypatch.undo()
-    assert torch.equal(read(many), read(pack(tokenizer, files, 35, LENGTH, 0, tmp_path / "one")))
+    assert torch.equal(read(many), read(pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path / "one")))
 
 
 def test_the_seed_decides_the_stream(files, tokenizer, tmp_path):
     one, again, other = (
-        read(pack(tokenizer, files, 30, LENGTH, seed, tmp_path / str(i))) for i, seed in enumerate((0, 0, 1))
+        read(pack_sequences(tokenizer, files, 30, LENGTH, seed, tmp_path / str(i))) for i, seed in enumerate((0, 0, 1))
     )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -99,7 +99,7 @@ def test_the_seed_decides_the_stream(files, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("kill_at", range(1, 10))
 def test_a_killed_pass_goes_on_to_the_same_bits(files, tokenizer, tmp_path, small_shards, kill_at):
-    whole = read(pack(tokenizer, files, 150, LENGTH, 0, tmp_path / "whole"))
+    whole = read(pack_sequences(tokenizer, files, 150, LENGTH, 0, tmp_path / "whole"))
     calls = iter(range(1, 100))
 
     class Dying:
@@ -111,25 +111,25 @@ def test_a_killed_pass_goes_on_to_the_same_bits(files, tokenizer, tmp_path, smal
             return tokenizer(*arguments, **options)
 
     with pytest.raises(Killed):
-        pack(Dying(), files, 150, LENGTH, 0, tmp_path / "killed")
+        pack_sequences(Dying(), files, 150, LENGTH, 0, tmp_path / "killed")
     done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("tokens-*")}
-    assert torch.equal(read(pack(tokenizer, files, 150, LENGTH, 0, tmp_path / "killed")), whole)
+    assert torch.equal(read(pack_sequences(tokenizer, files, 150, LENGTH, 0, tmp_path / "killed")), whole)
     assert {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in done} == done
 
 
 def test_a_shard_that_is_gone_starts_the_pass_anew(files, tokenizer, tmp_path, small_shards):
-    paths = pack(tokenizer, files, 35, LENGTH, 0, tmp_path)
+    paths = pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path)
     before = read(paths).clone()
     assert json.loads((tmp_path / CURSOR).read_text())["shards"] == 4
     paths[1].unlink()
-    assert torch.equal(read(pack(tokenizer, files, 35, LENGTH, 0, tmp_path)), before)
+    assert torch.equal(read(pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path)), before)
 
 
 def test_one_document_may_fill_several_shards(tokenizer, tmp_path, small_shards):
     text = " ".join(pages("calibration", 40))
     pq.write_table(pa.table({"text": [text]}), tmp_path / "text.parquet")
     ids = tokenizer(text)["input_ids"]
-    rows = read(pack(tokenizer, [tmp_path / "text.parquet"], 25, LENGTH, 0, tmp_path / "out"))
+    rows = read(pack_sequences(tokenizer, [tmp_path / "text.parquet"], 25, LENGTH, 0, tmp_path / "out"))
     assert rows.flatten().tolist() == ids[: 25 * LENGTH]
 
 
@@ -145,7 +145,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, small_shards):
         pq.write_table(pa.table({"text": ["a letter " * 100] * documents}), path, row_group_size=10)
         tracemalloc.start()
         try:
-            pack(Letters(), [path], documents * 900 // LENGTH, LENGTH, 0, tmp_path / str(documents))
+            pack_sequences(Letters(), [path], documents * 900 // LENGTH, LENGTH, 0, tmp_path / str(documents))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -169,10 +169,10 @@ def test_grouped_documents_are_in_file_order_and_each_groups_rest_is_dropped(
 ):
     monkeypatch.setattr(packed, "GROUP", size)
     rows = thousands(texts, tokenizer, size)
-    found = pack(tokenizer, files, len(rows), LENGTH, 0, tmp_path / "all", grouped=True)
+    found = pack_sequences(tokenizer, files, len(rows), LENGTH, 0, tmp_path / "all", grouped=True)
     assert read(found).tolist() == rows
     with pytest.raises(UserError, match=f"the text has {len(rows) * LENGTH} tokens"):
-        pack(tokenizer, files, len(rows) + 1, LENGTH, 0, tmp_path / "more", grouped=True)
+        pack_sequences(tokenizer, files, len(rows) + 1, LENGTH, 0, tmp_path / "more", grouped=True)
 
 
 @pytest.mark.parametrize("kill_at", [2, 4, 6])
@@ -189,6 +189,6 @@ def test_a_killed_grouped_pass_goes_on_to_the_same_bits(
         return tokenizer(*arguments, **options)
 
     with pytest.raises(Killed):
-        pack(dying, files, len(rows), LENGTH, 0, tmp_path, grouped=True)
+        pack_sequences(dying, files, len(rows), LENGTH, 0, tmp_path, grouped=True)
     assert (tmp_path / CURSOR).is_file() or kill_at == 2
-    assert read(pack(tokenizer, files, len(rows), LENGTH, 0, tmp_path, grouped=True)).tolist() == rows
+    assert read(pack_sequences(tokenizer, files, len(rows), LENGTH, 0, tmp_path, grouped=True)).tolist() == rows

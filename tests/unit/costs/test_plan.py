@@ -16,7 +16,7 @@ from leap_repro.costs.plan import (
     plan_of_run,
     summary,
 )
-from leap_repro.costs.resources import parameters_of, prunable_of
+from leap_repro.costs.resources import model_sizes
 from leap_repro.pipeline.config import Cluster
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
@@ -94,7 +94,7 @@ def test_what_a_cell_leaves_on_disk_is_what_is_planned(paper, method, tmp_path):
 def test_the_weights_that_are_pruned_are_guessed_for_all_models_together(paper):
     """Of Qwen2.5 0.5B, Gemma 3 1B, Llama 3.2 1B and 3B, Llama 3.1 8B: the matrices of a block times the blocks."""
     llamas = 16 * 60_817_408 + 28 * 100_663_296 + 32 * 218_103_808
-    guessed = sum(prunable_of(parameters_of(spec, NOWHERE)) for spec in paper.models.values())
+    guessed = sum(model_sizes(paper, NOWHERE, model).prunable for model in paper.models)
     assert guessed == pytest.approx(24 * 14_909_440 + 26 * 26_836_992 + llamas, rel=0.05)
 
 
@@ -133,7 +133,7 @@ def test_several_gpus_share_the_time_and_cost_the_same_hours_of_one(paper):
 
 def test_a_cells_hours_stand_beside_the_authors(paper):
     text = plan(paper, NOWHERE)
-    assert "A cell of leap: 12.9 to 210.0 GPU-hours for 2,097 million tokens." in text  # 2,000 x 256 x 4,096
+    assert "A cell of leap: 12.2 to 208.1 GPU-hours for 2,097 million tokens." in text  # 2,000 x 256 x 4,096
     assert "22 to 276 H100-hours a cell" in text
     cpu = replace(paper, settings=paper.settings.model_copy(update={"cluster": Cluster(gpus=0)}))
     assert "GPU-hours" not in plan(cpu, NOWHERE)
@@ -141,7 +141,7 @@ def test_a_cells_hours_stand_beside_the_authors(paper):
 
 def test_what_does_not_fit_a_gpu_is_said_where_its_memory_is(paper):
     assert "on a GPU of" not in plan(paper, NOWHERE)
-    assert "leap/0.6/0 needs about 153.5 GB on a GPU of 141.0 GB" in plan(paper, NOWHERE, gpu_bytes=141e9)
+    assert "leap/0.6/0 needs about 143.1 GB on a GPU of 141.0 GB" in plan(paper, NOWHERE, gpu_bytes=141e9)
 
 
 def test_without_a_gpu_the_same_work_counts_as_memory_of_the_host(paper):
@@ -170,7 +170,7 @@ def test_a_recovery_leaves_masks_and_the_values_that_stay_and_costs_leaps_tokens
     lines = lines_of(study)
     recovery, admm = lines["prune leap+recover"], lines["prune admm"]
     assert recovery.disk_bytes == pytest.approx(admm.disk_bytes * 0.925 / 2.05)  # at 0.6 alone, not at 0.5
-    parameters = sum(parameters_of(spec, NOWHERE) for spec in study.models.values())
+    parameters = sum(model_sizes(study, NOWHERE, model).parameters for model in study.models)
     hours = 6 * parameters * 2000 * 256 * 4096 / 2e14 / 3600
     assert recovery.hours == pytest.approx(hours, rel=0.01)
 

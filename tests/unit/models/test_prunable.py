@@ -1,7 +1,10 @@
 """What is pruned: the matrices inside the decoder blocks, whatever the family, and nothing else."""
 
+import copy
+
 import pytest
 
+from leap_repro.models import prunable
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 
 PER_BLOCK = {"llama": 7, "qwen2": 7, "gemma3_text": 7, "opt": 6, "gpt_neox": 4}
@@ -40,3 +43,18 @@ def test_the_order_is_that_of_the_model(tiny_model):
 def test_a_model_without_linear_layers_in_its_blocks_is_refused(build_tiny, refused, find):
     with refused("GPT2LMHeadModel", "nn.Linear"):
         find(build_tiny("gpt2"))
+
+
+def test_a_model_is_probed_once_and_a_copy_has_its_own_structure(build_tiny, monkeypatch):
+    model, calls = build_tiny("llama"), []
+    probe = prunable.called_modules
+    monkeypatch.setattr(prunable, "called_modules", lambda found: calls.append(found) or probe(found))
+    first = prunable_linears(model)
+    assert prunable_linears(model) == first
+    assert len(calls) == 1
+    copied = copy.deepcopy(model)
+    assert [linear.name for linear in prunable_linears(copied)] == [linear.name for linear in first]
+    for linear in prunable_linears(copied):
+        assert linear.module is copied.get_submodule(linear.name.removesuffix(".weight"))
+    assert len(calls) == 1
+    assert not any("structure" in name for name in model.state_dict())

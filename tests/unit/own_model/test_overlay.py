@@ -11,8 +11,9 @@ import leap_repro
 from leap_repro.__main__ import COMMANDS
 from leap_repro.export.forms import DENSE, FORMS
 from leap_repro.models.load import DTYPES
+from leap_repro.models.sources import meant_by
 from leap_repro.own_model.__main__ import FORMATS, PRECISIONS, licence, only_cell, parser, refuse_form, said, targets
-from leap_repro.own_model.overlay import SCALE, grid_name, model_source, overlay
+from leap_repro.own_model.overlay import SCALE, grid_name, overlay
 from leap_repro.own_model.workflow import checkout, failure
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
@@ -127,12 +128,12 @@ def test_the_command_on_the_card_says_what_decides_and_no_place(tmp_path, model)
 
 
 def test_names_and_licences(tmp_path, model):
-    assert grid_name(model_source("owner/a.name", "main")) == "owner-a.name"
-    assert licence(model_source(str(model), "main"), tmp_path) is None
+    assert grid_name(meant_by("owner/a.name", "main")) == "owner-a.name"
+    assert licence(meant_by(str(model), "main"), tmp_path) is None
     (model / "README.md").write_text("---\nlicense: apache-2.0\n---\nA card.\n")
-    assert licence(model_source(str(model), "main"), tmp_path) == "apache-2.0"
+    assert licence(meant_by(str(model), "main"), tmp_path) == "apache-2.0"
     (model / "README.md").write_text("---\n: [\n---\n")
-    assert licence(model_source(str(model), "main"), tmp_path) is None
+    assert licence(meant_by(str(model), "main"), tmp_path) is None
 
 
 def test_a_package_without_its_workflow_says_so(monkeypatch, tmp_path, refused):

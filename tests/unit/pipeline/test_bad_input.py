@@ -53,6 +53,11 @@ CONFIGURATIONS = [
     ("batch_size: 16", "batch_size: 16, stride: 2", "stride"),
     ("{module: wanda}", "{module: wanda, group: row}", "group"),
     ("options: {steps: 4}", "options: {step: 4}", "step"),
+    (
+        "options: {steps: 4}",
+        "options: {looks: 4}",
+        "methods.leap.options has the key 'looks', which is called 'held_out_evaluations' now",
+    ),
     ("scale: small", "scale: smal", "smal", "small"),
     ("threads: 1", "threads: one", "threads", "one"),
     ("threads: 1", "threads: 0", "threads", "0"),

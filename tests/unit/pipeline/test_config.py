@@ -157,7 +157,11 @@ BAD = [
     ("scales.miniature.evidence.methods", ["leap"], "names 'leap', which the grid evidence has already"),
     ("scales.miniature.evidence.once", ["leap-cosine"], "names 'leap-cosine', which the grid evidence has already"),
     ("scales.miniature.evidence.seeds", [0, 0], "[0, 0]"),
-    ("scales.miniature.held_out", MISSING, "methods.leap.options.looks is 8; it needs held_out under the scale"),
+    (
+        "scales.miniature.held_out",
+        MISSING,
+        "methods.leap.options.held_out_evaluations is 8; it needs held_out under the scale",
+    ),
     ("methods.wanda+optima.selector", MISSING, "methods.wanda+optima.selector"),
     ("methods.wanda+optima.selector", "wandb", "wandb"),
     ("methods.wanda+optima.selector", 3, "3"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from leap_repro.pipeline.stale_reason import why
+from leap_repro.pipeline.stale_reason import stale_reason
 
 MODULES = {"leap_repro.prune.methods.wanda": "aaaa", "leap_repro.sparsity.masks": "bbbb"}
 OPTIONS = {"steps": 4, "damping": 0.1}
@@ -29,21 +29,21 @@ def folder(tmp_path):
     ],
 )
 def test_what_differs_has_its_name(folder, modules, options, words):
-    assert why(folder, MODULES | modules, OPTIONS | options) == words
+    assert stale_reason(folder, MODULES | modules, OPTIONS | options) == words
 
 
 def test_what_is_no_longer_there_has_its_name(folder):
-    assert why(folder, {"leap_repro.sparsity.masks": "bbbb"}, {"steps": 4}) == (
+    assert stale_reason(folder, {"leap_repro.sparsity.masks": "bbbb"}, {"steps": 4}) == (
         "prune.methods.wanda is no longer run; damping 0.1 -> unset"
     )
 
 
 def test_a_stage_without_options_is_compared_by_its_modules_alone(folder):
-    assert why(folder, MODULES) == ""
+    assert stale_reason(folder, MODULES) == ""
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"modules": [], "parameters": {}}'])
 def test_where_there_is_nothing_to_compare_there_are_no_words(tmp_path, text):
-    assert why(tmp_path, MODULES) == ""
+    assert stale_reason(tmp_path, MODULES) == ""
     (tmp_path / "provenance.json").write_text(text)
-    assert why(tmp_path, MODULES, OPTIONS) == ""
+    assert stale_reason(tmp_path, MODULES, OPTIONS) == ""

@@ -43,4 +43,4 @@ def test_a_rule_is_given_code_pins_and_words(project, tmp_path):
     assert params["code"](wildcards) == code("leap_repro.report.figures.density")
     assert "matplotlib==" in params["packages"](wildcards)
     assert "torch==" not in params["packages"](wildcards)
-    assert params["why"](wildcards, [tmp_path / "density.png"]) == ""
+    assert params["stale_reason"](wildcards, [tmp_path / "density.png"]) == ""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leap_repro.report.findings import Evidence
+from leap_repro.report.findings import CollectedTables
 
 TASKS = {"piqa": 60, "mmlu": 90}
 SEEDS = (0, 1, 2)
@@ -26,9 +26,9 @@ def facts(name):
 def draw_evidence(
     abilities, models=("a", "b"), seeds=None, only=None, curve=None, looks=None, luck=0.05, sparsities=(0.5, 0.6)
 ):
-    """Evidence of methods with `abilities` {method: one for all sparsities, or {sparsity: one}}. `seeds`: {method: its
-    seeds}, `only`: {method: its models}, `curve`: {method: ability} at 70 % with seed 0; `looks`: {method: (relaxed,
-    hardened) loss, functions of model, sparsity and seed}."""
+    """Collected tables of methods with `abilities` {method: one for all sparsities, or {sparsity: one}}. `seeds`:
+    {method: its seeds}, `only`: {method: its models}, `curve`: {method: ability} at 70 % with seed 0; `looks`:
+    {method: (relaxed, hardened) loss, functions of model, sparsity and seed}."""
     seeds, only, curve, looks, rng = seeds or {}, only or {}, curve or {}, looks or {}, np.random.default_rng(0)
     hard = {(model, task): rng.normal(size=size) for model in models for task, size in TASKS.items()}
     outcomes, results, training = [], [], []
@@ -55,7 +55,9 @@ def draw_evidence(
     lines = {name: facts(name) for name in abilities}
     empty = pd.DataFrame(columns=["model", "method", "sparsity_target", "seed"])
     training = pd.DataFrame(training) if training else empty
-    return Evidence(pd.DataFrame(results), pd.concat(outcomes, ignore_index=True), training, lines, tuple(sparsities))
+    return CollectedTables(
+        pd.DataFrame(results), pd.concat(outcomes, ignore_index=True), training, lines, tuple(sparsities)
+    )
 
 
 @pytest.fixture(scope="session")

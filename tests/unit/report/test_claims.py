@@ -10,7 +10,7 @@ import pytest
 from leap_repro.report import claims
 from leap_repro.report.claims import claims_table, estimate, full_sparsities
 from leap_repro.report.collect import OUTCOMES, RESULTS, TRAINING
-from leap_repro.report.findings import CELLS, COEFFICIENT, NATS, POINTS, Evidence
+from leap_repro.report.findings import CELLS, COEFFICIENT, NATS, POINTS, CollectedTables
 from leap_repro.store.artifacts import writing
 
 ANNEALED = ["leap-cosine", "leap-slow"]
@@ -138,7 +138,7 @@ def test_a_grid_without_one_of_them_has_fewer_claims(evidence, without, tmp_path
     outcomes = evidence.outcomes[evidence.outcomes["method"] != without]
     methods = {name: facts for name, facts in evidence.methods.items() if name != without}
     sparsities = full_sparsities(outcomes, "leap")
-    table = claims_table(Evidence(evidence.results, outcomes, evidence.training, methods, sparsities), [])
+    table = claims_table(CollectedTables(evidence.results, outcomes, evidence.training, methods, sparsities), [])
     assert not table.numbers["claim"].str.contains("LEAP is above ADMM ").any()
     assert table.numbers.empty == (without == "leap")
     table.write(tmp_path / "claims")
@@ -146,7 +146,7 @@ def test_a_grid_without_one_of_them_has_fewer_claims(evidence, without, tmp_path
 
 def test_a_claim_that_is_left_out_is_told_with_the_method_that_the_grid_lacks(evidence, caplog):
     outcomes = evidence.outcomes[evidence.outcomes["method"] != "owl"]
-    claims_table(Evidence(evidence.results, outcomes, evidence.training, evidence.methods, (0.5, 0.6)), [])
+    claims_table(CollectedTables(evidence.results, outcomes, evidence.training, evidence.methods, (0.5, 0.6)), [])
     told = [record.getMessage() for record in caplog.records]
     assert "claim left out, the grid ran no method owl: LEAP is above OWL, on the mean of all cells" in told
     assert "claim left out, the grid ran no method owl: Allocation: OWL's, by outliers, makes Wanda better" in told

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from leap_repro.report import findings
+from leap_repro.report.correlations import GROUP
 from leap_repro.report.findings import FAILS, HOLDS, UNDECIDED
-from leap_repro.report.rounding import GROUP
 
 
 def looked(slope, noise, seed=0):
@@ -52,7 +52,7 @@ def test_accuracy_is_foretold_where_it_falls_with_the_relaxed_loss(drawn, sign, 
     last = evidence.training[evidence.training["step"] == 9]
     results = last.assign(task="average", metric="acc", value=sign * last["held_out_relaxed"] ** 3)
     results.loc[results.index[::7], "value"] *= 0.1
-    found = findings.foretells(findings.Evidence(results, *vars_of(evidence)), "accuracy")
+    found = findings.foretells(findings.CollectedTables(results, *vars_of(evidence)), "accuracy")
     assert found.verdict == expected
     assert sign * found.value > 0, "the coefficient of the table of correlations, not its negative"
 
@@ -99,5 +99,5 @@ def test_one_training_has_a_gap_without_an_interval(drawn):
     assert (found.verdict, math.isnan(found.low)) == (UNDECIDED, True)
     assert findings.rounding_gap(drawn({"leap": 0.0}), "leap") is None
     nothing = pd.DataFrame({"method": ["leap"], "sparsity_target": [0.5], "held_out_topk": [math.nan]})
-    bare = findings.Evidence(evidence.results, evidence.outcomes, nothing, evidence.methods, (0.5,))
+    bare = findings.CollectedTables(evidence.results, evidence.outcomes, nothing, evidence.methods, (0.5,))
     assert findings.rounding_gap(bare, "leap") is None

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from leap_repro.calibration.packed import CURSOR, pack
+from leap_repro.calibration.packed import CURSOR, pack_sequences
 from leap_repro.calibration.shards import WINDOWS, ids_sha256
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit, read_config
@@ -57,7 +57,7 @@ def write_packed(
     """The packed stream, made in `scratch`, where a killed pass resumes, and moved when it is whole."""
     sizes = (arguments.sequences, arguments.length)
     grouped = arguments.recipe == "grouped"
-    for path in pack(tokenizer, text_files(text), *sizes, arguments.seed, scratch or payload, grouped):
+    for path in pack_sequences(tokenizer, text_files(text), *sizes, arguments.seed, scratch or payload, grouped):
         shutil.move(path, payload / path.name)
     (payload / CURSOR).unlink(missing_ok=True)
     if scratch:

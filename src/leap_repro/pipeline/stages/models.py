@@ -7,11 +7,10 @@ import logging
 from pathlib import Path
 
 from leap_repro.cli import json_argument
-from leap_repro.errors import UserError
 from leap_repro.hub.lock import LOCK_FILE, check_expected, read_lock
 from leap_repro.models.examine import describe, examine
-from leap_repro.models.fetch import SOURCES, fetch_hub
 from leap_repro.models.shares import ALLOWED
+from leap_repro.models.sources import source_of
 from leap_repro.pipeline.provenance import provenance
 from leap_repro.store.artifacts import writing
 
@@ -20,15 +19,9 @@ log = logging.getLogger(__name__)
 
 def main(arguments: argparse.Namespace) -> None:
     """Fetch by source, examine, describe, write the manifest."""
-    spec, source = arguments.spec, arguments.spec.get("source")
-    if source not in {*SOURCES, "hub"}:
-        raise UserError(f"model source {source!r} is not one of {sorted({*SOURCES, 'hub'})}")
+    spec, source = arguments.spec, source_of(arguments.spec)
     with writing(arguments.output, provenance(("leap_repro.pipeline.stages.models",), spec, {})) as (payload, facts):
-        if source == "hub":
-            known = {"id": spec["id"], "revision": fetch_hub(spec, payload, read_lock(arguments.lock))}
-        else:
-            SOURCES[source](spec, payload)
-            known = {}
+        known = source.fetch(spec, payload, read_lock(arguments.lock))
         facts |= describe(examine(payload, spec.get("allow_dense_share", ALLOWED)), payload) | known
         check_expected(str(spec.get("id", spec.get("path"))), spec.get("expect"), facts)
         log.info("%s: %s", arguments.output, facts)

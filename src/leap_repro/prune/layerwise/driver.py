@@ -7,7 +7,6 @@ A block's results are stored before the next block is read, so that memory does 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,13 +17,13 @@ from torch import Tensor
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks, linears_by_block, prunable_linears
 from leap_repro.models.walker import BlockRunner, walk_blocks
+from leap_repro.progress import Progress
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error, use_exact_float32
 from leap_repro.sparsity.patterns import UNSTRUCTURED, check_shape, parse_pattern
 
-log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16
 """Sequences per forward pass, fewer where they are long: a pass holds at most CALIBRATION_TOKENS tokens."""
 CALIBRATION_TOKENS = 8192
@@ -48,7 +47,7 @@ def prune_layers(
     needs: set[str] = ({statistics} if statistics else set()) | ({"gram"} if job.reconstruct else set())
     given = job.options
     experts = given if isinstance(given, CalibratedOptions) else CalibratedOptions.model_validate({})
-    block_count = len(decoder_blocks(job.model)[1])
+    progress = Progress("blocks", len(decoder_blocks(job.model)[1]))
     for linears, runner in blocks(job, needs):
         started = time.perf_counter()
         collected = collect(linears, runner, needs, experts)
@@ -58,8 +57,7 @@ def prune_layers(
             _note_raised_damping(row, cell.facts)
             cell.log.append(row)
         job.store.write(f"block-{linears[0].block:05d}", tensors)
-        seconds = time.perf_counter() - started
-        log.info("block %d/%d pruned in %.1f s", linears[0].block + 1, block_count, seconds)
+        progress.report(linears[0].block + 1, f"the last in {time.perf_counter() - started:.1f} s")
     return cell
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.prune.learned.moments import moments
-from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.prune.learned.stochastic_rounding import by_chance
 from leap_repro.seeds import named_seed
 
 EPSILON = 1e-8
@@ -59,6 +59,7 @@ class AdamW:
         Gradients are freed one by one.
         """
         for index, parameter in enumerate(self.parameters):
+            assert parameter.grad is not None
             gradient = local(parameter.grad).contiguous()
             parameter.grad = None
             chance = self._chance(gradient.device, number, index) if self.draws else None
@@ -82,12 +83,16 @@ class AdamW:
         second.write(rows, square, chance)
         size = (square / unbias2).sqrt_().add_(EPSILON)
         value = parameter.float().mul_(1 - rate * self.decay).addcdiv_(mean, size, value=-rate / unbias1)
-        parameter.copy_(by_chance(value, parameter.dtype, chance) if self.chance else value)
+        if self.chance:
+            assert chance is not None
+            value = by_chance(value, parameter.dtype, chance)
+        parameter.copy_(value)
 
 
 def local(tensor: Tensor) -> Tensor:
     """This process's rows of a tensor that several share, else the tensor."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    own = getattr(tensor, "to_local", None)
+    return tensor if own is None else own()
 
 
 def _flat(tensor: Tensor) -> Tensor:

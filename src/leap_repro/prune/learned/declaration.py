@@ -111,6 +111,15 @@ class LoopOptions(Options):
         return max(1, min(self.checkpoint_every, int(MOST_LOST * self.steps)))
 
 
+class WeightOptions(LoopOptions):
+    """What every training of weights may set."""
+
+    def lasting_bytes(self, weight: int, width: float) -> float:
+        """Bytes per prunable weight that last beside the model, whose weights have `weight` bytes each and whose
+        residual stream is so wide."""
+        raise NotImplementedError
+
+
 class TrainingOptions(LoopOptions):
     """What every learned mask may set; the defaults are those of LEAP's code."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ BLOCK = 2048
 FLOAT = 4
 
 
-class Form(NamedTuple):
+class KernelSwitches(NamedTuple):
     """What the kernels are compiled for: Gumbel variables in the noise, rounded gates, absolute sums for sizes."""
 
     gumbels: int = 2
@@ -31,11 +31,11 @@ class Form(NamedTuple):
     absolute: bool = False
 
 
-PAPERS = Form()
+PAPERS = KernelSwitches()
 
 
 def masked_product(
-    theta: Tensor, weight: Tensor, key: int, relaxation: Relaxation, form: Form = PAPERS
+    theta: Tensor, weight: Tensor, key: int, relaxation: Relaxation, switches: KernelSwitches = PAPERS
 ) -> tuple[Tensor, Tensor]:
     """W * M of a matrix in the weight's dtype, and float64 [2]: the sum of M, and the size of W * M before rounding.
 
@@ -43,7 +43,7 @@ def masked_product(
     """
     theta, weight = theta.contiguous(), weight.contiguous()
     product, sums = torch.empty_like(weight), weight.new_empty(blocks(weight.numel()), 2, dtype=torch.float32)
-    _launch("product_kernel", (theta, weight, product, sums), (key, *_scales(relaxation)), form)
+    _launch("product_kernel", (theta, weight, product, sums), (key, *_scales(relaxation)), switches)
     return product, sums.sum(dim=0, dtype=torch.float64)
 
 
@@ -54,14 +54,14 @@ def logit_gradient(
     key: int,
     relaxation: Relaxation,
     slopes: tuple[float, float],
-    form: Form = PAPERS,
+    switches: KernelSwitches = PAPERS,
 ) -> Tensor:
     """The gradient at theta, in its dtype: kappa / tau m (1 - m) times that at M, from the gradient at W * M and the
     `slopes` in M's sum and in the size of W * M."""
     theta, weight, at_product = theta.contiguous(), weight.contiguous(), at_product.contiguous()
     at_theta = torch.empty_like(theta)
     numbers = (key, *_scales(relaxation), relaxation.kappa / relaxation.tau, *slopes)
-    _launch("gradient_kernel", (theta, weight, at_product, at_theta), numbers, form)
+    _launch("gradient_kernel", (theta, weight, at_product, at_theta), numbers, switches)
     return at_theta
 
 
@@ -76,12 +76,12 @@ def blocks(weights: int) -> int:
     return -(-weights // BLOCK)
 
 
-def _launch(kernel: str, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], form: Form) -> None:
+def _launch(kernel: str, tensors: tuple[Tensor, ...], numbers: tuple[Any, ...], switches: KernelSwitches) -> None:
     from leap_repro.prune.learned import fused_kernels
 
     weight = tensors[1]
     with torch.cuda.device_of(weight):
-        getattr(fused_kernels, kernel)[(blocks(weight.numel()),)](*tensors, *numbers, weight.numel(), *form, BLOCK)
+        getattr(fused_kernels, kernel)[(blocks(weight.numel()),)](*tensors, *numbers, weight.numel(), *switches, BLOCK)
 
 
 def least_bytes(logits: torch.dtype, weight: torch.dtype, gradient: torch.dtype | None = None) -> int:
@@ -104,24 +104,25 @@ class FusedLinear(MaskedLinear):
 
     def mask(self, step: Step, graph: bool) -> CounterNoise:
         """What the kernels make the mask of, each for itself."""
-        return self.noise(step)
+        return cast(CounterNoise, self.noise(step))
 
-    def _product(self, noise: CounterNoise, step: Step) -> Tensor:
-        product, sums = masked_product(*self._read(), noise.key, step.relaxation, self._form(step))
-        if step.measuring:
+    def _product(self, noise: CounterNoise, step: Step, measuring: bool = False) -> Tensor:
+        product, sums = masked_product(*self._read(), noise.key, step.relaxation, self._switches(step))
+        if measuring:
             self.sum, self.size = sums
         return product
 
     def _at_logits(self, noise: CounterNoise, step: Step, at_sum: float, at_size: float) -> tuple[Tensor, ...]:
         slopes = (at_sum, at_size)
-        given = (self.gradient, noise.key, step.relaxation, slopes, self._form(step))
+        assert self.gradient is not None
+        given = (self.gradient, noise.key, step.relaxation, slopes, self._switches(step))
         return (logit_gradient(*self._read(), *given),)
 
     def _read(self) -> tuple[Tensor, Tensor]:
         return self.gate.logits["logits"].detach(), self.linear.weight.detach()
 
-    def _form(self, step: Step) -> Form:
-        return Form(self.gate.gumbels, step.relaxation.hard, step.absolute)
+    def _switches(self, step: Step) -> KernelSwitches:
+        return KernelSwitches(self.gate.gumbels, step.relaxation.hard, step.absolute)
 
 
 def kernels_run(device: torch.device) -> bool:

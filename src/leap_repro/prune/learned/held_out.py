@@ -43,33 +43,36 @@ COLUMNS = (
     "undecided",
 )
 """L_LM of the relaxed mask in nats per token, and with the regulariser's terms; L_LM of the mask hardened exactly, and
-of theta > 0; the share of weights that the exact mask treats as it did at the last look (NaN at the first); the share
-of relaxed gates between 0.1 and 0.9."""
+of theta > 0; the share of weights that the exact mask treats as it did at the last evaluation (NaN at the first);
+the share of relaxed gates between 0.1 and 0.9."""
 UNDECIDED = (0.1, 0.9)
-NOT_LOOKED = dict.fromkeys(COLUMNS, math.nan)
+NOT_EVALUATED: dict[str, float] = dict.fromkeys(COLUMNS, math.nan)
 
 Choose = Callable[[MaskedLinear, Tensor], Tensor]
 """A layer's mask, given its logits."""
 
 
-def looked_at(steps: int, looks: int) -> frozenset[int]:
-    """The steps after which held-out text is scored: the first, and `looks` in equal distances up to the last."""
-    return frozenset({0, *(math.ceil(i * steps / looks) - 1 for i in range(1, looks + 1))} if looks else ())
+def evaluated_steps(steps: int, evaluations: int) -> frozenset[int]:
+    """The steps after which held-out text is scored: the first, and `evaluations` in equal distances up to the last."""
+    return frozenset(
+        {0, *(math.ceil(i * steps / evaluations) - 1 for i in range(1, evaluations + 1))} if evaluations else ()
+    )
 
 
 class HeldOut:
-    """The looks of one training. `hard` are the packed exact masks of the last one, by matrix: part of its state."""
+    """The held-out evaluations of one training. `hard` are the packed exact masks of the last one, by matrix: part of
+    its state."""
 
     def __init__(
         self, job: Job, layers: list[MaskedLinear], regulariser: Regulariser, dense_sizes: Tensor, loss: LanguageLoss
     ) -> None:
         """UserError if the job brings no held-out tokens."""
         if job.held_out is None:
-            raise UserError("looks asks for a score on held-out text: the job needs --held-out")
+            raise UserError("held_out_evaluations asks for a score on held-out text: the job needs --held-out")
         self.tokens_NT, self.options, self.seed = job.held_out, job.options, job.seed
         self.sparsity, self.layers, self.loss = job.sparsity, layers, loss
         self.regulariser, self.dense_sizes = regulariser, dense_sizes
-        self.steps = looked_at(job.options.steps, job.options.looks)
+        self.steps = evaluated_steps(job.options.steps, job.options.held_out_evaluations)
         self.numels = torch.tensor([layer.linear.weight.numel() for layer in layers], dtype=torch.float64)
         self.hard = {
             layer.index: torch.zeros(-(-layer.linear.weight.numel() // 8), dtype=torch.uint8) for layer in layers
@@ -77,9 +80,9 @@ class HeldOut:
 
     @torch.no_grad()
     def row(self, number: int) -> dict[str, float]:
-        """COLUMNS after step `number`; NaN where it is not looked at."""
+        """COLUMNS after step `number`; NaN where nothing is evaluated."""
         if number not in self.steps:
-            return NOT_LOOKED
+            return NOT_EVALUATED
         relaxed = _Relaxed(self._step(number))
         language = self._score(relaxed)
         cuts = exact_cuts(self.layers, self.sparsity, self.options.facts["budget_scope"] == "tensor")
@@ -104,7 +107,7 @@ class HeldOut:
     def _score(self, choose: Choose) -> float:
         """L_LM over the held-out tokens with the masks that `choose` makes, in nats per token."""
         device, total = self.layers[0].linear.weight.device, 0.0
-        with masked([_Look(layer, choose) for layer in self.layers], None):
+        with masked([_Evaluated(layer, choose) for layer in self.layers], None):
             for part in self.tokens_NT[:].split(self.options.micro_batch_size):
                 total += len(part) * self.loss(part.to(device)).item()
         return total / len(self.tokens_NT)
@@ -127,9 +130,13 @@ class HeldOut:
     def _step(self, number: int) -> Step:
         """Draws noise as step `number` does, but numbers that no step of the training has."""
         options = self.options
-        step = Step(self.seed, options.steps + number, options.relaxation(number), absolute=self.regulariser.absolute)
-        step.noise = NOISES[options.noise_source]
-        return step
+        return Step(
+            self.seed,
+            options.steps + number,
+            options.relaxation(number),
+            absolute=self.regulariser.absolute,
+            noise=NOISES[options.noise_source],
+        )
 
 
 class _Relaxed:
@@ -190,7 +197,7 @@ class _Logits(Mapping[str, Tensor]):
 
 
 @dataclass
-class _Look:
+class _Evaluated:
     """A matrix during a pass over held-out tokens: it computes with the mask that `choose` makes."""
 
     layer: MaskedLinear
@@ -203,6 +210,10 @@ class _Look:
     @property
     def anchor(self) -> Tensor:
         return self.layer.anchor
+
+    def backward(self, x: Tensor, gradient: Tensor, _: object, needs_input: bool) -> Tensor | None:
+        """Nothing is trained in such a pass."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, _: Step | None) -> Tensor:
         mask = self.choose(self.layer, self.layer.gate.logits["logits"].detach())

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.load import best_device
+from leap_repro.progress import Progress
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import checkpoint, processes
 from leap_repro.prune.learned.adamw import AdamW
 from leap_repro.prune.learned.loss import LanguageLoss
-from leap_repro.prune.learned.progress import Progress
 from leap_repro.seeds import named_seed
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,11 @@ class Loop(ABC):
     def run(self, checkpoints: Path | None) -> list[dict[str, float]]:
         """Train to the end, resuming from `checkpoints` if it holds a state; returns one log row per step."""
         done = self._resume(checkpoints)
-        progress = Progress(done, self.options.steps)
+        progress = Progress("steps", self.options.steps, done)
         for number in range(done, self.options.steps):
             self.rows.append(self.step(number))
             if processes.rank() == 0:
-                progress.report(self.rows[-1])
+                progress.report(number + 1, in_words(self.rows[-1]))
             if checkpoints and (number + 1) % self.options.checkpoint_steps == 0 and number + 1 < self.options.steps:
                 self._save(checkpoints)
         return self.rows
@@ -112,6 +112,14 @@ def finite(row: dict[str, float]) -> dict[str, float]:
     if not math.isfinite(row["loss"]):
         raise UserError(f"the loss of step {row['step']} is {row['loss']}: the training has diverged")
     return row
+
+
+def in_words(row: dict[str, float]) -> str:
+    """What a log's reader wants to know of a step: its loss, and the density of masks."""
+    loss = f"loss {row['loss_lm']:.3f}"
+    if "density_relaxed" not in row:
+        return loss
+    return f"{loss}, density {row['density_relaxed']:.3f} ({row['density_hard']:.3f} hard)"
 
 
 def batch_indices(step: int, batch_size: int, sequences: int, seed: int) -> Tensor:

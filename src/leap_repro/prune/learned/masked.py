@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,32 +25,36 @@ from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
-from leap_repro.prune.learned.rounding import by_chance
+from leap_repro.prune.learned.stochastic_rounding import by_chance
 from leap_repro.seeds import named_seed
 
 
-@dataclass
+@dataclass(frozen=True)
 class Step:
-    """What all masked layers share within one optimiser step."""
+    """What all masked layers share within one optimiser step, or within one pass of it (`of_pass`)."""
 
     seed: int
     number: int
     relaxation: Relaxation
     remake: bool = True  # masks are made anew for each use; otherwise they are kept until the step ends
-    measuring: bool = True  # the first forward pass: note each mask's sum and size
-    last: bool = False  # the last micro-batch, or each with its own masks: carry gradients to the logits
-    anew: bool = False  # every micro-batch draws its own masks, `micro` being its number in the step
-    micro: int = 0
-    slopes: tuple[Tensor, Tensor] | None = None  # d(regulariser)/d(sums), d/d(sizes), float64 [matrices]
+    anew: bool = False  # every micro-batch draws its own masks
     absolute: bool = False  # sizes are absolute sums, not squared norms
     sums: torch.dtype = torch.float32  # of gradients at masked weights over micro-batches
     noise: type[Noise] = Noise
+    micro: int = 0  # the number of the pass's micro-batch in the step
+    measuring: bool = True  # a forward pass notes each mask's sum and size
+    last: bool = False  # a backward pass carries gradients to the logits: of the last micro-batch, or of each anew
+
+    def of_pass(self, micro: int, is_first: bool, is_last: bool) -> Step:
+        """The same in the pass of one of this process's micro-batches."""
+        return replace(self, micro=micro, measuring=self.anew or is_first, last=self.anew or is_last)
 
 
 class TrainedLayer(Protocol):
     """A prunable matrix of which something is trained, in place of its module's forward pass."""
 
-    linear: PrunableLinear
+    @property
+    def linear(self) -> PrunableLinear: ...
 
     @property
     def anchor(self) -> Tensor: ...
@@ -62,13 +66,15 @@ class TrainedLayer(Protocol):
 
 @dataclass
 class MaskedLinear:
-    """One prunable matrix with its gate; `index` numbers the matrices of a model in module order."""
+    """One prunable matrix with its gate; `index` numbers the matrices of a model in module order. `slopes` are those of
+    the regulariser in the mask's sum and in the size of W * M."""
 
     linear: PrunableLinear
     gate: Gate
     index: int
     sum: Tensor | None = None
     size: Tensor | None = None
+    slopes: tuple[float, float] = (0.0, 0.0)
     gradient: Tensor | None = field(default=None, repr=False)
     kept: Tensor | None = field(default=None, repr=False)
 
@@ -99,14 +105,14 @@ class MaskedLinear:
     def forward(self, x: Tensor, step: Step) -> Tensor:
         if step.measuring and self.sum is not None:
             raise UserError(f"{self.linear.name} is used twice in a pass: a mask is learned for one use of its weight")
-        masked = self._product(self.mask(step, graph=False), step)
+        masked = self._product(self.mask(step, graph=False), step, step.measuring)
         return nn.functional.linear(x, masked.to(self.linear.weight.dtype), self.linear.module.bias)
 
-    def _product(self, mask: Tensor, step: Step) -> Tensor:
-        """W * M; if the step is measuring, the sum of M and the size of W * M are noted."""
+    def _product(self, mask: Tensor, step: Step, measuring: bool = False) -> Tensor:
+        """W * M; if measuring, the sum of M and the size of W * M are noted."""
         mask = mask.detach()
         masked = self.weight() * mask
-        if step.measuring:
+        if measuring:
             self.sum, self.size = mask.sum(dtype=torch.float32), size_of(masked, step.absolute)
         return masked
 
@@ -136,19 +142,19 @@ class MaskedLinear:
         return torch.Generator(self.linear.weight.device).manual_seed(named_seed("sums", *numbers))
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
-        at_sum, at_size = (float(slope[self.index]) for slope in step.slopes)
-        gradients = self._at_logits(mask, step, at_sum, at_size)
+        gradients = self._at_logits(mask, step, *self.slopes)
         self.gradient = self.kept = None
         for leaf, gradient in zip(self.gate.logits.values(), gradients, strict=True):
             leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
 
     def _at_logits(self, mask: Tensor, step: Step, at_sum: float, at_size: float) -> tuple[Tensor, ...]:
         """The gradient at W * M and the regulariser's slopes, carried to each of the gate's logits."""
-        weight = self.weight()
+        weight, total = self.weight(), self.gradient
+        assert total is not None
         if step.absolute:
-            at_mask = self.gradient.mul_(weight).add_(weight.abs(), alpha=at_size).add_(at_sum)
+            at_mask = total.mul_(weight).add_(weight.abs(), alpha=at_size).add_(at_sum)
         else:
-            at_mask = self.gradient.addcmul_(weight, mask.detach().float(), value=2 * at_size).mul_(weight).add_(at_sum)
+            at_mask = total.addcmul_(weight, mask.detach().float(), value=2 * at_size).mul_(weight).add_(at_sum)
         return torch.autograd.grad(mask, list(self.gate.logits.values()), at_mask.to(mask.dtype))
 
 
@@ -182,7 +188,8 @@ class _Apply(torch.autograd.Function):
 def masked(layers: Sequence[TrainedLayer], step: Step | None) -> Iterator[None]:
     """Within it, the model's prunable layers compute with their masks of `step`."""
     for layer in layers:
-        layer.linear.module.forward = lambda x, m=layer: _Apply.apply(x, m.anchor, m, step)
+        module: Any = layer.linear.module
+        module.forward = lambda x, m=layer: _Apply.apply(x, m.anchor, m, step)
     try:
         with unfused(layer.linear.module for layer in layers):
             yield

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from leap_repro.prune.learned.rounding import to_codes
+from leap_repro.prune.learned.stochastic_rounding import to_codes
 
 BLOCK = 256
 OCTAVES = {True: 24, False: 48}
@@ -61,7 +61,8 @@ class Codes:
         found = self.levels.index_select(0, codes.flatten().int()).view(codes.shape)
         return found.mul_(_spread(scales, codes.shape[-1]))
 
-    def write(self, rows: slice, moments: Tensor, generator: torch.Generator) -> None:
+    def write(self, rows: slice, moments: Tensor, generator: torch.Generator | None) -> None:
+        assert generator is not None, "codes are rounded by chance"
         codes, scales = (tensor.view(-1, tensor.shape[-1])[rows] for tensor in self.tensors.values())
         missing = scales.shape[-1] * BLOCK - moments.shape[-1]
         filled = nn.functional.pad(moments, (0, missing)) if missing else moments

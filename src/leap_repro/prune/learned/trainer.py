@@ -8,8 +8,9 @@ LEAP, MaskLLM and PATCH differ in their gates and regularisers only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,9 @@ class MaskTrainer(Loop):
 
     columns = LOG_COLUMNS
 
-    def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser, looks: int = 0) -> None:
-        """`gates` may be made one by one: with several processes, what is made is shared out block by block. `looks`:
-        how often masks are scored on held-out text (`held_out.py`, Bernoulli gates only)."""
+    def __init__(self, job: Job, gates: Iterable[Gate], regulariser: Regulariser, evaluations: int = 0) -> None:
+        """`gates` may be made one by one: with several processes, what is made is shared out block by block.
+        `evaluations`: how often masks are scored on held-out text (`held_out.py`, Bernoulli gates only)."""
         super().__init__(job)
         self.regulariser = regulariser
         linears = prunable_linears(self.model)
@@ -57,13 +58,17 @@ class MaskTrainer(Loop):
         self.dense_sizes = torch.tensor(self._place(iter(gates)), dtype=torch.float64)
         self._prepare(chance=self.options.logits_rounding == "stochastic")
         self.held_out = None
-        if looks:
+        if evaluations:
             self.held_out = HeldOut(job, self.layers, regulariser, self.dense_sizes, self.language_loss)
             self.columns = (*LOG_COLUMNS, *held_out.COLUMNS)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every gate's logits."""
-        return {f"{layer.index}.{kind}": leaf for layer in self.layers for kind, leaf in layer.gate.logits.items()}
+        return {
+            f"{layer.index}.{kind}": cast(nn.Parameter, leaf)
+            for layer in self.layers
+            for kind, leaf in layer.gate.logits.items()
+        }
 
     def _place(self, gates: Iterator[Gate]) -> list[float]:
         """Give every matrix its gate, whose logits become parameters of the matrix's block, and every process its share
@@ -74,8 +79,9 @@ class MaskTrainer(Loop):
             for linear in linears.get(number, []):
                 gate = next(gates)
                 leaves = ((kind, nn.Parameter(v.detach().to(self.device, dtype))) for kind, v in gate.logits.items())
-                gate.logits = nn.ParameterDict(OrderedDict(leaves))
-                held.append(gate.logits)
+                parameters = nn.ParameterDict(OrderedDict(leaves))
+                gate.logits = cast("MutableMapping[str, Tensor]", parameters)
+                held.append(parameters)
                 kind = fused.layer_kind(gate, self.options, self.device)
                 self.layers.append(kind(linear, gate, len(self.layers)))
                 sizes.append(size_of(self.layers[-1].weight(), self.regulariser.absolute).item())
@@ -98,11 +104,16 @@ class MaskTrainer(Loop):
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step, without any state but the logits and the optimiser's moments; returns its log row."""
         options = self.options
-        anew = options.noise == "forward"
-        remake, absolute = options.gradient_checkpointing, self.regulariser.absolute
-        step = Step(self.seed, number, options.relaxation(number), remake=remake, anew=anew, absolute=absolute)
-        step.sums = getattr(torch, options.gradients_dtype)
-        step.noise = NOISES[options.noise_source]
+        step = Step(
+            self.seed,
+            number,
+            options.relaxation(number),
+            remake=options.gradient_checkpointing,
+            anew=options.noise == "forward",
+            absolute=self.regulariser.absolute,
+            sums=getattr(torch, options.gradients_dtype),
+            noise=NOISES[options.noise_source],
+        )
         loss_lm, density, terms = self._gradients(step)
         if options.gradient_clip:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, options.gradient_clip)
@@ -123,7 +134,7 @@ class MaskTrainer(Loop):
         return finite(row) | (self.held_out.row(number) if self.held_out else {})
 
     def _state(self, steps: int) -> dict[str, Tensor]:
-        """With the hard masks of the last look at held-out text, which the next one is compared with."""
+        """With the hard masks of the last held-out evaluation, which the next one is compared with."""
         hard = self.held_out.hard if self.held_out else {}
         return super()._state(steps) | {f"{index}.hard": packed for index, packed in hard.items()}
 
@@ -137,23 +148,26 @@ class MaskTrainer(Loop):
         for leaf in self.optimizer.parameters:
             leaf.grad = None
         losses, measured = [], []
-        with masked(self.layers, step), recomputed_blocks(self.model, self.options.gradient_checkpointing):
+        with recomputed_blocks(self.model, self.options.gradient_checkpointing):
             for index, micro in enumerate(rounds):
-                step.micro, step.measuring = processes.rank() + index * processes.count(), step.anew or index == 0
-                loss = self.language_loss(self.tokens_NT[micro].to(self.device)) * share
-                if step.measuring:
-                    measured.append(self._regularise(step, share if step.anew else 1.0))
-                step.last = step.anew or index + 1 == len(rounds)
-                processes.synchronise(self.model, index + 1 == len(rounds))
-                loss.backward()
+                is_last = index + 1 == len(rounds)
+                now = step.of_pass(processes.rank() + index * processes.count(), index == 0, is_last)
+                with masked(self.layers, now):
+                    loss = self.language_loss(self.tokens_NT[micro].to(self.device)) * share
+                if now.measuring:
+                    measured.append(self._regularise(step.number, share if step.anew else 1.0))
+                processes.synchronise(self.model, is_last)
+                with masked(self.layers, replace(now, measuring=False)):  # blocks may run again, for no new measure
+                    loss.backward()
                 losses.append(loss.item())
         measured = torch.tensor(measured, dtype=torch.float64).sum(dim=0).tolist()
         own = torch.tensor([sum(losses), *measured], dtype=torch.float64, device=self.device)
         loss, density, *terms = processes.mean(own).tolist()
         return loss, density, terms
 
-    def _regularise(self, step: Step, share: float) -> list[float]:
-        """`share` of the density and of the regulariser's terms from a forward pass; the slopes go into `step`.
+    def _regularise(self, number: int, share: float) -> list[float]:
+        """`share` of the density and of the regulariser's terms from a forward pass of a step; every layer is given its
+        slopes.
 
         Raises UserError for a matrix that the pass did not use: nothing would train its mask.
         """
@@ -167,8 +181,9 @@ class MaskTrainer(Loop):
         for layer in self.layers:
             layer.sum = layer.size = None
         statistics = MaskStatistics(sums, sizes, self.numels, self.dense_sizes)
-        terms = self.regulariser(statistics, 1 - step.number / self.options.steps)
-        total = share * sum(terms)
-        step.slopes = torch.autograd.grad(total, (sums, sizes), allow_unused=True, materialize_grads=True)
-        step.measuring = False
-        return [share * number.item() for number in (statistics.density, *terms)]
+        terms = self.regulariser(statistics, 1 - number / self.options.steps)
+        total = share * (terms[0] + terms[1])
+        slopes = torch.autograd.grad(total, (sums, sizes), allow_unused=True, materialize_grads=True)
+        for layer in self.layers:
+            layer.slopes = (float(slopes[0][layer.index]), float(slopes[1][layer.index]))
+        return [share * part.item() for part in (statistics.density, *terms)]

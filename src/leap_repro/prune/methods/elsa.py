@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from leap_repro.checked import Positive, Rate, Weight
-from leap_repro.prune.learned.declaration import FLOAT_BYTES, Learned, LoopOptions, scheduled
+from leap_repro.prune.learned.declaration import FLOAT_BYTES, Learned, WeightOptions, scheduled
 
 if TYPE_CHECKING:
     from leap_repro.prune.job import Job
     from leap_repro.prune.learned.surrogate_free import SurrogateFreeTrainer
 
 
-class Options(LoopOptions):
+class Options(WeightOptions):
     """As many steps and sequences as LEAP's by default; the rest is as in the public code's example."""
 
     learning_rate: Rate = Field(2e-4, description="at its peak; a half cosine follows")

@@ -8,7 +8,7 @@ density, or every matrix has it for itself. The result is one logit per weight; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Options(TrainingOptions):
     """The defaults are those of the public code."""
 
+    renamed: ClassVar[dict[str, str]] = {"looks": "held_out_evaluations"}
+
     density_weight: Weight = Field(7.0, description="λ₁, of the distance to the density that is asked for")
     norm_weight: Weight = Field(10.0, description="λ₂, of the share of the weights' norms that is kept")
     gates_dtype: Precision = Field("float32", description="that gates are computed in; the public code's is bfloat16")
@@ -36,7 +38,7 @@ class Options(TrainingOptions):
     budget: Literal["global", "layer"] = Field(
         "global", description="or every matrix has the density for itself, in the loss and when hardened"
     )
-    looks: Count = Field(
+    held_out_evaluations: Count = Field(
         0, description="how often relaxed and hardened masks are scored on held-out text; their numbers go into the log"
     )
 
@@ -71,7 +73,7 @@ def trainer(job: Job[Options]) -> MaskTrainer:
         per_matrix=options.budget == "layer",
         absolute=options.norm == "l1",
     )
-    return MaskTrainer(job, gates, regulariser, options.looks)
+    return MaskTrainer(job, gates, regulariser, options.held_out_evaluations)
 
 
 METHOD = Learned(trainer, options=Options, hardenings=("exact", "threshold"))

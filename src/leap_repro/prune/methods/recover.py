@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from leap_repro.checked import Count, Rate, Weight
-from leap_repro.prune.learned.declaration import FLOAT_BYTES, Learned, LoopOptions
+from leap_repro.prune.learned.declaration import FLOAT_BYTES, Learned, WeightOptions
 
 if TYPE_CHECKING:
     from leap_repro.prune.job import Job
     from leap_repro.prune.learned.recovery import RecoveryTrainer
 
 
-class Options(LoopOptions):
+class Options(WeightOptions):
     """As many steps and sequences as LEAP's by default."""
 
     learning_rate: Rate = Field(1e-4, description="at its peak; a half cosine follows")

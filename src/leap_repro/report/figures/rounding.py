@@ -19,6 +19,17 @@ from matplotlib.lines import Line2D
 
 from leap_repro.cli import run_stage
 from leap_repro.report.collect import RESULTS, TRAINING, read_models
+from leap_repro.report.correlations import (
+    GROUP,
+    RUN,
+    STEPS,
+    WITHIN,
+    correlations_table,
+    last_probes,
+    of_several,
+    probes_of,
+    worded,
+)
 from leap_repro.report.figures.style import (
     BUDGET_LINE,
     DOUBLE,
@@ -32,17 +43,6 @@ from leap_repro.report.figures.style import (
 )
 from leap_repro.report.layout import Methods
 from leap_repro.report.render import Table
-from leap_repro.report.rounding import (
-    GROUP,
-    RUN,
-    STEPS,
-    WITHIN,
-    correlations_table,
-    last_probes,
-    of_several,
-    probes_of,
-    worded,
-)
 
 VARIANT = "#7F7F7F"
 

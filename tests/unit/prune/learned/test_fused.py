@@ -15,7 +15,7 @@ import torch
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import fused
 from leap_repro.prune.learned.declaration import Relaxation
-from leap_repro.prune.learned.fused import Form, FusedLinear, bytes_moved, logit_gradient, masked_product
+from leap_repro.prune.learned.fused import FusedLinear, KernelSwitches, bytes_moved, logit_gradient, masked_product
 from leap_repro.prune.learned.gates import BernoulliGate, CounterNoise
 from leap_repro.prune.learned.masked import MaskedLinear
 from leap_repro.prune.learned.philox import uniforms
@@ -27,7 +27,7 @@ kernels = pytest.importorskip("leap_repro.prune.learned.fused_kernels")
 DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda")
 SHAPE = (61, 71)
 """Two blocks and a part of a third; no multiple of four."""
-FORMS = [Form(), Form(gumbels=1), Form(hard=True), Form(absolute=True)]
+SWITCHES = [KernelSwitches(), KernelSwitches(gumbels=1), KernelSwitches(hard=True), KernelSwitches(absolute=True)]
 SOFTNESS = [(25.0, 4.0), (350.0, 0.05)]
 KEY = 0xFEDCBA9876543210
 
@@ -43,13 +43,13 @@ def counted_noise(key=KEY):
     return noise
 
 
-def in_float64(theta, weight, kappa, tau, form):
+def in_float64(theta, weight, kappa, tau, switches):
     """(leaf, M, W * M) by the definition, the noise drawn plainly."""
     u = uniforms(KEY, 0, 0, theta.numel(), DEVICE).double().view(SHAPE)
-    noise = torch.log(u) - torch.log1p(-u) if form.gumbels == 2 else -torch.log(-torch.log(u))
+    noise = torch.log(u) - torch.log1p(-u) if switches.gumbels == 2 else -torch.log(-torch.log(u))
     leaf = theta.double().requires_grad_(True)
     soft = torch.sigmoid((kappa * leaf + noise) / tau)
-    mask = (soft > 0.5).double() + soft - soft.detach() if form.hard else soft
+    mask = (soft > 0.5).double() + soft - soft.detach() if switches.hard else soft
     return leaf, mask, weight.double() * mask
 
 
@@ -90,23 +90,23 @@ def test_the_kernels_noise_is_logistic_noise_at_every_uniform_number():
 
 
 @pytest.mark.parametrize(("kappa", "tau"), SOFTNESS)
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_product_and_sums_are_the_definitions(form, kappa, tau):
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_product_and_sums_are_the_definitions(switches, kappa, tau):
     theta, weight = matrix(scale=0.03), matrix(seed=1)
-    product, sums = masked_product(theta, weight, KEY, Relaxation(kappa, tau, kappa), form)
-    _, mask, expected = in_float64(theta, weight, kappa, tau, form)
+    product, sums = masked_product(theta, weight, KEY, Relaxation(kappa, tau, kappa), switches)
+    _, mask, expected = in_float64(theta, weight, kappa, tau, switches)
     torch.testing.assert_close(product.double(), expected.detach(), rtol=2e-4, atol=1e-6)
-    size = expected.abs().sum() if form.absolute else expected.square().sum()
+    size = expected.abs().sum() if switches.absolute else expected.square().sum()
     assert sums.tolist() == pytest.approx([mask.sum().item(), size.item()], rel=1e-6)
 
 
 @pytest.mark.parametrize(("kappa", "tau"), SOFTNESS)
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_the_gradient_is_that_of_the_loss_and_of_the_regulariser(form, kappa, tau):
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_the_gradient_is_that_of_the_loss_and_of_the_regulariser(switches, kappa, tau):
     theta, weight, upstream = matrix(scale=0.03), matrix(seed=1), matrix(seed=2)
-    found = logit_gradient(theta, weight, upstream, KEY, Relaxation(kappa, tau, kappa), (0.3, -0.7), form)
-    leaf, mask, product = in_float64(theta, weight, kappa, tau, form)
-    size = product.abs().sum() if form.absolute else product.square().sum()
+    found = logit_gradient(theta, weight, upstream, KEY, Relaxation(kappa, tau, kappa), (0.3, -0.7), switches)
+    leaf, mask, product = in_float64(theta, weight, kappa, tau, switches)
+    size = product.abs().sum() if switches.absolute else product.square().sum()
     (expected,) = torch.autograd.grad((product * upstream).sum() + 0.3 * mask.sum() - 0.7 * size, leaf)
     # 1 - m of a nearly closed or open gate has the rounding of m, here and in the plain way
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
@@ -235,8 +235,8 @@ from triton.compiler import ASTSource, compile
 from leap_repro.prune.learned import fused_kernels, fused
 
 def check(kernel, pointers, numbers):
-    for form in ((2, False, False), (1, True, True)):
-        constants = dict(zip(("GUMBELS", "HARD", "ABSOLUTE", "BLOCK"), (*form, fused.BLOCK)))
+    for switches in ((2, False, False), (1, True, True)):
+        constants = dict(zip(("GUMBELS", "HARD", "ABSOLUTE", "BLOCK"), (*switches, fused.BLOCK)))
         signature = pointers | {"key": "u64"} | numbers | {"count": "i32"} | dict.fromkeys(constants, "constexpr")
         places = [place for place, name in enumerate(signature) if name in {"count", *pointers}]
         aligned = {(place,): [["tt.divisibility", 16]] for place in places}

@@ -1,4 +1,4 @@
-"""Looks at held-out text during a training: their numbers are those of float64, and the training does not notice."""
+"""Held-out evaluations during a training: their numbers are those of float64, and the training does not notice."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch.func import functional_call
 
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise
-from leap_repro.prune.learned.held_out import COLUMNS, looked_at
+from leap_repro.prune.learned.held_out import COLUMNS, evaluated_steps
 from leap_repro.prune.methods import leap
 
-OPTIONS = {"steps": 10, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.02, "looks": 3}
+OPTIONS = {"steps": 10, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.02, "held_out_evaluations": 3}
 
 
 @pytest.fixture
 def trainer(tiny_llama, tokens):
-    """(options) -> a fresh trainer of a tiny model, which looks at the last eight sequences, trains on the rest."""
+    """(options) -> a fresh trainer of a tiny model, which is scored on the last eight sequences, trains on the rest."""
 
     def build(**options):
         given = leap.Options(**OPTIONS | options)
@@ -50,7 +50,7 @@ def largest(logits, share):
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_a_looks_numbers_are_those_of_the_masks_in_float64(hard, trainer, tiny_llama, tokens):
+def test_an_evaluations_numbers_are_those_of_the_masks_in_float64(hard, trainer, tiny_llama, tokens):
     ours = trainer(hard=hard)
     before = None
     for number in range(4):
@@ -94,12 +94,12 @@ def test_the_exact_masks_meet_each_matrix_s_own_budget_where_that_is_asked_for(t
 
 
 def test_the_training_does_not_notice(trainer):
-    looking, blind = trainer(), trainer(looks=0)
+    looking, blind = trainer(), trainer(held_out_evaluations=0)
     looked, plain = looking.run(None), blind.run(None)
     assert all(torch.equal(a, b) for a, b in zip(looking.optimizer.parameters, blind.optimizer.parameters, strict=True))
     assert [{k: v for k, v in row.items() if k not in COLUMNS} for row in looked] == plain
     seen = [row["step"] for row in looked if not math.isnan(row["held_out_topk"])]
-    assert seen == sorted(looked_at(10, 3)) == [0, 3, 6, 9]
+    assert seen == sorted(evaluated_steps(10, 3)) == [0, 3, 6, 9]
     assert [math.isnan(row["agreement"]) for row in looked] == [row["step"] not in (3, 6, 9) for row in looked]
 
 
@@ -113,14 +113,14 @@ def test_a_resumed_training_agrees_with_the_masks_before_it_was_killed(trainer, 
     assert str(resumed) == str(undisturbed)  # NaN is not equal to itself
 
 
-def test_looks_need_text_to_look_at(tiny_llama, tokens, refused):
+def test_held_out_evaluations_need_text(tiny_llama, tokens, refused):
     with refused("--held-out"):
         leap.trainer(Job(tiny_llama(), leap.Options(**OPTIONS), Fraction("0.6"), 1, tokens[:12]))
 
 
-@pytest.mark.parametrize(("steps", "looks"), [(500, 8), (7, 3), (3, 8), (1, 1)])
-def test_the_first_step_and_the_last_are_looked_at(steps, looks):
-    found = looked_at(steps, looks)
+@pytest.mark.parametrize(("steps", "evaluations"), [(500, 8), (7, 3), (3, 8), (1, 1)])
+def test_the_first_step_and_the_last_are_evaluated_steps(steps, evaluations):
+    found = evaluated_steps(steps, evaluations)
     assert {0, steps - 1} <= found <= set(range(steps))
-    assert len(found) <= looks + 1
-    assert not looked_at(steps, 0)
+    assert len(found) <= evaluations + 1
+    assert not evaluated_steps(steps, 0)

@@ -33,7 +33,7 @@ CASES = {
     "noise for each pass, clipped": ("leap", "model", {"noise": "forward", "gradient_clip": 1.0}),
     "recomputed": ("leap", "model", {"gradient_checkpointing": True}),
     "mixture of experts": ("leap", "mixture", {}),
-    "looking at held-out text": ("leap", "model", {"looks": 3}),
+    "looking at held-out text": ("leap", "model", {"held_out_evaluations": 3}),
     "in few bits": ("leap", "model", FEW_BITS),
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -71,7 +71,7 @@ def arguments(sources, case, output, **options):
     method, model, own = CASES[case]
     given = {"--model": sources / model, "--tokens": sources / "tokens", "--module": method}
     given |= {"--sparsity": SPARSITIES[method], "--options": json.dumps(OPTIONS | own | options), "--output": output}
-    given |= {"--held-out": sources / "tokens"} if "looks" in own else {}
+    given |= {"--held-out": sources / "tokens"} if "held_out_evaluations" in own else {}
     return [str(part) for pair in given.items() for part in pair]
 
 

@@ -124,8 +124,7 @@ def sums(trainer, parts, **options):
     layer = ours.layers[0]
     step = Step(0, 0, ours.options.relaxation(0), sums=getattr(torch, ours.options.gradients_dtype))
     for micro, part in enumerate(parts):
-        step.micro, step.last = micro, micro + 1 == len(parts)
-        layer._accumulate(part.clone(), step)
+        layer._accumulate(part.clone(), step.of_pass(micro, micro == 0, micro + 1 == len(parts)))
     return layer.gradient, sum(part.double() for part in parts)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.report import rounding as rounding_table
+from leap_repro.report import correlations
 from leap_repro.report.collect import DENSITY, OUTCOMES, RESULTS, TRAINING
 from leap_repro.report.figures.style import figure_parser
 from leap_repro.store.artifacts import writing
@@ -86,7 +86,7 @@ def test_a_figures_command_writes_it_in_three_forms(root, tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["correlations", "gap"])
 def test_the_tables_of_rounding_have_a_command(root, tmp_path, kind):
-    arguments = rounding_table.parser().parse_args([*words(root, SHOWN["rounding"], tmp_path / "table"), kind])
-    rounding_table.main(arguments)
+    arguments = correlations.parser().parse_args([*words(root, SHOWN["rounding"], tmp_path / "table"), kind])
+    correlations.main(arguments)
     for suffix in ("md", "html", "csv", "tex"):
         assert (tmp_path / f"table.{suffix}").stat().st_size

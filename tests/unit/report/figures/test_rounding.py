@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from leap_repro.report.correlations import correlations_table
 from leap_repro.report.figures import rounding
 from leap_repro.report.figures.style import LEAP_LOOK, save, use_style
-from leap_repro.report.rounding import correlations_table
 
 METHODS = {
     "leap": {"module": "leap", "label": "LEAP", "variant_of": None},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leap_repro.prune.learned.moments import levels
-from leap_repro.prune.learned.rounding import by_chance, to_codes
+from leap_repro.prune.learned.stochastic_rounding import by_chance, to_codes
 
 DRAWS = 40_000
 

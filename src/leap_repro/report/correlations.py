@@ -1,6 +1,6 @@
 """Whether the loss of a relaxed mask foretells what is left once it is hardened.
 
-`python -m leap_repro.report.rounding` writes two tables. "correlations": of the relaxed mask's loss (and of the
+`python -m leap_repro.report.correlations` writes two tables. "correlations": of the relaxed mask's loss (and of the
 training's objective) on held-out text with the hardened mask's loss and with zero-shot accuracy, over the steps of a
 run and over runs. "gap": relaxed minus hardened loss by step.
 """
@@ -255,7 +255,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = table_parser("rounding", __doc__)
+    parser = table_parser("correlations", __doc__)
     parser.add_argument("kind", choices=("correlations", "gap"))
     return parser
 

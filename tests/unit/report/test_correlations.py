@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from leap_repro.report import rounding
-from leap_repro.report.rounding import correlate, correlations_table, gap_table
+from leap_repro.report import correlations
+from leap_repro.report.correlations import correlate, correlations_table, gap_table
 
 METHODS = {"leap": {"label": "LEAP"}, "leap-slow": {"label": "LEAP (slow)"}}
 STEPS = (0, 10, 20, 30, 40, 50, 60)
@@ -40,7 +40,7 @@ def training():
 
 @pytest.fixture
 def results(training):
-    runs = training[rounding.RUN].drop_duplicates().sort_values(rounding.RUN, ignore_index=True)
+    runs = training[correlations.RUN].drop_duplicates().sort_values(correlations.RUN, ignore_index=True)
     return runs.assign(task="average", value=[60.0, 61.5, 59.0, 63.0, 50.0])
 
 
@@ -51,7 +51,7 @@ def twice(frame):
 
 def runs_of(training):
     probes = training.dropna(subset=["held_out_topk"]).sort_values("step")
-    return {key: run for key, run in probes.groupby(rounding.RUN)}
+    return {key: run for key, run in probes.groupby(correlations.RUN)}
 
 
 @pytest.mark.parametrize("number", [5, 40])
@@ -111,7 +111,7 @@ def test_no_interval_of_few_pairs_or_of_a_perfect_coefficient_and_no_coefficient
 
 def test_over_steps_is_the_mean_over_runs_and_their_range(training, results):
     numbers = correlations_table(training, results, METHODS).numbers
-    row = numbers[(numbers["over"] == rounding.STEPS) & (numbers["relaxed"] == "objective")].iloc[0]
+    row = numbers[(numbers["over"] == correlations.STEPS) & (numbers["relaxed"] == "objective")].iloc[0]
     each = [stats.pearsonr(r["held_out_objective"], r["held_out_topk"])[0] for r in runs_of(training).values()]
     found = [row["runs"], row["pearson"], row["pearson_low"], row["pearson_high"]]
     assert found == pytest.approx([5, np.mean(each), min(each), max(each)])
@@ -119,14 +119,14 @@ def test_over_steps_is_the_mean_over_runs_and_their_range(training, results):
 
 def test_a_runs_first_step_is_left_out_beside_them_all(training, results):
     numbers = correlations_table(training, results, METHODS).numbers
-    row = numbers[(numbers["over"] == rounding.LATER) & (numbers["relaxed"] == "relaxed loss")].iloc[0]
+    row = numbers[(numbers["over"] == correlations.LATER) & (numbers["relaxed"] == "relaxed loss")].iloc[0]
     each = [stats.spearmanr(r["held_out_relaxed"][1:], r["held_out_topk"][1:])[0] for r in runs_of(training).values()]
     found = [row["runs"], row["pairs"], row["spearman"], row["spearman_low"], row["spearman_high"]]
     assert found == pytest.approx([5, 5 * 6, np.mean(each), min(each), max(each)])
 
 
 def last_values(training, results):
-    accuracy = results.set_index(rounding.RUN)["value"]
+    accuracy = results.set_index(correlations.RUN)["value"]
     rows = [
         (run["held_out_relaxed"].iloc[-1], run["held_out_topk"].iloc[-1], accuracy[key])
         for key, run in runs_of(training).items()
@@ -158,13 +158,13 @@ def test_runs_of_one_model_and_sparsity_stand_alone_and_pooled(training, results
 def test_other_methods_runs_are_left_out(training, results):
     numbers = correlations_table(training, results, {"leap": {}}).numbers
     assert set(numbers["runs"]) == {3}
-    assert set(numbers["over"]) == {rounding.STEPS, rounding.LATER}  # three runs are too few
+    assert set(numbers["over"]) == {correlations.STEPS, correlations.LATER}  # three runs are too few
 
 
 def test_the_table_words_ranges_and_intervals_apart(training, results):
     table = correlations_table(*(twice(frame) for frame in (training, results)), METHODS)
     words = dict(zip(table.shown["Over"], table.shown["Pearson"], strict=True))
-    assert " to " in words[rounding.STEPS]
+    assert " to " in words[correlations.STEPS]
     assert "[" in words["all runs"]
     assert "−" in table.markdown()
 
@@ -199,7 +199,7 @@ def test_runs_that_were_not_probed_are_refused(training, refused):
     with refused("leap", "held-out"):
         gap_table(training.assign(held_out_topk=math.nan), METHODS)
     with refused("leap", "held-out"):
-        gap_table(training[rounding.RUN], METHODS)
+        gap_table(training[correlations.RUN], METHODS)
 
 
 @pytest.mark.parametrize("groups", [[0] * 8, [0] * 5 + [1] * 3])
