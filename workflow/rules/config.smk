@@ -9,6 +9,8 @@ from pathlib import Path
 # folder. PYTHONPATH parts its entries at colons, so that the path of a clone had better be relative.
 SOURCE = os.path.relpath(f"{workflow.basedir}/src")
 sys.path.insert(0, f"{workflow.basedir}/src")
+# Jobs inherit it: a bar in a log says how far its job is (leap_repro.progress), every two seconds is enough.
+os.environ.setdefault("TQDM_MININTERVAL", "2")
 # Of a cluster job's logs Snakemake shows none after an empty one, so a job that fails there also ends with its log's end.
 LOG_END = """[ -z "${SLURM_JOB_ID:-}" ] || trap 'tail -n 20 "${BASH_EXECUTION_STRING##*2> }" >&2' ERR"""
 # Snakemake's own strict mode goes when a prefix comes. A folder's name may hold any mark of the shell or of Snakemake.

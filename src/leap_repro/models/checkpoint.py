@@ -30,6 +30,8 @@ OTHER_WEIGHTS = "transformers_weights"
 QUANTISATION = ("quantization_config", "compression_config")
 NUMBERED = re.compile(r".*?\.\d+\.")
 """How the name of a block's tensor begins."""
+ROUTERS = {"router", "gate", "shared_expert_gate"}
+"""How families call what chooses and weighs experts, and everything below it."""
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
 """How configurations call the most tokens that a model has positions for."""
 

@@ -16,9 +16,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from leap_repro.errors import UserError
+from leap_repro.models.checkpoint import ROUTERS
 from leap_repro.models.experts import ExpertLinear, expert_linears, is_experts
 from leap_repro.models.probe import called_modules, computes_linear
-from leap_repro.models.sizes import ROUTERS
 
 
 @dataclass(frozen=True)

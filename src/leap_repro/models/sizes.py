@@ -10,15 +10,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leap_repro.models.checkpoint import NUMBERED, Entry, largest_block
+from leap_repro.models.checkpoint import NUMBERED, ROUTERS, Entry, largest_block
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 VOCABULARY = 160_000
 """Rows of the embeddings where nobody knows: between Llama's 128,256 and Gemma's 262,144."""
-ROUTERS = {"router", "gate", "shared_expert_gate"}
-"""How families call what chooses and weighs experts, and everything below it."""
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from leap_repro.progress import Meter, last_meter
+from leap_repro.pipeline.job_log import Meter, last_meter
 
 STAMP = re.compile(r"\[(\w{3} \w{3} +\d+ [\d:]+ \d{4})\]")
 START = re.compile(r"Job (\d+): (.+)")

@@ -10,8 +10,9 @@ import pytest
 from snakemake_log import FAILURE, LOG, PRUNING, stamped
 from tqdm import tqdm
 
+from leap_repro.pipeline.job_log import last_meter
 from leap_repro.pipeline.run_log import JOB_LOGS, Running, follow, newest_log, took
-from leap_repro.progress import Progress, last_meter
+from leap_repro.progress import Progress
 from leap_repro.prune.learned.loop import in_words
 
 REPOSITORY = Path(__file__).resolve().parents[3]
