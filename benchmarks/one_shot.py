@@ -6,6 +6,10 @@ shares.
 
 from __future__ import annotations
 
+from leap_repro.portable import pin, use_portable_kernels
+
+pin()  # before torch is loaded
+
 import argparse
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +23,6 @@ from measure import clock, make_layer, place, write_rows
 
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.pipeline.stages.prune import load_method, load_selector
-from leap_repro.portable import use_portable_kernels
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 
 SHAPES = ((256, 256), (512, 1536), (1024, 4096))

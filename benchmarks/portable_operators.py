@@ -17,7 +17,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import leap_repro  # pins the libraries, before torch is loaded
+import leap_repro
+from leap_repro.portable import pin
+
+pin()  # before torch is loaded
 
 PROCESSORS = {"AMD EPYC": "EPYC", "Intel Haswell": "Haswell"}
 UNSET = ("aten.empty", "aten.new_empty", "aten.resize")  # what they return holds anything

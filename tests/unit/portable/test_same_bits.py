@@ -11,7 +11,7 @@ import sys
 import pandas as pd
 import pytest
 
-from leap_repro import LIBRARIES
+from leap_repro.portable import LIBRARIES
 
 # What other machines' settings, and libraries that find fewer instructions, would do to the bits without the pinning.
 ENVIRONMENTS = [
@@ -20,9 +20,10 @@ ENVIRONMENTS = [
     {"ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 ]
 SCRIPT = """
-import leap_repro, hashlib, torch
+from leap_repro.portable import pin, use_portable_kernels
+pin()
+import hashlib, torch
 from fractions import Fraction
-from leap_repro.portable import use_portable_kernels
 use_portable_kernels("float32")
 from transformers import LlamaConfig, LlamaForCausalLM
 from leap_repro.models.load import ready
