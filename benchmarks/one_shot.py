@@ -22,8 +22,8 @@ import torch
 from measure import clock, make_layer, place, write_rows
 
 from leap_repro.cli import json_argument, run_stage
-from leap_repro.pipeline.stages.prune import load_method, load_selector
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.prune.run import load_method, load_selector
 
 SHAPES = ((256, 256), (512, 1536), (1024, 4096))
 

@@ -66,8 +66,8 @@ def exercise(name: str, methods: Methods) -> None:
 
     from leap_repro.evaluate.perplexity import window_losses
     from leap_repro.models.load import load_model
-    from leap_repro.pipeline.stages.prune import arithmetic, load_method, load_selector
     from leap_repro.prune.job import Job
+    from leap_repro.prune.run import arithmetic, load_method, load_selector
 
     folder = Path(leap_repro.__file__).parent / "miniature/released" / name
     tokens = (arange(8 * TOKENS) * 37 % 401).view(8, TOKENS)

@@ -49,12 +49,13 @@ def computed_on(results: pd.DataFrame) -> str:
     """A sentence for each machine on which cells were evaluated: processor, threads, GPU, versions, number of cells."""
     cells = results.drop_duplicates(["model", "method", "sparsity_target", "seed"])
     sentences = []
-    for (machine, versions), made in cells.groupby(["machine", "versions"], sort=True):
+    for (machine, versions, bits), made in cells.groupby(["machine", "versions", "bits"], sort=True):
         found = json.loads(machine)
         by = ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
         gpu = f" and {found['gpu']}" if "gpu" in found else ""
         cells_on, threads = _counted(len(made), "cell"), _counted(found["threads"], "thread")
-        sentences.append(f"{cells_on} on {found['cpu']} ({found['instructions']}){gpu}, {threads} a job; with {by}.")
+        where = f"{found['cpu']} ({found['instructions']}){gpu}"
+        sentences.append(f"{cells_on} on {where}, {threads} a job, {bits} bits; with {by}.")
     return f"Computed by commit {', '.join(sorted(set(cells['git_commit'])))}: " + " ".join(sentences) + "\n"
 
 

@@ -23,7 +23,8 @@ from leap_repro.errors import UserError
 from leap_repro.export.folder import refuse_filled
 from leap_repro.hub.card import licence_of
 from leap_repro.hub.lock import COMMIT, LOCK_FILE, obey, read_lock, repositories
-from leap_repro.own_model.overlay import SCALE, bundled_models, overlay
+from leap_repro.miniature.bundled import bundled_models
+from leap_repro.own_model.overlay import SCALE, overlay
 from leap_repro.own_model.summary import summary
 from leap_repro.own_model.workflow import checkout, environment, failure, plan, run_workflow
 from leap_repro.pipeline.grid import Cell, Study, read_study

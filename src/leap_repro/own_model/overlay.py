@@ -6,11 +6,11 @@ import copy
 import re
 from argparse import Namespace
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
+from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.checkpoint import position_limit, read_config
 
 SCALE = "own"
@@ -24,12 +24,6 @@ DATA_FILES = {
     "tasks": "tasks",
 }
 """What a folder of data holds, as in examples/smollm2/local.yaml; mask_training only for methods that train."""
-
-
-def bundled_models() -> dict[str, Path]:
-    """{name: folder} of the released miniatures."""
-    released = Path(str(files("leap_repro"))) / "miniature/released"
-    return {path.name: path for path in sorted(released.iterdir()) if path.is_dir()}
 
 
 def model_source(model: str, revision: str) -> dict[str, str]:
@@ -73,6 +67,7 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
         "models": {grid_name(source): source},
         "data": data(asked, config, bundled),
         "dtype": asked.dtype or ("bfloat16" if on_gpu and not bundled else "float32"),
+        **({} if bundled else {"bits": "native"}),
         "threads": 1 if bundled else asked.cores,
         "cluster": {"gpus": int(on_gpu and not bundled)},
         "methods": list(dict.fromkeys(["dense", asked.method])),

@@ -75,6 +75,13 @@ def check() -> None:
         raise UserError(f"portable bits cannot be had: this process found {took}; {HOW}")
 
 
+def promised(bits: Bits, dtype: str) -> Bits:
+    """What a result can say of itself that is asked for with `bits`: portable ones are float32's on a CPU."""
+    import torch
+
+    return PORTABLE if bits == PORTABLE and dtype == "float32" and not torch.cuda.is_available() else NATIVE
+
+
 def use_portable_kernels(dtype: str) -> None:
     """Replace those CPU kernels of torch that depend on the processor, for this process; a second call does nothing.
     UserError if the process was not pinned in time.

@@ -96,7 +96,7 @@ class Job:
     def required_tokens(self) -> Tensor | TokenRows:
         """The token shard; UserError if the job was started without one."""
         if self.tokens is None:
-            raise UserError("this method looks at data: it needs --tokens")
+            raise UserError("this method looks at data: it needs tokens")
         return self.tokens
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import leap_repro
 from leap_repro.data.tasks import place_tasks
+from leap_repro.evaluate.rows import accuracy_rows
 from leap_repro.evaluate.zero_shot import evaluate_tasks, sample
 from leap_repro.models.load import load_model, load_tokenizer
-from leap_repro.pipeline.stages.evaluate import accuracy_rows
 from leap_repro.report.tables import sampled
 
 RELEASED = Path(leap_repro.__file__).parent / "miniature/released"

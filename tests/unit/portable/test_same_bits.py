@@ -27,7 +27,7 @@ from fractions import Fraction
 use_portable_kernels("float32")
 from transformers import LlamaConfig, LlamaForCausalLM
 from leap_repro.models.load import ready
-from leap_repro.pipeline.stages.prune import load_method
+from leap_repro.prune.run import load_method
 from leap_repro.prune.job import Job
 shape = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3,
              num_key_value_heads=3)

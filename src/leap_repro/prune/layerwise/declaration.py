@@ -124,7 +124,7 @@ class Reconstruction(Declaration):
             return self._of_parent(replace(job, reconstruct=rule))
         if job.selector is None:
             raise UserError(
-                f"the method {self.name} completes the mask of another one: it needs --selector or --parent"
+                f"the method {self.name} completes the mask of another one: it needs a selector or a parent"
             )
         return job.selector.method.prune_cell(
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)
