@@ -6,7 +6,7 @@ shares.
 
 from __future__ import annotations
 
-from leap_repro.portable import pin, use_portable_kernels
+from leap_repro.portable import pin
 
 pin()  # before torch is loaded
 
@@ -22,6 +22,7 @@ import torch
 from measure import clock, make_layer, place, write_rows
 
 from leap_repro.cli import json_argument, run_stage
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.run import load_method, load_selector
 

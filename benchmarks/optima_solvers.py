@@ -10,7 +10,7 @@ Masks by Wanda, seconds of CPU time. Factors are timed on a sample of rows and m
 
 from __future__ import annotations
 
-from leap_repro.portable import pin, use_portable_kernels
+from leap_repro.portable import pin
 
 pin()  # before torch is loaded
 
@@ -28,6 +28,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from leap_repro.cli import run_stage
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.prune.layerwise import operations
 from leap_repro.prune.layerwise.conjugate_gradients import Solved, solve_by_gradients
 from leap_repro.prune.layerwise.layer import Layer

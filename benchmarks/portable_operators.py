@@ -39,7 +39,7 @@ def trace(output: Path) -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    from leap_repro.portable import use_portable_kernels
+    from leap_repro.portable.install import use_portable_kernels
 
     torch.set_num_threads(1)
     use_portable_kernels("float32")

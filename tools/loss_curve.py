@@ -7,7 +7,7 @@ on several processes. Exit status of `compare`: 0 within the bound, 3 not, 2 it 
 
 from __future__ import annotations
 
-from leap_repro.portable import pin, use_portable_kernels
+from leap_repro.portable import pin
 
 pin()  # before torch is loaded
 
@@ -23,6 +23,7 @@ from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES, best_device, load_model, load_tokenizer
 from leap_repro.portable.denormals import denormals_flushed
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.store.atomic import write_text
 
 MODEL, SPARSITY, SEED = "qwen2.5-0.5b-mini", Fraction("0.6"), 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,8 @@ from leap_repro.models.load import DTYPES, load_model, load_tokenizer
 from leap_repro.models.prunable import linears_by_block
 from leap_repro.models.shares import Shares, refuse_dense, shares_of
 from leap_repro.models.stream import Residency
-from leap_repro.portable import CHOICES, NATIVE, PORTABLE, Bits, portable_kernels
+from leap_repro.portable import CHOICES, NATIVE, PORTABLE
+from leap_repro.portable.install import portable_kernels
 from leap_repro.prune.declaration import Declaration
 from leap_repro.prune.run import load_for
 
@@ -29,13 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Base:
-    """A checkpoint's `folder`, or a `model` in memory, by `name`; `dtype` is the type to compute in."""
+    """A checkpoint's folder, or a model in memory (`source`), by `name`; `dtype` is the type to compute in."""
 
+    source: PreTrainedModel | Path = field(repr=False)
     name: str
     dtype: str
     shares: Shares
-    folder: Path | None = None
-    model: PreTrainedModel | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, model: PreTrainedModel | str | Path, dtype: str | None = None) -> Base:
@@ -44,7 +44,7 @@ class Base:
             raise UserError(f"dtype is {dtype!r}; it must be one of {list(DTYPES)}")
         if isinstance(model, str | Path):
             folder = checkpoint_folder(model)
-            return cls(folder.name, dtype or "float32", shares_of(examine(folder)), folder)
+            return cls(folder, folder.name, dtype or "float32", shares_of(examine(folder)))
         if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
             raise UserError(f"model is {type(model).__name__}; it must be a transformers model, or a folder with one")
         own = str(model.dtype).removeprefix("torch.")
@@ -52,33 +52,35 @@ class Base:
             raise UserError(f"dtype is {dtype!r}, the model in memory is in {own}: load it in {list(DTYPES)}")
         refuse_dense(model)
         name = Path(str(getattr(model.config, "_name_or_path", "") or model.config.model_type)).name
-        return cls(name, own, shares_of(model), model=model)
+        return cls(model, name, own, shares_of(model))
 
     @property
     def config(self) -> dict[str, Any]:
         """The model's configuration."""
-        return read_config(self.folder) if self.folder else cast("PreTrainedModel", self.model).config.to_dict()
+        return read_config(self.source) if isinstance(self.source, Path) else self.source.config.to_dict()
 
     def loaded(self) -> PreTrainedModel:
         """A model that may be changed: loaded from the folder, or a copy of the one in memory."""
-        if self.folder:
-            return load_model(self.folder, self.dtype)
-        return copy.deepcopy(cast("PreTrainedModel", self.model))
+        if isinstance(self.source, Path):
+            return load_model(self.source, self.dtype)
+        return copy.deepcopy(self.source)
 
     def tokenizer(self, given: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
         """The one that was given, or the folder's; UserError without either."""
-        if given is None and self.folder is None:
+        if given is not None:
+            return given
+        if not isinstance(self.source, Path):
             raise UserError("tokenizer is not given, which texts need: give the one of the model in memory")
-        return given if given is not None else load_tokenizer(cast(Path, self.folder))
+        return load_tokenizer(self.source)
 
     @contextmanager
     def to_prune(self, method: Declaration) -> Iterator[tuple[torch.nn.Module, Residency]]:
         """The model for a job. A folder's blocks are streamed where the method allows it. One in memory is as it was
         afterwards: pruned blocks are put back one by one, and a method that trains weights works on a copy."""
-        if self.folder:
-            yield load_for(method, self.folder, self.dtype)
+        if isinstance(self.source, Path):
+            yield load_for(method, self.source, self.dtype)
             return
-        model = self.loaded() if method.trains and method.moves_weights else self.model
+        model = self.loaded() if method.trains and method.moves_weights else self.source
         with frozen(model) as held:
             yield held, restored(held)
 
@@ -136,7 +138,7 @@ def kernels(bits: str, dtype: str) -> AbstractContextManager[None]:
     """Within it torch computes with the kernels that `bits` asks for; UserError if the process cannot have them."""
     if bits not in CHOICES:
         raise UserError(f"bits is {bits!r}; it must be one of {list(CHOICES)}")
-    if cast(Bits, bits) == NATIVE:
+    if bits == NATIVE:
         return nullcontext()
     if dtype != "float32" or torch.cuda.is_available():
         where = "a GPU" if torch.cuda.is_available() else dtype

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import torch
@@ -93,9 +93,12 @@ def evaluate_model(
 
 
 @contextmanager
-def _to_score(model: Any, base: Base) -> Iterator[PreTrainedModel]:
+def _to_score(model: PreTrainedModel | PrunedModel | str | Path, base: Base) -> Iterator[PreTrainedModel]:
     """The model that is scored; one in memory is as it was afterwards."""
-    loaded = model.load() if isinstance(model, PrunedModel) else base.model or base.loaded()
+    if isinstance(model, PrunedModel):
+        loaded = model.load()
+    else:
+        loaded = base.loaded() if isinstance(base.source, Path) else base.source
     with frozen(loaded) as held:
         yield held
 

@@ -14,7 +14,7 @@ from leap_repro.export.folder import refuse_filled
 from leap_repro.export.forms import DENSE, FORMS
 from leap_repro.export.lineage import Lineage
 from leap_repro.export.write import export_cell
-from leap_repro.library.base import Base, checkpoint_folder
+from leap_repro.library.base import checkpoint_folder
 from leap_repro.library.evaluate import Evaluation
 from leap_repro.library.pruned import PrunedModel
 from leap_repro.models.examine import describe, empty_model, examine
@@ -22,7 +22,7 @@ from leap_repro.models.load import DTYPES
 from leap_repro.store.artifacts import Artifact, writing
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def export_model(
@@ -55,12 +55,14 @@ def export_model(
     refuse_filled(output)
     with tempfile.TemporaryDirectory(prefix="leap-repro-") as temporary:
         top = Path(temporary)
-        source = checkpoint_folder(base) if base is not None else pruned.base.folder
-        checkpoint = source or _saved(pruned.base, tokenizer, top / "checkpoint")
-        model = examine(checkpoint) if source else empty_model(checkpoint)  # saved just now, perhaps with no tokenizer
-        described = describe(model, checkpoint)
+        source = checkpoint_folder(base) if base is not None else pruned.base.source
+        if isinstance(source, Path):
+            checkpoint, name, model = source, source.name, examine(source)
+        else:
+            checkpoint, name = _saved(source, tokenizer, top / "checkpoint"), pruned.base.name
+            model = empty_model(checkpoint)
         lineage = Lineage(
-            model=_noted(top / "model", described, {"name": (source or Path(pruned.base.name)).name}),
+            model=_noted(top / "model", describe(model, checkpoint), {"name": name}),
             cell=pruned.cell,
             pruned=pruned.pruned,
             tokens=_tokens(top / "tokens", pruned),
@@ -72,9 +74,8 @@ def export_model(
     return output
 
 
-def _saved(base: Base, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> Path:
+def _saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> Path:
     """The checkpoint of a model in memory."""
-    model = base.loaded() if base.model is None else base.model
     model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

@@ -220,7 +220,7 @@ def _run_first(
     if not load_method(method, {})[0].selects:
         raise UserError(f"warm_start is {method!r}, which is no one-shot method")
     return prune_model(
-        base.folder or base.model,
+        base.source,
         method=method,
         sparsity=asked.sparsity,
         calibration=calibration,

@@ -20,8 +20,9 @@ ENVIRONMENTS = [
     {"ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 ]
 SCRIPT = """
-from leap_repro.portable import pin, use_portable_kernels
+from leap_repro.portable import pin
 pin()
+from leap_repro.portable.install import use_portable_kernels
 import hashlib, torch
 from fractions import Fraction
 use_portable_kernels("float32")

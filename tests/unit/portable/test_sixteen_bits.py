@@ -8,8 +8,9 @@ import pytest
 
 SCRIPT = """
 import sys
-from leap_repro.portable import pin, use_portable_kernels
+from leap_repro.portable import pin
 pin()
+from leap_repro.portable.install import use_portable_kernels
 import torch
 dtype = sys.argv[1]
 use_portable_kernels(dtype)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from leap_repro.harden.tensors import harden
-from leap_repro.portable import use_portable_kernels
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.prune.job import Job, Parent
 from leap_repro.prune.layerwise.layer import Layer
 from leap_repro.prune.layerwise.statistics import InputStatistics

@@ -19,7 +19,8 @@ from leap_repro.models.cell import apply_cell
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.shares import shares_of
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.portable import CHOICES, PORTABLE, promised, use_portable_kernels
+from leap_repro.portable import CHOICES, PORTABLE
+from leap_repro.portable.install import promised, use_portable_kernels
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.texts import read_texts
 

@@ -11,7 +11,8 @@ import torch
 from leap_repro.cli import json_argument
 from leap_repro.errors import UserError
 from leap_repro.pipeline.provenance import provenance, scratch_folder
-from leap_repro.portable import CHOICES, PORTABLE, promised, use_portable_kernels
+from leap_repro.portable import CHOICES, PORTABLE
+from leap_repro.portable.install import promised, use_portable_kernels
 from leap_repro.prune.job import Job, Parent, read_budgets
 from leap_repro.prune.learned import processes
 from leap_repro.prune.methods import declaration, module_of
