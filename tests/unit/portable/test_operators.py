@@ -1,5 +1,6 @@
 """Operators of torch that still depend on the processor, none of which is called: by no method and no evaluation."""
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -73,6 +74,7 @@ def test_what_varies_is_seen_when_it_is_called():
         assert any(one.startswith(starts) for one in seen), name
 
 
+@pytest.mark.slow
 def test_no_method_and_no_evaluation_calls_an_operator_that_varies(tmp_path):
     folder = bundled_models()["llama3.2-1b-mini"]
     ids = (torch.arange(8 * 32) * 37 % 401).view(8, 32)

@@ -32,7 +32,8 @@ def test_a_pinned_process_passes():
 def test_a_pin_that_comes_after_the_import_is_refused(library):
     said = run(f"import {library}\nfrom leap_repro.portable import pin\npin()")[1]
     assert "UserError" in said
-    assert f"{library} had been imported" in said
+    assert "had been imported" in said
+    assert library in said
     assert "native" in said
 
 
