@@ -105,7 +105,7 @@ def test_what_is_said_of_a_result(pruned):
     assert pruned.shares["sparsity_of_prunable"] == 0.5
     assert pruned.shares["sparsity_of_model"] < pruned.shares["sparsity_of_blocks"] < 0.5
     assert (pruned.bits, pruned.tokens) == ("native", (4, 16))
-    assert [row["tensor"] for row in pruned.log] == list(pruned.counts)
+    assert sorted(row["tensor"] for row in pruned.log) == sorted(pruned.counts)
     assert pruned.facts["budget_scope"] == "tensor"
     assert not pruned.values
 
