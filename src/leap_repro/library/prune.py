@@ -9,13 +9,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from leap_repro.calibration.shards import ids_sha256
 from leap_repro.errors import UserError
 from leap_repro.harden.cell import harden_cell
 from leap_repro.library.base import Base, kernels
-from leap_repro.library.pruned import PrunedModel
+from leap_repro.library.pruned import PrunedModel, require_fits
 from leap_repro.library.tokens import Cut, read_ids, stream, windows
 from leap_repro.models.checkpoint import position_limit
 from leap_repro.portable import NATIVE, Bits
@@ -41,7 +41,7 @@ STARTS |= {"budgets": "budget_from"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a cell is made of; the arguments of `prune_model`, checked where a line says so."""
+    """What decides a result besides model, tokens and starts; `given` are the options as they were asked for."""
 
     method: Declaration
     options: Options
@@ -119,7 +119,7 @@ def prune_model(
             tokens=read,
             held_out=tokens.get("held_out"),
             residency=residency,
-            **_started(starts, asked),
+            **_started(starts, asked, loaded),
         )
         return _result(Path(folder.name), asked, base, job, folder, starts["selector"])
 
@@ -193,9 +193,11 @@ def _description(selector: str | Mapping[str, Any] | None) -> dict[str, Any] | N
     return {"module": selector} if isinstance(selector, str) else dict(selector) if selector is not None else None
 
 
-def _started(starts: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
-    """The job's fields of what the method starts from."""
+def _started(starts: Mapping[str, Any], asked: Asked, model: nn.Module) -> dict[str, Any]:
+    """The job's fields of what the method starts from; UserError for results of another model or sparsity."""
     cells = {name: given.cell for name, given in starts.items() if isinstance(given, PrunedModel)}
+    for cell in cells.values():
+        require_fits(cell, model)
     found: dict[str, Any] = {"selector": load_selector(_description(starts["selector"]))}
     for name in ("warm_start", "pattern_start"):
         if name in cells:

@@ -10,17 +10,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
-from torch import Tensor
+from torch import Tensor, nn
 
+from leap_repro.errors import UserError
 from leap_repro.evaluate.rows import dropped_shares
 from leap_repro.library.base import Base
 from leap_repro.models.cell import apply_cell
+from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.run import LOG
 from leap_repro.sparsity.masks import read_kept_values, unpack_masks
 from leap_repro.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def require_fits(cell: Artifact, model: nn.Module) -> None:
+    """UserError unless the cell's matrices are the prunable ones of the model, by name and shape."""
+    own = {linear.name: list(linear.weight.shape) for linear in prunable_linears(model)}
+    if own != {row["tensor"]: row["shape"] for row in cell.facts["tensors"]}:
+        name = cell.facts["cell"]
+        raise UserError(f"cell {name} was made for another model: its matrices are not this model's prunable ones")
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,7 @@ class PrunedModel:
 
         Raises UserError if the masks were made for another model.
         """
+        require_fits(self.cell, model)
         return apply_cell(model, self.cell)
 
     def load(self) -> PreTrainedModel:

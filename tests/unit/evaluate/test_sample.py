@@ -44,14 +44,6 @@ def test_every_question_of_a_leaf_or_another_is_as_likely():
     assert all(abs(count - 600) < 4 * 20.5 for count in counts.values())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def leave_the_environment():
-    """An evaluation turns the hub off for its process, which here is the other tests' too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")

@@ -78,7 +78,19 @@ def test_portable_bits_are_refused_in_sixteen_bits(refused, model):
         prune_model(model.to(torch.bfloat16), calibration=IDS, bits="portable")
 
 
-def test_masks_of_another_model_are_refused(refused, pruned, build_tiny):
+@pytest.mark.parametrize("start", ["warm_start", "parent", "budgets"])
+def test_results_of_another_model_are_refused(refused, pruned, start):
+    """By name, and where names are the same, by shape."""
+    methods = {"warm_start": "leap", "parent": "optima", "budgets": "magnitude"}
+    given = {"method": methods[start], "calibration": IDS, "training": IDS, start: pruned}
+    with refused("another model"):
+        prune_model("llama3.2-1b-mini", **given)
+    smaller = prune_model("qwen2.5-0.5b-mini", method="magnitude")
+    with refused("another model"):
+        prune_model("llama3.2-1b-mini", **given | {start: smaller})
+
+
+def test_masks_of_another_model_are_not_applied(refused, pruned, build_tiny):
     with refused("another model"):
         pruned.apply(build_tiny("opt"))
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.report.collect import LOG, density_rows, training_rows
+from leap_repro.report.collect import LOG, bits_of, density_rows, training_rows
 from leap_repro.store.artifacts import writing
 
 CELL = "tiny/leap/0.5/3"
@@ -36,6 +36,14 @@ def test_densities_are_counted_per_block_and_kind_of_matrix_experts_together(tmp
     assert found[["model", "method", "sparsity_target", "seed"]].drop_duplicates().to_numpy().tolist() == [
         ["tiny", "leap", 0.5, 3]
     ]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(("portable", "portable"), "portable"), (("portable", "native"), "native"), (("native",), "native")],
+)
+def test_a_row_is_portable_if_all_that_made_it_was(made, said):
+    assert bits_of(*({"parameters": {"bits": bits}} for bits in made)) == said
 
 
 def pruned(root, cell, log):
