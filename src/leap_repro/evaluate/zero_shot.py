@@ -6,7 +6,8 @@ import os
 import random
 import tempfile
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -59,7 +60,7 @@ def evaluate_tasks(
     from leap_repro.evaluate.requests import BatchEncoded
 
     _compile_templates_once()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_bars():
         plain = Path(folder) / "data"  # `datasets` takes marks in a path for variables, so it is given one without
         plain.symlink_to(data.absolute())
         leaves = write_task_yamls(plain, Path(folder) / "tasks", further)
@@ -93,10 +94,23 @@ def evaluate_tasks(
 
 
 def stay_offline() -> None:
-    """Let `datasets` ask no hub, and draw no bar for each split of each of 57 subjects: for a process that does nothing
-    else, since it holds until its end. Before `datasets` is imported."""
+    """Let `datasets`, which is not imported yet, ask no hub: for a process that does nothing else, since it holds until
+    its end."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Within it `datasets` draws no bar for each split of each of 57 subjects."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
 
 
 def sample(task: str, held: Mapping[str, int], questions: int | None) -> dict[str, list[int]]:

@@ -13,10 +13,7 @@ libraries: every stage begins here, and not every one is stale when a kernel cha
 from __future__ import annotations
 
 import os
-import sys
 from typing import Literal
-
-from leap_repro.errors import UserError
 
 Bits = Literal["portable", "native"]
 PORTABLE: Bits = "portable"
@@ -35,13 +32,8 @@ HOW = (
 
 
 def pin() -> None:
-    """Set `LIBRARIES` in this process's environment, which its children inherit, whatever stood there.
-
-    UserError if torch or NumPy was loaded before, with other settings.
-    """
-    loaded = [name for name in ("torch", "numpy") if name in sys.modules]
-    if loaded and not LIBRARIES.items() <= os.environ.items():
-        raise UserError(f"portable bits cannot be had: {' and '.join(loaded)} had been imported; {HOW}")
+    """Set `LIBRARIES` in this process's environment, which its children inherit, whatever stood there. Whether it came
+    in time, the libraries say: `install.check`."""
     os.environ.update(LIBRARIES)
 
 

@@ -16,8 +16,7 @@ STAGES = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
 def run_stage(name: str, arguments: list[str]) -> None:
     """Run the stage with its command line's arguments, in this process. The numerical libraries are pinned before the
     stage is imported and they with it, unless it is told `--bits native`."""
-    with cli.report_errors():
-        pin() if _bits(arguments) == PORTABLE else unpin()
+    pin() if _bits(arguments) == PORTABLE else unpin()
     stage = import_module(f"{__name__}.{name}")
     sys.argv = [stage.__name__, *arguments]
     cli.run_stage(stage.main, stage.parser())
