@@ -18,8 +18,6 @@ from typing import Any
 
 from measure import place, write_rows
 
-import leap_repro  # noqa: F401  pins the libraries, before torch is loaded
-
 BLOCKS = {
     "SmolLM2-135M": [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)],
     "Llama-3.2-1B": [(2048, 2048), (512, 2048), (512, 2048), (2048, 2048), (8192, 2048), (8192, 2048), (2048, 8192)],

@@ -15,7 +15,6 @@ from typing import Any
 
 from measure import add_row, show
 
-import leap_repro  # noqa: F401  pins the libraries, before torch is loaded
 from leap_repro.errors import UserError
 from leap_repro.export.forms import FORMS
 from leap_repro.export.index import INDEX_FILE

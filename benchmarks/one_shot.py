@@ -6,6 +6,10 @@ shares.
 
 from __future__ import annotations
 
+from leap_repro.portable import pin
+
+pin()  # before torch is loaded
+
 import argparse
 from dataclasses import replace
 from fractions import Fraction
@@ -18,9 +22,9 @@ import torch
 from measure import clock, make_layer, place, write_rows
 
 from leap_repro.cli import json_argument, run_stage
-from leap_repro.pipeline.stages.prune import load_method, load_selector
-from leap_repro.portable import use_portable_kernels
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
+from leap_repro.prune.run import load_method, load_selector
 
 SHAPES = ((256, 256), (512, 1536), (1024, 4096))
 

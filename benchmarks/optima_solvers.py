@@ -10,6 +10,10 @@ Masks by Wanda, seconds of CPU time. Factors are timed on a sample of rows and m
 
 from __future__ import annotations
 
+from leap_repro.portable import pin
+
+pin()  # before torch is loaded
+
 import argparse
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,7 +28,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from leap_repro.cli import run_stage
-from leap_repro.portable import use_portable_kernels
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.prune.layerwise import operations
 from leap_repro.prune.layerwise.conjugate_gradients import Solved, solve_by_gradients
 from leap_repro.prune.layerwise.layer import Layer

@@ -17,7 +17,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import leap_repro  # pins the libraries, before torch is loaded
+import leap_repro
+from leap_repro.portable import pin
+
+pin()  # before torch is loaded
 
 PROCESSORS = {"AMD EPYC": "EPYC", "Intel Haswell": "Haswell"}
 UNSET = ("aten.empty", "aten.new_empty", "aten.resize")  # what they return holds anything
@@ -36,7 +39,7 @@ def trace(output: Path) -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    from leap_repro.portable import use_portable_kernels
+    from leap_repro.portable.install import use_portable_kernels
 
     torch.set_num_threads(1)
     use_portable_kernels("float32")
@@ -63,8 +66,8 @@ def exercise(name: str, methods: Methods) -> None:
 
     from leap_repro.evaluate.perplexity import window_losses
     from leap_repro.models.load import load_model
-    from leap_repro.pipeline.stages.prune import arithmetic, load_method, load_selector
     from leap_repro.prune.job import Job
+    from leap_repro.prune.run import arithmetic, load_method, load_selector
 
     folder = Path(leap_repro.__file__).parent / "miniature/released" / name
     tokens = (arange(8 * TOKENS) * 37 % 401).view(8, TOKENS)

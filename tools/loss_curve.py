@@ -7,6 +7,10 @@ on several processes. Exit status of `compare`: 0 within the bound, 3 not, 2 it 
 
 from __future__ import annotations
 
+from leap_repro.portable import pin
+
+pin()  # before torch is loaded
+
 import argparse
 import csv
 import sys
@@ -18,8 +22,8 @@ from pathlib import Path
 from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES, best_device, load_model, load_tokenizer
-from leap_repro.portable import use_portable_kernels
 from leap_repro.portable.denormals import denormals_flushed
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.store.atomic import write_text
 
 MODEL, SPARSITY, SEED = "qwen2.5-0.5b-mini", Fraction("0.6"), 0

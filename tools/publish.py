@@ -48,12 +48,13 @@ def computed_on(results: pd.DataFrame) -> str:
     """A sentence for each machine on which cells were evaluated: processor, threads, GPU, versions, number of cells."""
     cells = results.drop_duplicates(["model", "method", "sparsity_target", "seed"])
     sentences = []
-    for key, made in cells.groupby(["machine", "versions"], sort=True):
-        found, versions = (json.loads(str(part)) for part in key)
-        by = ", ".join(f"{name} {version}" for name, version in versions.items())
+    for key, made in cells.groupby(["machine", "versions", "bits"], sort=True):
+        found, versions = (json.loads(str(part)) for part in key[:2])
+        by, bits = ", ".join(f"{name} {version}" for name, version in versions.items()), key[2]
         gpu = f" and {found['gpu']}" if "gpu" in found else ""
         cells_on, threads = _counted(len(made), "cell"), _counted(found["threads"], "thread")
-        sentences.append(f"{cells_on} on {found['cpu']} ({found['instructions']}){gpu}, {threads} a job; with {by}.")
+        where = f"{found['cpu']} ({found['instructions']}){gpu}"
+        sentences.append(f"{cells_on} on {where}, {threads} a job, {bits} bits; with {by}.")
     return f"Computed by commit {', '.join(sorted(set(cells['git_commit'])))}: " + " ".join(sentences) + "\n"
 
 

@@ -1,12 +1,38 @@
-"""LEAP and its baselines as a pipeline of small, checkable stages, from models and data to tables and figures."""
+"""LEAP and its baselines: a library that prunes language models, and a pipeline around it.
 
-import os
+    from leap_repro import evaluate_model, export_model, prune_model
 
-__version__ = "0.1.0"
-
-LIBRARIES = {"ATEN_CPU_CAPABILITY": "avx2", "OPENBLAS_CORETYPE": "Haswell", "MKL_CBWR": "AVX2"}
-"""Which instructions the numerical libraries use on the CPU (`portable`). Each reads its own once, when it is loaded,
-so they are set here, for this process and its children, whatever stood there. `MKL_CBWR`: for what may still reach MKL.
+docs/library.md shows the three functions. They are looked up when they are asked for, by names in strings: importing
+this imports nothing heavy and changes nothing, and the code of one stage is not that of all of them (`fingerprint`).
 """
 
-os.environ.update(LIBRARIES)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leap_repro.library.evaluate import Evaluation, evaluate_model
+    from leap_repro.library.export import export_model
+    from leap_repro.library.prune import prune_model
+    from leap_repro.library.pruned import PrunedModel
+
+__version__ = "0.1.0"
+__all__ = ["Evaluation", "PrunedModel", "evaluate_model", "export_model", "prune_model"]
+
+_PLACES = {
+    "Evaluation": "leap_repro.library.evaluate",
+    "PrunedModel": "leap_repro.library.pruned",
+    "evaluate_model": "leap_repro.library.evaluate",
+    "export_model": "leap_repro.library.export",
+    "prune_model": "leap_repro.library.prune",
+}
+
+
+def __getattr__(name: str) -> object:
+    """One of the library's functions or classes, from the module that has it."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

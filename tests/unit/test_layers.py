@@ -33,6 +33,7 @@ FLOORS = {
     "harden": STAGE,
     "evaluate": STAGE | {"portable"},
     "export": STAGE | {"evaluate"},
+    "library": STAGE | {"miniature", "portable", "data", "calibration", "prune", "harden", "evaluate", "export"},
     # what only the workflow needs
     "pipeline": PIPELINE,
     "costs": PIPELINE,

@@ -13,14 +13,18 @@ sys.path.insert(0, f"{workflow.basedir}/src")
 os.environ.setdefault("TQDM_MININTERVAL", "2")
 # Of a cluster job's logs Snakemake shows none after an empty one, so a job that fails there also ends with its log's end.
 LOG_END = """[ -z "${SLURM_JOB_ID:-}" ] || trap 'tail -n 20 "${BASH_EXECUTION_STRING##*2> }" >&2' ERR"""
-# Snakemake's own strict mode goes when a prefix comes. A folder's name may hold any mark of the shell or of Snakemake.
-shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q}; {LOG_END}; ")
 
 from leap_repro.errors import UserError
 from leap_repro.pipeline.inputs import check_yaml
 from leap_repro.pipeline.reading import project_files, some_files
 from leap_repro.pipeline.snakemake_internals import configuration_files
+from leap_repro.portable import LIBRARIES
 from snakemake.exceptions import WorkflowError
+
+# Tables and figures compute with NumPy as soon as they are imported, so they are pinned here; a stage pins itself.
+PINS = " ".join(f"{name}={value}" for name, value in LIBRARIES.items())
+# Snakemake's own strict mode goes when a prefix comes. A folder's name may hold any mark of the shell or of Snakemake.
+shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q} {PINS}; {LOG_END}; ")
 
 if os.pathsep in SOURCE:
     raise WorkflowError(f"{workflow.basedir} has {os.pathsep!r} in its name, which PYTHONPATH cannot hold: run in it")

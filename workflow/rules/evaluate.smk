@@ -28,9 +28,10 @@ rule evaluate:
         **tracked("pipeline.stages.evaluate"),
         scoring=jobs.scoring_arguments(STUDY),
         dtype=STUDY.settings.dtype,
+        bits=STUDY.settings.kernels,
     message:
         "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline --gpus {resources.gpu} evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
-        " --text {input.text} {params.scoring} --dtype {params.dtype}"
+        " --text {input.text} {params.scoring} --dtype {params.dtype} --bits {params.bits}"
         " --output $(dirname {output.manifest}) 2> {log}"

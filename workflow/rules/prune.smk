@@ -24,10 +24,12 @@ rule prune:
         module=lambda w: STUDY.methods[w.method].module,
         options=lambda w: jobs.as_json(STUDY.methods[w.method].given),
         dtype=STUDY.settings.dtype,
+        bits=STUDY.settings.kernels,
     message:
         "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes}"
         " prune --model {input.model} {params.sources} --module {params.module:q}"
         " --options {params.options:q} --sparsity {wildcards.sparsity} --seed {wildcards.seed} --dtype {params.dtype}"
+        " --bits {params.bits}"
         " --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

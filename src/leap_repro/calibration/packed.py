@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_json
+from leap_repro.store.tensor_files import save_tensors
 from leap_repro.store.tokens import TENSOR, shard_name
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Packer:
         """Write the full buffer as a shard, then the cursor, each atomically."""
         path = self.path(self.cursor.shards)
         temporary = path.with_name(f".{path.name}.tmp")
-        save_file({TENSOR: torch.from_numpy(self.buffer.reshape(-1, self.length))}, temporary)
+        save_tensors({TENSOR: torch.from_numpy(self.buffer.reshape(-1, self.length))}, temporary)
         temporary.replace(path)
         write_json(self.folder / CURSOR, asdict(after))
         self.cursor, self.filled = after, 0

@@ -6,7 +6,8 @@ import os
 import random
 import tempfile
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -53,15 +54,13 @@ def evaluate_tasks(
 
     `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # one for each split of each of 57 subjects
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
     from leap_repro.evaluate.requests import BatchEncoded
 
     _compile_templates_once()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_bars():
         plain = Path(folder) / "data"  # `datasets` takes marks in a path for variables, so it is given one without
         plain.symlink_to(data.absolute())
         leaves = write_task_yamls(plain, Path(folder) / "tasks", further)
@@ -92,6 +91,26 @@ def evaluate_tasks(
         _outcomes(results["samples"], leaves),
         {task: sum(held[leaf] for leaf in members) for task, members in leaves.items()},
     )
+
+
+def stay_offline() -> None:
+    """Let `datasets`, which is not imported yet, ask no hub: for a process that does nothing else, since it holds until
+    its end."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Within it `datasets` draws no bar for each split of each of 57 subjects."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
 
 
 def sample(task: str, held: Mapping[str, int], questions: int | None) -> dict[str, list[int]]:

@@ -111,6 +111,8 @@ def _facts(lineage: Lineage, form: str, base_bytes: int, own_bytes: int) -> Iter
         yield "kept of all weights", _share(parameters - prunable + kept, parameters)
     if lineage.tokens:
         yield "calibration", _calibration(lineage)
+    if "bits" in pruned:
+        yield "pruned in", f"{pruned['dtype']}, {pruned['bits']} bits"
     yield "format", FORMAT_WORDS[form]
     yield "weight files", f"{own_bytes:,} bytes, {own_bytes / base_bytes:.4f} of the base's {base_bytes:,}"
     if lineage.command:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from leap_repro.errors import UserError
@@ -25,7 +24,7 @@ from leap_repro.models.checkpoint import CONFIG, checkpoint_files, weight_files
 from leap_repro.models.examine import empty_model
 from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.store.tensor_files import TensorFiles
+from leap_repro.store.tensor_files import TensorFiles, save_tensors
 
 CARD = "README.md"
 REMOTE_CODE = "auto_map"
@@ -49,7 +48,7 @@ def export_cell(base: Path, lineage: Lineage, output: Path, dtype: str | None = 
             tensors, kept, metadata = _pruned_tensors(file, blocks, dtype)
             if index:
                 tensors = _in_parts(tensors, kept, file.name, index)
-            save_file(tensors, folder / f"{PREFIX if index else ''}{file.name}", metadata=metadata)
+            save_tensors(tensors, folder / f"{PREFIX if index else ''}{file.name}", metadata=metadata)
         if index:
             index.write(folder)
         for path in set(checkpoint_files(base)) - set(files):
@@ -67,7 +66,7 @@ def unpack(folder: Path, output: Path) -> None:
     with new_folder(output) as target:
         for name in index.files:
             tensors, metadata = read_file(folder, index, name)
-            save_file(tensors, target / name.removeprefix(PREFIX), metadata=metadata)
+            save_tensors(tensors, target / name.removeprefix(PREFIX), metadata=metadata)
         for path in folder.iterdir():
             if path.is_file() and path.name not in {*index.files, INDEX_FILE, CARD}:
                 shutil.copyfile(path, target / path.name)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from leap_repro.pipeline.grid import Cell
 from leap_repro.pipeline.run_log import took
-from leap_repro.store.artifacts import Artifact
+from leap_repro.store.artifacts import PROVENANCE, Artifact
 
 SHOWN = ("perplexity", "average")
 
@@ -19,6 +20,7 @@ def summary(root: Path, cell: Cell, export: Path, run: Path, overlay: Path, seco
     lines = [
         ("weights kept", _weights(model, hardened)),
         ("weight files", _sizes(model, export)),
+        ("computed in", _arithmetic(root, cell)),
         *_metrics(root, cell),
         ("seconds", f"{seconds:.0f}{_by_stage(root / 'benchmarks', cell)}"),
         ("export", str(export)),
@@ -41,6 +43,12 @@ def _sizes(model: Artifact, export: Path) -> str:
     before = sum(entry["bytes"] for name, entry in model.files.items() if name.endswith(".safetensors"))
     after = sum(path.stat().st_size for path in export.glob("*.safetensors"))
     return f"{after:,} bytes, {after / before:.4f} of the base's {before:,}"
+
+
+def _arithmetic(root: Path, cell: Cell) -> str:
+    origin = json.loads((root / "prune" / cell.path / PROVENANCE).read_text(encoding="utf-8"))
+    parameters, machine = origin["parameters"], origin["machine"]
+    return f"{parameters['dtype']}, {parameters['bits']} bits, on {machine.get('gpu', machine['cpu'])}"
 
 
 def _metrics(root: Path, cell: Cell) -> Iterator[tuple[str, str]]:

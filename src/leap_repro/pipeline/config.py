@@ -131,6 +131,11 @@ class Scale(Closed):
         [], description="what is deleted of a model once all its cells are collected (docs/plan.md says what is lost)"
     )
     dtype: Precision = "float32"
+    bits: Literal["portable", "native"] | None = Field(
+        None,
+        description="portable: the same results on every processor with AVX2, in float32 on the CPU; native: each "
+        "processor's own kernels, faster; without it portable in float32, native in 16 bits",
+    )
     threads: Positive
     cluster: Cluster = Cluster.model_validate({})
     methods: Methods
@@ -147,6 +152,17 @@ class Scale(Closed):
     only_models: dict[str, Annotated[list[str], distinct("model names")]] = Field(
         {}, description="by method or group: the models that it runs on, where not on all"
     )
+
+    @property
+    def kernels(self) -> str:
+        """`bits`, or what follows from the type where the config does not say."""
+        return self.bits or ("portable" if self.dtype == "float32" else "native")
+
+    @model_validator(mode="after")
+    def _portable_in_float32(self) -> Scale:
+        if self.bits == "portable" and self.dtype != "float32":
+            raise contradiction("bits", "portable", f"dtype must be float32 for that, not {self.dtype}")
+        return self
 
 
 class AnyLine(Closed):

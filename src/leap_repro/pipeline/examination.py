@@ -24,8 +24,8 @@ from leap_repro.models.checkpoint import checkpoint_files
 from leap_repro.pipeline.fingerprint import fingerprint
 from leap_repro.pipeline.grid import Study
 from leap_repro.pipeline.inputs import task_files
-from leap_repro.pipeline.provenance import versions
 from leap_repro.sparsity.patterns import UNSTRUCTURED, check_shape, parse_pattern
+from leap_repro.store.machine import versions
 
 VERDICTS = Path(".snakemake/examined")
 """Empty files, named by digests of what was examined."""

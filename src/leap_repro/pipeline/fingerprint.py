@@ -1,8 +1,9 @@
 """A fingerprint of the first-party code that a job runs: what decides whether its result is stale.
 
 The closure over `leap_repro` imports is read from the syntax trees, without importing anything, so it costs
-milliseconds. Comments, formatting and docstrings do not enter; everything that can change a result does. A module that
-a config names at run time (a pruner, say) is not in the closure of the stage that loads it: the caller adds it.
+milliseconds. Comments, formatting, docstrings and imports for type checkers do not enter; everything that can change a
+result does. A module that a config names at run time (a pruner, say) is not in the closure of the stage that loads it:
+the caller adds it.
 The packages that the closure imports are read from the same trees, and their pinned versions from `envs/`.
 
 Of a method outside this package enters what is the user's own: its file, or of an installed package every module that
@@ -129,6 +130,15 @@ def _path(name: str, root: Path) -> Path | None:
     return None
 
 
+class _WithoutTypes(ast.NodeTransformer):
+    """Drops what stands under `if TYPE_CHECKING:`, which never runs."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        only_types = ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        return node.orelse if only_types else node
+
+
 @cache
 def _folder_of(package: str) -> Path | None:
     """The folder from which Python imports a top-level package or module, if it is there."""
@@ -156,7 +166,7 @@ def _require_installed(file: Path, packages: set[str]) -> None:
 
 @cache
 def _parsed(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _WithoutTypes().visit(ast.parse(path.read_text(encoding="utf-8")))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
             ast.get_docstring(node, clean=False) is not None

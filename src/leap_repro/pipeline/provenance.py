@@ -9,26 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from leap_repro.pipeline.fingerprint import fingerprint, module_digests
-from leap_repro.pipeline.machine import machine
 from leap_repro.store.artifacts import Artifact
-
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "lm_eval", "datasets", "numpy", "scipy", "pyarrow")
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that can change a number."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+from leap_repro.store.machine import machine, versions
 
 
 def provenance(modules: tuple[str, ...], parameters: dict[str, Any], inputs: dict[str, Artifact]) -> dict[str, Any]:

@@ -95,10 +95,16 @@ def result_rows(root: Path, cell: str, commit: str, hardens: dict[str, str]) -> 
         "code_prune": recorded(pruned)["code"],
         "code_evaluate": evaluated_by["code"],
         "versions": json.dumps(evaluated_by["versions"], sort_keys=True),
+        "bits": bits_of(recorded(pruned), evaluated_by),
         "machine": json.dumps(evaluated_by["machine"], sort_keys=True),
         "git_commit": commit,
     }
     return metrics.assign(**row)[[*LEADING, *(c for c in [*metrics.columns, *row] if c not in LEADING)]]
+
+
+def bits_of(*origins: dict[str, Any]) -> str:
+    """Portable if all that made a row was computed so, else native."""
+    return "portable" if all(origin["parameters"]["bits"] == "portable" for origin in origins) else "native"
 
 
 LEADING = ["scale", "model", "revision", "method", "pattern", "sparsity_target", "sparsity_actual", "nonzero"]

@@ -10,13 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.sparsity.masks import VALUES_STEM, pack, unpack_masks
 from leap_repro.store.artifacts import MASK_FILE, Artifact
-from leap_repro.store.tensor_files import SUFFIX, TensorFiles, TensorFolder
+from leap_repro.store.tensor_files import SUFFIX, TensorFiles, TensorFolder, save_tensors
 
 KINDS = ("keep", "values", "logits", "patterns", "tiles")
 PART = "masks-of-"
@@ -79,7 +78,7 @@ class PrunedFolder(TensorFolder):
         """Put all masks into one file; returns what a manifest says of each, block by block."""
         parts = sorted(self.folder.glob(f"{PART}*{SUFFIX}"))
         if parts:
-            save_file(dict(TensorFiles(parts)), self.folder / MASK_FILE)
+            save_tensors(TensorFiles(parts), self.folder / MASK_FILE)
         for part in parts:
             part.unlink()
         return sorted(self._rows, key=lambda row: _natural(row["tensor"]))

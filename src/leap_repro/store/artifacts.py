@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.errors import UserError
-from leap_repro.store.atomic import write_json
+from leap_repro.store.atomic import share, write_json
 from leap_repro.store.hashes import known_sha256, sha256_of
 
 MANIFEST = "manifest.json"
@@ -116,8 +116,7 @@ def writing(folder: str | Path, provenance: dict[str, Any]) -> Iterator[tuple[Pa
     for left in (MANIFEST, DELETED):
         (folder / left).unlink(missing_ok=True)
     _clear_remains(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=".payload-", dir=folder))
-    temporary.chmod(0o755)
+    temporary = share(Path(tempfile.mkdtemp(prefix=".payload-", dir=folder)))
     facts: dict[str, Any] = {}
     try:
         yield temporary, facts

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ def place(source: Path, target: Path) -> None:
         os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def share(path: Path) -> Path:
+    """Give a file, or a folder, the permissions that the umask would have given it; returns the path.
+
+    safetensors and tempfile make theirs for the owner alone, whatever the umask says.
+    """
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+    return path
+
+
+@cache
+def _umask() -> int:
+    """The process's umask; one can only ask for it by setting it, so it is asked once."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from leap_repro.store.atomic import share
+
 LARGE = 64 * 2**20
 """Bytes; a smaller file is hashed at every reading, in a tenth of a second."""
 EVERY = 16
@@ -67,6 +69,6 @@ def _write(path: Path, known: dict[str, Any]) -> None:
         handle, temporary = tempfile.mkstemp(prefix=f"{KNOWN}-", dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(known, file, indent=1, sort_keys=True)
-        os.replace(temporary, path)
+        os.replace(share(Path(temporary)), path)
     except OSError:
         return

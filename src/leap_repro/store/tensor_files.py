@@ -14,8 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from leap_repro.errors import UserError, reason
+from leap_repro.store.atomic import share
 
 SUFFIX = ".safetensors"
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file that others may read as the umask says."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+    share(path)
 
 
 class TensorFiles(Mapping[str, Tensor]):
@@ -54,7 +61,7 @@ class TensorFolder(TensorFiles):
     def write(self, stem: str, tensors: Mapping[str, Tensor]) -> None:
         """Add `<stem>.safetensors` with these tensors."""
         path = self.folder / f"{stem}{SUFFIX}"
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        save_tensors(tensors, path)
         self._index(path)
 
 

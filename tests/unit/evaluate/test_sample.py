@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import leap_repro
 from leap_repro.data.tasks import place_tasks
+from leap_repro.evaluate.rows import accuracy_rows
 from leap_repro.evaluate.zero_shot import evaluate_tasks, sample
 from leap_repro.models.load import load_model, load_tokenizer
-from leap_repro.pipeline.stages.evaluate import accuracy_rows
 from leap_repro.report.tables import sampled
 
 RELEASED = Path(leap_repro.__file__).parent / "miniature/released"
@@ -42,14 +42,6 @@ def test_every_question_of_a_leaf_or_another_is_as_likely():
         counts.update((leaf, index) for leaf, indices in asked.items() for index in indices)
     assert len(counts) == 10
     assert all(abs(count - 600) < 4 * 20.5 for count in counts.values())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def leave_the_environment():
-    """An evaluation turns the hub off for its process, which here is the other tests' too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -54,14 +54,14 @@ def test_a_folder_is_cut_to_its_positions(config, tmp_path, model):
     assert settings.calibration.length == settings.mask_training.length == 64
     assert settings.evaluation.perplexity_lengths == [64]
     assert list(study_of(config, tmp_path, model).models) == ["my-model"]
-    assert settings.dtype == "float32"
+    assert (settings.dtype, settings.kernels) == ("float32", "native")
 
 
 def test_a_gpu_is_used_where_one_is(config, tmp_path, model):
     settings = study_of(config, tmp_path, model, on_gpu=True).settings
     assert (settings.dtype, settings.cluster.gpus) == ("bfloat16", 1)
     bundled = study_of(config, tmp_path, "llama3.2-1b-mini", on_gpu=True).settings
-    assert (bundled.dtype, bundled.cluster.gpus) == ("float32", 0)
+    assert (bundled.dtype, bundled.cluster.gpus, bundled.kernels) == ("float32", 0, "portable")
 
 
 def test_data_are_where_they_are_told(config, tmp_path, model):

@@ -61,6 +61,8 @@ BAD = [
     ("methods.sparsegpt-2-4.options.block_size", 6, "methods.sparsegpt-2-4.options.block_size"),
     ("methods.wanda.options", {"rounding": "floor"}, "floor"),
     ("scales.miniature.threads", "two", "two"),
+    ("scales.miniature.bits", "exact", "portable"),
+    ("scales.paper.bits", "portable", "dtype must be float32"),
     ("scales.miniature.dtype", "int8", "int8"),
     ("scales.miniature.calibration.length", 1, "calibration.length"),
     ("scales.miniature.calibration.sequences", -1, "-1"),
@@ -228,6 +230,21 @@ def test_a_mistake_is_told_in_one_sentence_that_names_it(config, refused, where,
     change(config, where, value)
     with refused(word):
         read_study(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "bits"),
+    [
+        ({"bits": "portable"}, "portable"),
+        ({"bits": "native"}, "native"),
+        ({"bits": MISSING}, "portable"),
+        ({"bits": MISSING, "dtype": "bfloat16"}, "native"),
+    ],
+)
+def test_bits_are_portable_in_float32_unless_the_scale_says_otherwise(config, settings, bits):
+    for key, value in settings.items():
+        change(config, f"scales.miniature.{key}", value)
+    assert read_study(config).settings.kernels == bits
 
 
 @pytest.mark.parametrize("scale", ["miniature", "paper"])

@@ -107,6 +107,17 @@ def test_logic_anywhere_in_the_closure_changes_it(changed, name, old, new):
     assert changed(name, old, new)
 
 
+def test_imports_for_type_checkers_do_not_change_it(tmp_path):
+    """They never run: neither what stands there counts, nor what it names; what stands under `else` does."""
+    block = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from leap_repro import {}\n"
+    plain = {name: block.format(name) + SOURCES["late.py"] for name in ("unused", "constants")}
+    places = [package(tmp_path / name, {"late.py": text}) for name, text in plain.items()]
+    assert len({fingerprint("leap_repro.late", root=root) for root in places}) == 1
+    assert closure("leap_repro.late", root=places[0]) == ["leap_repro", "leap_repro.late"]
+    other = {"late.py": plain["unused"].replace("def two", "else:\n    import leap_repro.unused\n\n\ndef two")}
+    assert "leap_repro.unused" in closure("leap_repro.late", root=package(tmp_path / "else", other))
+
+
 def test_a_module_renamed_with_the_same_logic_changes_it(tmp_path):
     package(tmp_path, {"late_again.py": SOURCES["late.py"]})
     assert fingerprint("leap_repro.late", root=tmp_path) != fingerprint("leap_repro.late_again", root=tmp_path)
@@ -122,6 +133,8 @@ def test_an_unknown_module_is_an_error_that_names_it(tmp_path):
     [
         ("leap_repro.pipeline.stages.evaluate", "leap_repro.sparsity.masks", "leap_repro.prune.methods.wanda"),
         ("leap_repro.prune.methods.wanda", "leap_repro.models.walker", "leap_repro.prune.methods.admm"),
+        ("leap_repro.pipeline.stages.prune", "leap_repro.portable.kernels", "leap_repro.library.prune"),
+        ("leap_repro.pipeline.stages.calibration", "leap_repro.portable", "leap_repro.portable.kernels"),
     ],
 )
 def test_a_real_stage_is_stale_for_what_it_runs_only(stage, inside, outside):

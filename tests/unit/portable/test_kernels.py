@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from leap_repro.portable import use_portable_kernels
+from leap_repro.portable.install import use_portable_kernels
 
 EXACT = {torch.float32: 2e-5, torch.float64: 1e-12}
 both = pytest.mark.parametrize("dtype", EXACT, ids=str)

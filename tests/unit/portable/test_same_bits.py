@@ -11,7 +11,7 @@ import sys
 import pandas as pd
 import pytest
 
-from leap_repro import LIBRARIES
+from leap_repro.portable import LIBRARIES
 
 # What other machines' settings, and libraries that find fewer instructions, would do to the bits without the pinning.
 ENVIRONMENTS = [
@@ -20,13 +20,15 @@ ENVIRONMENTS = [
     {"ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 ]
 SCRIPT = """
-import leap_repro, hashlib, torch
+from leap_repro.portable import pin
+pin()
+from leap_repro.portable.install import use_portable_kernels
+import hashlib, torch
 from fractions import Fraction
-from leap_repro.portable import use_portable_kernels
 use_portable_kernels("float32")
 from transformers import LlamaConfig, LlamaForCausalLM
 from leap_repro.models.load import ready
-from leap_repro.pipeline.stages.prune import load_method
+from leap_repro.prune.run import load_method
 from leap_repro.prune.job import Job
 shape = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3,
              num_key_value_heads=3)

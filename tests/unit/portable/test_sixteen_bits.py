@@ -8,8 +8,10 @@ import pytest
 
 SCRIPT = """
 import sys
-import leap_repro, torch
-from leap_repro.portable import use_portable_kernels
+from leap_repro.portable import pin
+pin()
+from leap_repro.portable.install import use_portable_kernels
+import torch
 dtype = sys.argv[1]
 use_portable_kernels(dtype)
 generator = torch.Generator().manual_seed(0)

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from leap_repro.harden.tensors import harden
-from leap_repro.pipeline.stages.prune import arithmetic, load_method
-from leap_repro.portable import use_portable_kernels
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.prune.job import Job, Parent
 from leap_repro.prune.layerwise.layer import Layer
 from leap_repro.prune.layerwise.statistics import InputStatistics
 from leap_repro.prune.methods import names, optima
+from leap_repro.prune.run import arithmetic, load_method
 from leap_repro.sparsity.pruned import split_by_kind
 
 RELEASED = {"rounding": "as_released"}

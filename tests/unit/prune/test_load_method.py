@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.stages.prune import load_method
+from leap_repro.prune.run import load_method
 
 METHODS = ("dense", "magnitude", "wanda", "sparsegpt", "admm", "leap", "maskllm", "patch")
 

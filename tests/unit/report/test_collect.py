@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.report.collect import LOG, density_rows, pruned_cell, training_rows
+from leap_repro.report.collect import LOG, bits_of, density_rows, pruned_cell, training_rows
 from leap_repro.store.artifacts import writing
 
 CELL = "tiny/leap/0.5/3"
@@ -41,6 +41,14 @@ def test_densities_are_counted_per_block_and_kind_of_matrix_experts_together(tmp
 def test_the_pruning_of_a_cell_is_its_own_or_that_of_the_line_whose_logits_it_hardens():
     assert pruned_cell("m/leap-threshold/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
     assert pruned_cell("m/leap/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(("portable", "portable"), "portable"), (("portable", "native"), "native"), (("native",), "native")],
+)
+def test_a_row_is_portable_if_all_that_made_it_was(made, said):
+    assert bits_of(*({"parameters": {"bits": bits}} for bits in made)) == said
 
 
 def pruned(root, cell, log):

@@ -17,7 +17,12 @@ def results(machines):
     """One cell a machine, two metrics each."""
     rows = [
         {"model": f"m{number}", "method": "leap", "sparsity_target": 0.5, "seed": 0, "value": value}
-        | {"machine": json.dumps(machine, sort_keys=True), "versions": VERSIONS, "git_commit": "abc"}
+        | {
+            "machine": json.dumps(machine, sort_keys=True),
+            "versions": VERSIONS,
+            "git_commit": "abc",
+            "bits": "portable",
+        }
         for number, machine in enumerate(machines)
         for value in (1.0, 2.0)
     ]
@@ -26,7 +31,10 @@ def results(machines):
 
 def test_one_machine_is_one_sentence():
     said = computed_on(results([CPU, CPU]))
-    assert said == "Computed by commit abc: 2 cells on AMD EPYC (avx2), 1 thread a job; with torch 2.13.0+cpu.\n"
+    assert (
+        said
+        == "Computed by commit abc: 2 cells on AMD EPYC (avx2), 1 thread a job, portable bits; with torch 2.13.0+cpu.\n"
+    )
 
 
 def test_every_machine_is_named_with_its_cells():

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from leap_repro.calibration.packed import CURSOR, pack_sequences
 from leap_repro.calibration.shards import WINDOWS, ids_sha256
 from leap_repro.errors import UserError
@@ -16,6 +14,7 @@ from leap_repro.models.checkpoint import position_limit, read_config
 from leap_repro.models.load import load_tokenizer
 from leap_repro.pipeline.provenance import provenance, scratch_folder
 from leap_repro.store.artifacts import Artifact, writing
+from leap_repro.store.tensor_files import save_tensors
 from leap_repro.store.texts import read_texts, text_files
 from leap_repro.store.tokens import TENSOR, mapped_ids, shard_name
 
@@ -48,7 +47,7 @@ def write_windows(tokenizer: Any, text: Artifact, arguments: argparse.Namespace,
     """The calibration sample, one file."""
     count, draw = arguments.after + arguments.sequences, WINDOWS[arguments.recipe]
     windows = draw(tokenizer, read_texts(text), count, arguments.length, arguments.seed)
-    save_file({TENSOR: windows[arguments.after :].contiguous()}, payload / shard_name(0, 1))
+    save_tensors({TENSOR: windows[arguments.after :]}, payload / shard_name(0, 1))
 
 
 def write_packed(

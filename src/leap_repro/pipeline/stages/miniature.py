@@ -21,6 +21,7 @@ from leap_repro.miniature.text import pages
 from leap_repro.miniature.tokenizer import TOKENIZER_PAGES, family_tokenizer, learn_vocabulary
 from leap_repro.pipeline.provenance import provenance
 from leap_repro.store.artifacts import writing
+from leap_repro.store.atomic import share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,6 +89,8 @@ def main(arguments: argparse.Namespace) -> None:
     with writing(arguments.output, origin) as (payload, facts):
         model.save_pretrained(payload)
         tokenizer.save_pretrained(payload)
+        for path in payload.iterdir():
+            share(path)
         facts |= asked | {"parameters": model.num_parameters()}
 
 

@@ -4,53 +4,27 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from leap_repro.checked import checked
 from leap_repro.cli import json_argument
 from leap_repro.errors import UserError
-from leap_repro.models.load import load_model, vocabulary_size
-from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.pipeline.provenance import provenance, scratch_folder
-from leap_repro.portable import use_portable_kernels
-from leap_repro.portable.denormals import denormals_flushed
-from leap_repro.prune.declaration import Declaration, Options
-from leap_repro.prune.job import Job, Parent, Selector, read_budgets
+from leap_repro.portable import CHOICES, PORTABLE
+from leap_repro.portable.install import promised, use_portable_kernels
+from leap_repro.prune.job import Job, Parent, read_budgets
 from leap_repro.prune.learned import processes
 from leap_repro.prune.methods import declaration, module_of
+from leap_repro.prune.run import arithmetic, load_for, load_method, load_selector, refuse_unknown_ids, write_cell
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.sparsity.masks import unpack_masks
-from leap_repro.sparsity.pruned import PrunedFolder
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.tokens import TokenRows, open_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-def load_method(name: str, options: dict[str, Any]) -> tuple[Declaration, Options]:
-    """The method and its options, checked; UserError if there is no such method or option, or for a bad value."""
-    method = declaration(name)
-    return method, checked(method.options, options, f"options of {name}", root="the whole")
-
-
-def load_selector(description: dict[str, Any] | None) -> Selector | None:
-    """The method {"module": ..., "options": ...} whose masks a reconstruction completes; UserError if not one-shot."""
-    if description is None:
-        return None
-    if set(description) - {"options"} != {"module"}:
-        raise UserError(f"--selector needs the key module and may have options, not {sorted(description)}")
-    method, options = load_method(description["module"], description.get("options", {}))
-    if not method.selects:
-        raise UserError(f"--selector names {description['module']!r}, which is no one-shot method")
-    return Selector(method, options)
 
 
 def read_tokens(artifact: Artifact | None, model: PreTrainedModel) -> torch.Tensor | TokenRows | None:
@@ -61,22 +35,8 @@ def read_tokens(artifact: Artifact | None, model: PreTrainedModel) -> torch.Tens
     if artifact is None:
         return None
     rows = open_tokens(artifact)
-    if rows.largest() >= vocabulary_size(model):
-        raise UserError(f"{artifact.folder} holds token ids beyond the model's vocabulary: rebuild its calibration")
+    refuse_unknown_ids(rows.largest(), model, str(artifact.folder))
     return rows[:] if artifact.facts["recipe"].startswith("windows") else rows
-
-
-def load_for(method: Declaration, folder: Path, dtype: str) -> tuple[PreTrainedModel, Residency]:
-    """The whole model for a method that needs it, in the host's memory if processes are to share it out, else one whose
-    blocks stay on disk until their turn."""
-    if method.trains:
-        return load_model(folder, dtype, torch.device("cpu") if processes.count() > 1 else None), always_resident
-    return stream_model(folder, dtype)
-
-
-def arithmetic(method: Declaration) -> AbstractContextManager[None]:
-    """How the job computes: a training without denormal numbers."""
-    return denormals_flushed() if method.trains else nullcontext()
 
 
 def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
@@ -88,7 +48,8 @@ def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
 
 def main(arguments: argparse.Namespace) -> None:
     """Prune one cell; under torchrun together with the other processes, of which the first writes."""
-    use_portable_kernels(arguments.dtype)
+    if arguments.bits == PORTABLE:
+        use_portable_kernels(arguments.dtype)
     processes.join()
     try:
         with arithmetic(declaration(arguments.module)):
@@ -106,6 +67,7 @@ def prune(arguments: argparse.Namespace) -> None:
     sources = read_sources(arguments)
     names = ("module", "options", "selector", "sparsity", "seed", "dtype")
     parameters = {name: getattr(arguments, name) for name in names}
+    parameters["bits"] = promised(arguments.bits, arguments.dtype)
     run = [arguments.module, *([arguments.selector["module"]] if selector else [])]
     origin = provenance(("leap_repro.pipeline.stages.prune", *map(module_of, run)), parameters, sources)
     origin["machine"] = origin["machine"] | {"processes": processes.count()}
@@ -130,14 +92,7 @@ def prune(arguments: argparse.Namespace) -> None:
         method.prune_cell(job)
         return
     with writing(arguments.output, origin) as (payload, facts):
-        store = PrunedFolder(payload)
-        job = replace(job, store=store)
-        cell = method.prune_cell(job)
-        if cell.tensors is not store:
-            store.write("pruned", cell.tensors)
-        rows = store.finish()
-        pq.write_table(pa.Table.from_pylist(cell.log), payload / "log.parquet")
-        facts |= cell.facts | ({"tensors": rows} if rows else {})
+        facts |= write_cell(method, job, payload)
         facts |= {
             "sparsity": arguments.sparsity,
             "seed": arguments.seed,
@@ -163,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--bits", default=PORTABLE, choices=CHOICES, help="docs/numerics.md")
     parser.add_argument("--scratch", type=Path, help="where a training leaves checkpoints and a killed one resumes")
     parser.add_argument("--output", required=True, type=Path)
     return parser

@@ -131,7 +131,7 @@ class Reconstruction(Declaration[OptionsT]):
             return self._of_parent(replace(job, reconstruct=rule), job.parent)
         if job.selector is None:
             raise UserError(
-                f"the method {self.name} completes the mask of another one: it needs --selector or --parent"
+                f"the method {self.name} completes the mask of another one: it needs a selector or a parent"
             )
         return job.selector.method.prune_cell(
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)

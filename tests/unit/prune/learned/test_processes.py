@@ -41,7 +41,7 @@ ONE = [sys.executable]
 TWO = [*ONE, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ALL_CASES = """
 import json, sys
-from leap_repro.portable import use_portable_kernels
+from leap_repro.portable.install import use_portable_kernels
 from leap_repro.pipeline.stages.prune import parser, prune
 from leap_repro.prune.learned import processes
 

@@ -248,7 +248,7 @@ def test_a_parent_of_another_sparsity_or_model_or_none_is_refused(tiny_llama, to
             Job(tiny_llama(blocks=blocks), recover.Options(**SETTINGS), Fraction("0.6"), 3, tokens, **given)
         )
 
-    with refused("needs --parent"):
+    with refused("needs a parent"):
         start(1)
     with refused("m/wanda/0.6/0", "another model"):
         start(2, parent=parent())

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.methods import admm, wanda
+from leap_repro.prune.run import load_method
 
 
 def smallest(scores, count):

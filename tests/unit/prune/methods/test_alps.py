@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.layerwise.statistics import relative_error
 from leap_repro.prune.methods import admm, alps, optima, wanda
+from leap_repro.prune.run import load_method
 
 DAMPING = 0.01
 

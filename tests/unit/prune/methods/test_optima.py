@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.stages.prune import load_method, load_selector
 from leap_repro.prune.job import Job, Parent, Selector
 from leap_repro.prune.layerwise import first_order, masked_solve
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.statistics import InputStatistics
 from leap_repro.prune.methods import admm, magnitude, optima, sparsegpt, thanos, wanda
+from leap_repro.prune.run import load_method, load_selector
 
 SELECTORS = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt, "thanos": thanos, "admm": admm}
 EXACT = optima.Options()
@@ -338,7 +338,7 @@ def test_the_masks_of_the_first_block_are_the_selectors_own(tiny_llama, tokens):
 
 
 def test_without_a_selector_it_refuses_to_run(tiny_llama, tokens, refused):
-    with refused("optima", "--selector"):
+    with refused("optima", "selector"):
         optima.METHOD.prune_cell(Job(tiny_llama(), EXACT, Fraction("0.5"), seed=0, tokens=tokens))
 
 
@@ -350,7 +350,7 @@ def test_a_selector_that_is_no_one_shot_method_is_refused_by_name(module, refuse
 
 @pytest.mark.parametrize("description", [{}, {"options": {}}, {"module": "wanda", "label": "Wanda"}])
 def test_a_selector_that_is_described_wrongly_is_refused(description, refused):
-    with refused("--selector", "module"):
+    with refused("selector", "module"):
         load_selector(description)
 
 
@@ -405,5 +405,5 @@ def test_a_parent_of_another_model_or_sparsity_is_refused(tiny_llama, tokens, re
     with refused("was made for another model"):
         parent = Parent("m/wanda/0.6/0", {}, {}, promises, "0.6", "")
         method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 0, tokens, parent=parent))
-    with refused("--selector or --parent"):
+    with refused("a selector or a parent"):
         method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 0, tokens))

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from leap_repro.models.prunable import prunable_linears
-from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.methods import owl
+from leap_repro.prune.run import load_method
 
 SPARSITY = Fraction("0.6")
 

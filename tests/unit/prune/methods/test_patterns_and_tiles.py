@@ -10,12 +10,12 @@ import torch
 from torch.func import functional_call
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.gates import Noise, Relaxation
 from leap_repro.prune.learned.gates_pattern import PatternGate, pattern_logits
 from leap_repro.prune.learned.gates_tile import TileGate, tile_logits
 from leap_repro.prune.methods import maskllm, patch
+from leap_repro.prune.run import load_method
 
 CPU = torch.device("cpu")
 PAIRS = list(combinations(range(4), 2))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.methods import ria, wanda
+from leap_repro.prune.run import load_method
 
 SPARSITIES = ["0", "0.3", "0.5", "0.6", "0.99"]
 

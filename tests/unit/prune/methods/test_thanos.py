@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from leap_repro.errors import UserError
-from leap_repro.pipeline.stages.prune import load_method
 from leap_repro.prune.job import Job
 from leap_repro.prune.methods import thanos
+from leap_repro.prune.run import load_method
 
 
 def damped(inputs, damping=0.01):

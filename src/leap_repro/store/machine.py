@@ -1,4 +1,4 @@
-"""On what a result was computed: processor, its widest vectors, threads, and the GPU if there is one."""
+"""On what a result was computed: processor, widest vectors, threads, the GPU if there is one; versions of packages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ import platform
 import re
 import sys
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 WIDEST_FIRST = ("avx512f", "avx2", "avx", "sse4_2")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "lm_eval", "datasets", "numpy", "scipy", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 @cache

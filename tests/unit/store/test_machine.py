@@ -2,7 +2,7 @@
 
 import pytest
 
-from leap_repro.pipeline import machine
+from leap_repro.store import machine
 
 
 @pytest.mark.parametrize(("said", "threads"), [("3", 3), ("4,2", 4)])

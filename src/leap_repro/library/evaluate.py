@@ -1,0 +1,123 @@
+"""`evaluate_model`: zero-shot tasks and perplexity of a model, the same rows as the pipeline's evaluation writes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+import torch
+
+from leap_repro.data.tasks import fetch_tasks
+from leap_repro.data.text import fetch_text
+from leap_repro.errors import UserError
+from leap_repro.evaluate.rows import Row, accuracy_rows, perplexity_rows
+from leap_repro.evaluate.zero_shot import Outcome, evaluate_tasks
+from leap_repro.library.base import Base, frozen, kernels
+from leap_repro.library.pruned import PrunedModel
+from leap_repro.models.checkpoint import position_limit
+from leap_repro.portable import NATIVE, Bits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LENGTH = 2048
+MINIATURE = "miniature"
+"""What `tasks` and `text` may be besides: the synthetic world's."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model scores. `rows`: {"task", "metric", "value", "stderr", "n", "protocol"}, accuracies in percent, `n`
+    questions or windows; `outcomes`: a row per question; `bits`: "portable" or "native"."""
+
+    rows: tuple[Row, ...]
+    outcomes: tuple[Outcome, ...] = field(repr=False)
+    bits: str
+
+    @property
+    def accuracies(self) -> dict[str, tuple[float, float]]:
+        """{task, or "average" of the six: (percent, standard error)}."""
+        rows = (row for row in self.rows if row["metric"] == "acc")
+        return {row["task"]: (row["value"], row["stderr"]) for row in rows}
+
+    @property
+    def perplexities(self) -> dict[int, tuple[float, float]]:
+        """{length of a window in tokens: (perplexity, standard error)}."""
+        rows = (row for row in self.rows if row["task"] == "perplexity")
+        return {int(row["metric"].partition("@")[2]): (row["value"], row["stderr"]) for row in rows}
+
+
+def evaluate_model(
+    model: PreTrainedModel | PrunedModel | str | Path,
+    *,
+    tasks: str | Path | None = None,
+    text: Sequence[str] | str | Path | None = None,
+    lengths: Sequence[int] | None = None,
+    windows: int | None = None,
+    questions: int | None = None,
+    batch_size: int = 32,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: str | None = None,
+    bits: Bits = NATIVE,
+) -> Evaluation:
+    """Score a model on zero-shot tasks (by lm-eval) and by perplexity (windows without overlap: `evaluate/perplexity`).
+
+    `model`: what `prune_model` takes, or what it returns; one in memory needs its `tokenizer`. `tasks`: a folder with
+    the six sets, <set>/<split>.parquet in the originals' schemas (docs/extending.md), or "miniature"; `questions`: ask
+    no more of each, a seeded sample. `text`: documents, a file (.parquet with a column text, .jsonl, .txt), or
+    "miniature"; `lengths` of its windows in tokens, default 2,048 or as many as the model has positions for;
+    `windows`: score the first so many. `dtype` and `bits` as in `prune_model`.
+
+    Raises UserError, one sentence, if nothing is asked for, or if text, tasks or model cannot be used.
+    """
+    if tasks is None and text is None:
+        raise UserError("tasks and text are not given: there is nothing to score the model on")
+    base = model.base if isinstance(model, PrunedModel) else Base.of(model, dtype)
+    own = base.tokenizer(tokenizer)
+    with kernels(bits, base.dtype), _to_score(model, base) as loaded, torch.inference_mode():
+        scored: list[Row] = []
+        if text is not None:
+            limit = position_limit(base.config)
+            asked = list(lengths or [min(LENGTH, limit or LENGTH)])
+            scored = perplexity_rows(loaded, own, _documents(text), asked, batch_size, windows)
+        if tasks is None:
+            return Evaluation(tuple(scored), (), bits)
+        with _task_sets(tasks) as (folder, further):
+            answers = evaluate_tasks(loaded, own, folder, batch_size, further, questions)
+    return Evaluation((*accuracy_rows(answers), *scored), tuple(answers.outcomes), bits)
+
+
+@contextmanager
+def _to_score(model: PreTrainedModel | PrunedModel | str | Path, base: Base) -> Iterator[PreTrainedModel]:
+    """The model that is scored; one in memory is as it was afterwards."""
+    if isinstance(model, PrunedModel):
+        loaded = model.load()
+    else:
+        loaded = base.loaded() if isinstance(base.source, Path) else base.source
+    with frozen(loaded) as held:
+        yield held
+
+
+def _documents(text: Sequence[str] | str | Path) -> list[str]:
+    """The documents of a list, a file, or the miniature's test text."""
+    if not isinstance(text, str | Path):
+        return list(text)
+    bundled = {"source": "bundled", "split": "test"}
+    with tempfile.TemporaryDirectory() as folder:
+        fetch_text(bundled if text == MINIATURE else {"source": "path", "path": str(text)}, Path(folder))
+        tables = [pq.read_table(path, columns=["text"]) for path in sorted(Path(folder).iterdir())]
+        return [row or "" for table in tables for row in table.column("text").to_pylist()]
+
+
+@contextmanager
+def _task_sets(tasks: str | Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder with the sets, checked, and the definitions of tasks beyond the six."""
+    spec = {"source": "bundled"} if tasks == MINIATURE else {"source": "path", "path": str(tasks)}
+    with tempfile.TemporaryDirectory() as folder:
+        facts = fetch_tasks(spec, Path(folder))
+        yield Path(folder), facts.get("definitions", {})

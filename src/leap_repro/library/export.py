@@ -1,0 +1,104 @@
+"""`export_model`: a pruned model as a checkpoint folder with a model card, as `leap-repro export` writes it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from leap_repro.errors import UserError
+from leap_repro.export.folder import refuse_filled
+from leap_repro.export.forms import DENSE, FORMS
+from leap_repro.export.lineage import Lineage
+from leap_repro.export.write import export_cell
+from leap_repro.library.base import checkpoint_folder
+from leap_repro.library.evaluate import Evaluation
+from leap_repro.library.pruned import PrunedModel
+from leap_repro.models.examine import describe, empty_model, examine
+from leap_repro.models.load import DTYPES
+from leap_repro.store.artifacts import Artifact, writing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def export_model(
+    pruned: PrunedModel,
+    folder: str | Path,
+    *,
+    format: Literal["dense", "packed", "2:4"] = "dense",
+    dtype: str | None = None,
+    base: str | Path | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    license: str | None = None,
+    before: Evaluation | None = None,
+    after: Evaluation | None = None,
+) -> Path:
+    """Write a pruned model into the new folder `folder`, whole or not at all, with a model card; returns the folder.
+
+    `format`: "dense", which everything loads; "packed" or "2:4", without the zeros (docs/take-home.md), which
+    `leap_repro.export.load.load_pruned` reads. The checkpoint is that of the base, with other numbers in the pruned
+    matrices and nothing else changed: the folder that was pruned, or `base`. A model that was pruned in memory has
+    none, so it is saved first, in the type that it has, and needs its `tokenizer` to have one in the folder. `dtype`
+    converts all weights. `license`, `before` and `after` (evaluations of the base and of the result) go into the card.
+
+    Raises UserError, one sentence, if the folder is not empty, or the masks are another model's or not of the format.
+    """
+    if format not in (DENSE, *FORMS):
+        raise UserError(f"format is {format!r}; it must be one of {[DENSE, *FORMS]}")
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"dtype is {dtype!r}; it must be one of {list(DTYPES)}")
+    output = Path(folder).expanduser()
+    refuse_filled(output)
+    with tempfile.TemporaryDirectory(prefix="leap-repro-") as temporary:
+        top = Path(temporary)
+        source = checkpoint_folder(base) if base is not None else pruned.base.source
+        if isinstance(source, Path):
+            checkpoint, name, model = source, source.name, examine(source)
+        else:
+            checkpoint, name = _saved(source, tokenizer, top / "checkpoint"), pruned.base.name
+            model = empty_model(checkpoint)
+        lineage = Lineage(
+            model=_noted(top / "model", describe(model, checkpoint), {"name": name}),
+            cell=pruned.cell,
+            pruned=pruned.pruned,
+            tokens=_tokens(top / "tokens", pruned),
+            evaluated=_evaluated(top / "after", after),
+            dense=_evaluated(top / "before", before) if after is not None else None,
+            licence=license,
+        )
+        export_cell(checkpoint, lineage, output, dtype, format)
+    return output
+
+
+def _saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> Path:
+    """The checkpoint of a model in memory."""
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _noted(folder: Path, facts: dict[str, Any], parameters: dict[str, Any]) -> Artifact:
+    """An artifact without files, that says something."""
+    with writing(folder, {"parameters": parameters}) as (_, written):
+        written |= facts
+    return Artifact.read(folder)
+
+
+def _tokens(folder: Path, pruned: PrunedModel) -> Artifact | None:
+    if pruned.tokens is None:
+        return None
+    sequences, length = pruned.tokens
+    return _noted(folder, {"sequences": sequences, "length": length}, {})
+
+
+def _evaluated(folder: Path, evaluation: Evaluation | None) -> Artifact | None:
+    if evaluation is None:
+        return None
+    with writing(folder, {}) as (payload, _):
+        pq.write_table(pa.Table.from_pylist(list(evaluation.rows)), payload / "metrics.parquet")
+    return Artifact.read(folder)
