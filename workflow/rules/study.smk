@@ -7,6 +7,7 @@ from pathlib import Path
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
 from leap_repro.pipeline.launch.devices import devices, largest_memory
+from leap_repro.pipeline.launch.server import start as start_server
 from leap_repro.pipeline import jobs, selection
 from leap_repro.pipeline.examination import examine_inputs
 from leap_repro.pipeline.grid import read_study
@@ -33,6 +34,8 @@ try:
     examine_inputs(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from error
+
+WORTH_A_SERVER = 4  # jobs: for fewer it takes as long to import as they do
 
 tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
 if DEVICES and "gpu" not in workflow.global_resources:  # else it is the user's: --resources gpu=2
@@ -70,6 +73,8 @@ onstart:
         slots_here(to_come, workflow.cores, STUDY.settings.threads, len(USABLE)) if workflow.local_exec else None
     )
     outlook = Outlook(STUDY, Path(ROOT), to_come, slots, time.time())
+    if workflow.local_exec and len(to_come) >= WORTH_A_SERVER:
+        start_server(STUDY.settings.threads, SOURCE)
     if outlook.jobs:
         say(outlook.first_words())
         say_every_minute(outlook)
