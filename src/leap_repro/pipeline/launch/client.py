@@ -26,7 +26,7 @@ def ask(stage: str, arguments: list[str], benchmark: Path | None, started: float
     if ADDRESS not in os.environ:
         return None
     job = {"stage": stage, "arguments": arguments, "benchmark": benchmark and str(benchmark), "started": started}
-    place = {"folder": str(Path.cwd()), "environment": dict(os.environ), "python": sys.executable}
+    place = {"folder": str(Path.cwd()), "environment": dict(os.environ), "python": python()}
     try:
         answer = _exchange(os.environ[ADDRESS], job | place)
     except OSError as error:
@@ -36,6 +36,11 @@ def ask(stage: str, arguments: list[str], benchmark: Path | None, started: float
         return answer["status"] if answer["status"] >= 0 else KILLED - answer["status"]
     log.info("a process of its own runs this job: %s", answer["refused"])
     return None
+
+
+def python() -> str:
+    """Which Python this is, by whatever name it was started."""
+    return f"{sys.version.split()[0]} in {sys.prefix}"
 
 
 def _exchange(address: str, request: Mapping[str, object]) -> dict[str, object]:

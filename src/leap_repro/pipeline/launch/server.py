@@ -32,7 +32,7 @@ from typing import NoReturn
 
 import leap_repro
 from leap_repro.pipeline.fingerprint import module_digests
-from leap_repro.pipeline.launch.client import ADDRESS
+from leap_repro.pipeline.launch.client import ADDRESS, python
 from leap_repro.pipeline.launch.devices import VISIBLE
 from leap_repro.pipeline.launch.measure import run_measured
 from leap_repro.pipeline.launch.worker import THREADS, dying_with
@@ -108,7 +108,7 @@ class Inherited:
     @classmethod
     def here(cls) -> Inherited:
         """This process's."""
-        return cls(sys.executable, dict(os.environ), code_on_disk())
+        return cls(python(), dict(os.environ), code_on_disk())
 
     def differs(self, request: dict) -> str | None:
         """What a process of its own would have otherwise; None if nothing."""
