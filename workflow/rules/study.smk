@@ -35,7 +35,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from error
 
-WORTH_A_SERVER = 4  # jobs: for fewer it takes as long to import as they do
+WORTH_A_SERVER = 3  # jobs: fewer have imported what they need as soon as it has
 
 tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
 if DEVICES and "gpu" not in workflow.global_resources:  # else it is the user's: --resources gpu=2

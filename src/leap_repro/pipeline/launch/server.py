@@ -61,6 +61,8 @@ OWN = {VISIBLE: "", **leap_repro.LIBRARIES}
 """What every job without a GPU has, and the libraries read when they are loaded."""
 FREE = {"_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "TEMPDIR", ADDRESS, *OWN, *NO_THREAD}
 """Variables that may differ from the server's: nothing reads them at its import, or they are set anyway."""
+SHELL = ("bash", "-c", 'exec "$0" "$@"')
+"""Starts a command as jobs are started: a shell takes some variables away (PS1) and brings others."""
 WAITING = 1024
 """Jobs that may wait to be taken."""
 
@@ -81,7 +83,7 @@ def start(threads: int, source: str) -> None:
             return
         listener.listen(WAITING)  # from now on jobs can be sent, however long the imports take
         subprocess.Popen(
-            [sys.executable, "-m", "leap_repro.pipeline.launch.server", str(listener.fileno())],
+            [*SHELL, sys.executable, "-m", "leap_repro.pipeline.launch.server", str(listener.fileno())],
             env=os.environ | counts | {"PYTHONPATH": source} | OWN | NO_THREAD,
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
