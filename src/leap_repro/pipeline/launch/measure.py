@@ -12,6 +12,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from leap_repro.errors import UserError
 from leap_repro.pipeline.stages import run_stage
 from leap_repro.store.atomic import write_text
 
@@ -30,14 +31,20 @@ def run_measured(stage: str, arguments: list[str], benchmark: Path | None, start
 def write_row(
     file: Path, started: float, cpu: float | None = None, rss: float | None = None, vms: float | None = None
 ) -> None:
-    """One job's row: wall and CPU seconds, largest resident and virtual memory (MB), and "NA" for all that is None."""
+    """One job's row: wall and CPU seconds, largest resident and virtual memory (MB), and "NA" for all that is None.
+
+    UserError if it cannot be written.
+    """
     seconds = time.monotonic() - started
     load = None if cpu is None else 100 * cpu / seconds
     numbers = {"s": seconds, "cpu_time": cpu, "mean_load": load, "max_rss": rss, "max_vms": vms}
     row = {name: f"{number:.2f}" for name, number in numbers.items() if number is not None}
     row["h:m:s"] = str(timedelta(seconds=int(seconds)))
     cells = (row.get(name, UNKNOWN) for name in COLUMNS)
-    write_text(file, "\t".join(COLUMNS) + "\n" + "\t".join(cells) + "\n")
+    try:
+        write_text(file, "\t".join(COLUMNS) + "\n" + "\t".join(cells) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
 
 
 def seconds_of_cpu() -> float:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import leap_repro
+from leap_repro.cli import report_errors
 from leap_repro.pipeline.fingerprint import module_digests
 from leap_repro.pipeline.launch.client import ADDRESS, python
 from leap_repro.pipeline.launch.devices import VISIBLE
@@ -215,7 +216,8 @@ def _run(request: dict, files: list[int]) -> int:
     tempfile.tempdir = None  # found anew, from the job's variables
     benchmark = request["benchmark"]
     try:
-        run_measured(request["stage"], request["arguments"], benchmark and Path(benchmark), request["started"])
+        with report_errors():
+            run_measured(request["stage"], request["arguments"], benchmark and Path(benchmark), request["started"])
         return 0
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
