@@ -115,6 +115,7 @@ def _watch(command: list[str], environment: dict[str, str]) -> int:
     process = subprocess.Popen(
         command, env=os.environ | environment, stderr=subprocess.PIPE, preexec_fn=dying_with(os.getpid())
     )
+    assert process.stderr is not None
     refusal, line = b"", b""
     while chunk := os.read(process.stderr.fileno(), 65536):
         sys.stderr.buffer.write(chunk)

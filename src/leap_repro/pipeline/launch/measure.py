@@ -1,7 +1,8 @@
 """What a job took, as a row in the columns of Snakemake's benchmark files.
 
-Snakemake samples the tree of processes that it started, and would see a job that another process runs (`server.py`)
-only waiting. So the process that ran the stage asks the kernel at its end, which has missed nothing in between.
+Snakemake samples the tree of processes that it started, and would see a job that another process
+runs (`server.py`) only waiting. So the process that ran the stage asks the kernel at its end, which
+has missed nothing in between.
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ from leap_repro.errors import UserError
 from leap_repro.pipeline.stages import run_stage
 from leap_repro.store.atomic import write_text
 
-COLUMNS = ("s", "h:m:s", "max_rss", "max_vms", "max_uss", "max_pss", "io_in", "io_out", "mean_load", "cpu_time")
+MEMORY = ("max_rss", "max_vms", "max_uss", "max_pss")
+COLUMNS = ("s", "h:m:s", *MEMORY, "io_in", "io_out", "mean_load", "cpu_time")
 UNKNOWN = "NA"
-MB = 2**20
+KB_PER_MB = 1024
+PEAKS = ("VmHWM", "VmPeak")
 
 
 def run_measured(stage: str, arguments: list[str], benchmark: Path | None, started: float) -> None:
-    """Run a stage in this process; `benchmark` gets its row if it ends well. `started`: by `time.monotonic`."""
+    """Run a stage in this process; `benchmark` gets its row if it ends well. `started`: by
+    `time.monotonic`."""
     run_stage(stage, arguments)
     if benchmark:
         write_row(benchmark, started, seconds_of_cpu(), *peaks())
 
 
 def write_row(
-    file: Path, started: float, cpu: float | None = None, rss: float | None = None, vms: float | None = None
+    file: Path,
+    started: float,
+    cpu: float | None = None,
+    rss: float | None = None,
+    vms: float | None = None,
 ) -> None:
-    """One job's row: wall and CPU seconds, largest resident and virtual memory (MB), and "NA" for all that is None.
+    """One job's row: wall and CPU seconds, largest resident and virtual memory (MB), and "NA" for
+    all that is None.
 
     UserError if it cannot be written.
     """
@@ -54,7 +63,8 @@ def seconds_of_cpu() -> float:
 
 
 def peaks() -> tuple[float | None, float | None]:
-    """The largest resident and the largest virtual memory of this process in MB; None where the kernel does not say.
+    """The largest resident and the largest virtual memory of this process in MB; None where the
+    kernel does not say.
 
     Not `ru_maxrss`: a program that another started by exec inherits that one's there.
     """
@@ -63,5 +73,5 @@ def peaks() -> tuple[float | None, float | None]:
     except OSError:
         return None, None
     found = dict(re.findall(r"^(VmHWM|VmPeak):\s*(\d+) kB$", text, re.MULTILINE))
-    rss, vms = (int(found[name]) * 1024 / MB if name in found else None for name in ("VmHWM", "VmPeak"))
+    rss, vms = (float(found[name]) / KB_PER_MB if name in found else None for name in PEAKS)
     return rss, vms

@@ -1,12 +1,15 @@
-"""`python -m leap_repro.pipeline.launch.server`: has the stages imported, and forks a process for each job.
+"""`python -m leap_repro.pipeline.launch.server`: has the stages imported, and forks a process for
+each job.
 
-Most of a small job's time is the start of a process: torch, transformers and lm-eval take three to four seconds to
-import. A local run starts one server, which imports them once and then only waits; `python -m leap_repro.pipeline`
-sends it a job (`client.py`). What it forks takes over the job's files, folder and environment and runs the stage as
-any process would. It computes nothing itself, so that no thread and no random number is there to be inherited.
+Most of a small job's time is the start of a process: torch, transformers and lm-eval take three to
+four seconds to import. A local run starts one server, which imports them once and then only waits;
+`python -m leap_repro.pipeline` sends it a job (`client.py`). What it forks takes over the job's
+files, folder and environment and runs the stage as any process would. It computes nothing itself,
+so that no thread and no random number is there to be inherited.
 
-Whatever would be different in a process of its own is refused, and then runs there: another Python, other code, other
-variables. The server ends with Snakemake, its children end with it, and each with the process that asked for it.
+Whatever would be different in a process of its own is refused, and then runs there: another Python,
+other code, other variables. The server ends with Snakemake, its children end with it, and each with
+the process that asked for it.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from typing import NoReturn
 import leap_repro
 from leap_repro.cli import report_errors
 from leap_repro.pipeline.fingerprint import module_digests
-from leap_repro.pipeline.launch.client import ADDRESS, python
+from leap_repro.pipeline.launch.client import ADDRESS, Request, python
 from leap_repro.pipeline.launch.devices import VISIBLE
 from leap_repro.pipeline.launch.measure import run_measured
 from leap_repro.pipeline.launch.worker import THREADS, dying_with
@@ -60,23 +63,29 @@ NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """pyarrow's allocator would start one when it is loaded."""
 OWN = {VISIBLE: "", **leap_repro.LIBRARIES}
 """What every job without a GPU has, and the libraries read when they are loaded."""
-FREE = {"_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "TEMPDIR", ADDRESS, *OWN, *NO_THREAD}
-"""Variables that may differ from the server's: nothing reads them at its import, or they are set anyway."""
+OF_SHELLS = {"_", "SHLVL", "PWD", "OLDPWD"}
+FREE = OF_SHELLS | {"TMPDIR", "TMP", "TEMP", "TEMPDIR", ADDRESS, *OWN, *NO_THREAD}
+"""Variables that may differ from the server's: nothing reads them at its import, or they are set
+anyway."""
 SHELL = ("bash", "-c", 'exec "$0" "$@"')
-"""Starts a command as jobs are started: a shell takes some variables away (PS1) and brings others."""
+"""Starts a command as jobs are started: a shell takes some variables away (PS1) and brings others.
+"""
 WAITING = 1024
 """Jobs that may wait to be taken."""
 
 
 def start(threads: int, source: str) -> None:
-    """Start the server of this process's jobs, which it finds by an environment variable, and which ends with it.
+    """Start the server of this process's jobs, which it finds by an environment variable, and which
+    ends with it.
 
-    `threads`: those of a job, which the libraries want to know when they are loaded. `source`: the jobs' PYTHONPATH.
+    `threads`: those of a job, which the libraries want to know when they are loaded. `source`: the
+    jobs' PYTHONPATH.
     """
     folder = tempfile.mkdtemp(prefix="leap-repro-")  # private: 0700
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     address = f"{folder}/socket"
     counts = dict.fromkeys(THREADS, str(threads))
+    command = [*SHELL, sys.executable, "-m", "leap_repro.pipeline.launch.server"]
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(address)
@@ -84,7 +93,7 @@ def start(threads: int, source: str) -> None:
             return
         listener.listen(WAITING)  # from now on jobs can be sent, however long the imports take
         subprocess.Popen(
-            [*SHELL, sys.executable, "-m", "leap_repro.pipeline.launch.server", str(listener.fileno())],
+            [*command, str(listener.fileno())],
             env=os.environ | counts | {"PYTHONPATH": source} | OWN | NO_THREAD,
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
@@ -113,21 +122,24 @@ class Inherited:
         """This process's."""
         return cls(python(), dict(os.environ), code_on_disk())
 
-    def differs(self, request: dict) -> str | None:
+    def differs(self, request: Request) -> str | None:
         """What a process of its own would have otherwise; None if nothing."""
         if request["stage"] in LONG:
             return f"{request['stage']} is a long job"
         if request["python"] != self.python:
             return f"the server's Python is {self.python}"
         asked, own = request["environment"], self.environment
-        names = {name for name in asked.keys() | own.keys() if asked.get(name) != own.get(name)} - FREE
-        if names:
-            return f"the server has another {', '.join(sorted(names))}"
-        return None if code_on_disk() == self.code else "the code has been edited since the server imported it"
+        names = (asked.keys() | own.keys()) - FREE
+        others = sorted(name for name in names if asked.get(name) != own.get(name))
+        if others:
+            return f"the server has another {', '.join(others)}"
+        if code_on_disk() != self.code:
+            return "the code has been edited since the server imported it"
+        return None
 
 
 class Server:
-    """Takes jobs from `listener`, one event at a time: the next may be of what this one has closed."""
+    """Takes jobs from `listener`. One event at a time: the next may be of what this one closed."""
 
     def __init__(self, listener: socket.socket, inherited: Inherited) -> None:
         self._inherited = inherited
@@ -162,7 +174,7 @@ class Server:
         for file in files[1:]:
             os.close(file)
 
-    def _fork(self, connection: socket.socket, request: dict, files: list[int]) -> None:
+    def _fork(self, connection: socket.socket, request: Request, files: list[int]) -> None:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -171,9 +183,9 @@ class Server:
         ended = os.pidfd_open(pid)
         self._selector.register(ended, selectors.EVENT_READ, partial(self._bury, pid, connection))
 
-    def _become(self, server: int, request: dict, files: list[int]) -> NoReturn:
-        """In the forked process: close what belongs to the server and to other jobs, but not this job's own connection
-        (`client.py`), run the job, and end."""
+    def _become(self, server: int, request: Request, files: list[int]) -> NoReturn:
+        """In the forked process: close what belongs to the server and to other jobs, but not this
+        job's own connection (`client.py`), run the job, and end."""
         status = 1
         try:
             dying_with(server)()
@@ -199,13 +211,13 @@ class Server:
         _say(connection, {"status": os.waitstatus_to_exitcode(status)})
 
 
-def _say(connection: socket.socket, answer: dict) -> None:
+def _say(connection: socket.socket, answer: dict[str, int | str]) -> None:
     """The answer to a job, if anyone still listens."""
     with connection, suppress(OSError):
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _run(request: dict, files: list[int]) -> int:
+def _run(request: Request, files: list[int]) -> int:
     """Run a job in this process, which was forked for it; its exit status."""
     for descriptor, file in enumerate(files):
         os.dup2(file, descriptor)
@@ -214,10 +226,10 @@ def _run(request: dict, files: list[int]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"] | OWN)
     tempfile.tempdir = None  # found anew, from the job's variables
-    benchmark = request["benchmark"]
+    benchmark = Path(request["benchmark"]) if request["benchmark"] else None
     try:
         with report_errors():
-            run_measured(request["stage"], request["arguments"], benchmark and Path(benchmark), request["started"])
+            run_measured(request["stage"], request["arguments"], benchmark, request["started"])
         return 0
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
@@ -231,13 +243,14 @@ def _run(request: dict, files: list[int]) -> int:
 
 
 def load() -> None:
-    """Import what the stages need. What cannot be imported is left to the job that needs it, to say so."""
+    """Import what the stages need. What cannot be imported is left to the job that needs it, to say
+    so."""
     for name in NEEDED:
         with suppress(Exception):
             import_module(name)
     module_digests(*STAGE_MODULES)  # the trees that a fingerprint is made of are then read, too
     gc.collect()
-    gc.freeze()  # so that a child's collector does not touch, and thereby copy, what it shares with its parent
+    gc.freeze()  # a child's collector would touch, and thereby copy, what both share
 
 
 def main() -> None:

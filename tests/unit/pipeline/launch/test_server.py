@@ -1,4 +1,5 @@
-"""The server that forks a process for each job: a job cannot tell it from a process of its own, and neither is left."""
+"""The server that forks a process for each job: a job cannot tell it from a process of its own, and
+neither is left."""
 
 import csv
 import json
