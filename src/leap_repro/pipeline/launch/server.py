@@ -126,6 +126,8 @@ class Inherited:
         """What a process of its own would have otherwise; None if nothing."""
         if request["stage"] in LONG:
             return f"{request['stage']} is a long job"
+        if "native" in request["arguments"]:
+            return "it computes by the processor's own kernels, the server pins them"
         if request["python"] != self.python:
             return f"the server's Python is {self.python}"
         asked, own = request["environment"], self.environment

@@ -198,10 +198,11 @@ def test_code_that_was_edited_runs_in_a_process_of_its_own(tmp_path, monkeypatch
     package.mkdir()
     (package / "__init__.py").write_text("")
     monkeypatch.setattr(server.leap_repro, "__file__", str(package / "__init__.py"))
-    request = {"stage": "harden", "python": python(), "environment": dict(os.environ)}
+    request = {"stage": "harden", "arguments": [], "python": python(), "environment": dict(os.environ)}
     inherited = server.Inherited.here()
     assert inherited.differs(request) is None
     assert "Python" in inherited.differs(request | {"python": "3.9.1 in /usr"})
+    assert "pins" in inherited.differs(request | {"arguments": ["--bits", "native"]})
     assert "long" in inherited.differs(request | {"stage": "miniature"})
     (package / "__init__.py").write_text("VALUE = 1\n")
     assert inherited.differs(request) == "the code has been edited since the server imported it"
