@@ -65,11 +65,9 @@ OWN = {VISIBLE: "", **leap_repro.LIBRARIES}
 """What every job without a GPU has, and the libraries read when they are loaded."""
 OF_SHELLS = {"_", "SHLVL", "PWD", "OLDPWD"}
 FREE = OF_SHELLS | {"TMPDIR", "TMP", "TEMP", "TEMPDIR", ADDRESS, *OWN, *NO_THREAD}
-"""Variables that may differ from the server's: nothing reads them at its import, or they are set
-anyway."""
+"""Variables that may differ from the server's: no import reads them, or they are set anyway."""
 SHELL = ("bash", "-c", 'exec "$0" "$@"')
-"""Starts a command as jobs are started: a shell takes some variables away (PS1) and brings others.
-"""
+"""Starts a command as jobs are: a shell takes some variables away (PS1) and brings others."""
 WAITING = 1024
 """Jobs that may wait to be taken."""
 
@@ -81,6 +79,8 @@ def start(threads: int, source: str) -> None:
     `threads`: those of a job, which the libraries want to know when they are loaded. `source`: the
     jobs' PYTHONPATH.
     """
+    if not hasattr(os, "pidfd_open"):  # no Linux: every job has a process of its own
+        return
     folder = tempfile.mkdtemp(prefix="leap-repro-")  # private: 0700
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     address = f"{folder}/socket"
@@ -89,7 +89,7 @@ def start(threads: int, source: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(address)
-        except OSError:  # a longer path than a socket may have: every job has a process of its own
+        except OSError:  # a longer path than a socket may have
             return
         listener.listen(WAITING)  # from now on jobs can be sent, however long the imports take
         subprocess.Popen(
@@ -251,6 +251,7 @@ def load() -> None:
         with suppress(Exception):
             import_module(name)
     module_digests(*STAGE_MODULES)  # the trees that a fingerprint is made of are then read, too
+    sys.stdout.flush()  # what a library said, if any did: a child would say it again
     gc.collect()
     gc.freeze()  # a child's collector would touch, and thereby copy, what both share
 
