@@ -1,4 +1,4 @@
-"""What the plan expected of every job of a run, beside what was measured of it.
+"""What the plan expected of every job of a run, beside what Snakemake measured of it.
 
     python benchmarks/plan_vs_measured.py --config config.yaml --results results/miniature
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
@@ -23,9 +22,8 @@ from leap_repro.pipeline.grid import read_study
 TABLE = Path(__file__).with_suffix(".csv")
 
 
-def measured(job: Estimate, results: Path) -> dict[str, float | None] | None:
-    """Seconds, CPU seconds, resident megabytes and bytes on disk of a finished job, each None if nobody measured it;
-    None for a job that has not run."""
+def measured(job: Estimate, results: Path) -> dict[str, float] | None:
+    """Seconds, CPU seconds, resident megabytes and bytes on disk of a finished job; None for one that has not run."""
     file = results / "benchmarks" / f"{job.folder}.tsv"
     if not file.is_file() or not (results / job.folder / "manifest.json").is_file():
         return None
@@ -37,26 +35,21 @@ def measured(job: Estimate, results: Path) -> dict[str, float | None] | None:
     return found | {"disk_bytes": disk}
 
 
-def _number(text: str) -> float | None:
-    """None of what could not be measured: "NA" or "-"."""
-    return float(text) if text not in ("NA", "-") else None
+def _number(text: str) -> float:
+    """A job that is over within a second may not have been measured: "NA" or "-"."""
+    return float(text) if text not in ("NA", "-") else 0.0
 
 
-def row_of(line: str, jobs: list[tuple[Estimate, dict[str, float | None]]]) -> dict[str, object]:
-    """One line of the plan; a field is empty if one of its jobs was not measured."""
-
-    def of_all(name: str, of: Callable[[Iterable[float]], float]) -> int | None:
-        numbers = [found[name] for _, found in jobs]
-        return None if None in numbers else round(of(numbers))
-
+def row_of(line: str, jobs: list[tuple[Estimate, dict[str, float]]]) -> dict[str, object]:
+    """One line of the plan."""
     return {
         "line": line,
         "jobs": len(jobs),
         "estimated_seconds": round(sum(job.seconds for job, _ in jobs)),
-        "seconds": of_all("seconds", sum),
-        "cpu_seconds": of_all("cpu_seconds", sum),
+        "seconds": round(sum(found["seconds"] for _, found in jobs)),
+        "cpu_seconds": round(sum(found["cpu_seconds"] for _, found in jobs)),
         "estimated_mb": round(max(job.host_bytes for job, _ in jobs) / 1e6),
-        "largest_rss_mb": of_all("rss_mb", max),
+        "largest_rss_mb": round(max(found["rss_mb"] for _, found in jobs)),
         "estimated_disk_mb": round(sum(job.disk_bytes for job, _ in jobs) / 1e6, 1),
         "disk_mb": round(sum(found["disk_bytes"] for _, found in jobs) / 1e6, 1),
     }

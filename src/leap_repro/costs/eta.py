@@ -1,7 +1,7 @@
 """What a run says of itself: at its start what will come when, then one line a minute.
 
 The plan's estimate of every job (`plan.py`), with the jobs of a line that have ended measured in its place: their
-seconds are in their benchmark files. Nothing is asked of Snakemake, so that a line costs some looks at the disk.
+seconds are in Snakemake's benchmark files. Nothing is asked of Snakemake, so that a line costs some looks at the disk.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _age(path: Path) -> float:
 
 
 def _measured(benchmark: Path, otherwise: float) -> float:
-    """The seconds in a benchmark file; `otherwise` while it is not there."""
+    """The seconds in a Snakemake benchmark file; `otherwise` while it is not there."""
     try:
         return float(benchmark.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
     except (OSError, IndexError, ValueError):

@@ -54,13 +54,12 @@ def evaluate_tasks(
     `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from datasets import disable_progress_bars
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # one for each split of each of 57 subjects
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
     from leap_repro.evaluate.requests import BatchEncoded
 
-    disable_progress_bars()  # one for each split of each of 57 subjects
     _compile_templates_once()
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "data"  # `datasets` takes marks in a path for variables, so it is given one without

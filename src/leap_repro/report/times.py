@@ -39,7 +39,7 @@ def read_benchmarks(folder: Path, cells: Sequence[str], shards: Sequence[str]) -
 
 def time_table(jobs: pd.DataFrame) -> Table:
     """Jobs, total and longest seconds, share of the total and peak memory, per stage and method."""
-    grouped = jobs.groupby(["stage", "method"], sort=False)
+    grouped = jobs.astype({"memory": float}).groupby(["stage", "method"], sort=False)
     numbers = grouped.agg(
         jobs=("seconds", "size"), total=("seconds", "sum"), longest=("seconds", "max"), memory=("memory", "max")
     ).reset_index()
