@@ -71,7 +71,7 @@ def run_here(arguments, monkeypatch, capsys):
     try:
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except SystemExit as stopped:
-        return stopped.code, capsys.readouterr().err.strip().splitlines()[-1]
+        return stopped.code, capsys.readouterr().err.strip().rpartition("\n")[2]
     return 0, ""
 
 
