@@ -29,7 +29,7 @@ def kind_of(command):
     if len(command) < 4 or command[1] != "-m" or not command[2].startswith("leap_repro."):
         return None
     room = command[2].split(".")[1]
-    stage = next(word for word in command[3:] if word in STAGES) if room == "pipeline" else room
+    stage = next((word for word in command[3:] if word in STAGES), None) if room == "pipeline" else room
     return f"prune {option(command, '--module')}" if stage == "prune" else stage
 
 

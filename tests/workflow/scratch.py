@@ -70,11 +70,11 @@ def snakemake(folder, *arguments, check=True, tools=None, variables=None, timeou
 
 def run_here(arguments, monkeypatch, capsys):
     """Run a stage's command ([module, argument, ...]) in this process: (exit status, its last line on stderr)."""
-    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(sys, "argv", list(arguments))
     try:
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except SystemExit as stopped:
-        return stopped.code, capsys.readouterr().err.strip().splitlines()[-1]
+        return stopped.code, capsys.readouterr().err.strip().rpartition("\n")[2]
     return 0, ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from scratch import run_here
 
+from leap_repro.pipeline.stages import STAGES
 from leap_repro.store.artifacts import MANIFEST, PROVENANCE
 
 MODEL, TASKS = "models/mini", "data/tasks"
@@ -47,11 +48,11 @@ DAMAGED = [
     (f"{TASKS}/payload/piqa/validation.parquet", [*EVALUATE, f"harden/{WANDA}"]),
     (f"evaluate/{WANDA}/payload/metrics.parquet", ["collect"]),
     (f"evaluate/{WANDA}/payload/outcomes.parquet", ["collect"]),
-    ("aggregate/mini/payload/results.parquet", ["aggregate.join", "--root", ".", "--models", "mini"]),
-    ("aggregate/mini/payload/results.parquet", ["aggregate.tables", "main", *TABLES]),
-    ("aggregate/mini/payload/outcomes.parquet", ["aggregate.tables", "model", *TABLES]),
-    ("aggregate/mini/payload/density.parquet", ["figures.density", *TABLES]),
-    ("aggregate/mini/payload/results.parquet", ["figures.accuracy", *TABLES]),
+    ("aggregate/mini/payload/results.parquet", ["report.join", "--root", ".", "--models", "mini"]),
+    ("aggregate/mini/payload/results.parquet", ["report.tables", "main", *TABLES]),
+    ("aggregate/mini/payload/outcomes.parquet", ["report.tables", "model", *TABLES]),
+    ("aggregate/mini/payload/density.parquet", ["report.figures.density", *TABLES]),
+    ("aggregate/mini/payload/results.parquet", ["report.figures.accuracy", *TABLES]),
     (
         f"harden/{WANDA}/payload/mask.safetensors",
         ["export", "--model", MODEL, "--cell", f"harden/{WANDA}"],
@@ -89,7 +90,7 @@ def collect(results):
     """The command that collects one cell, with the fingerprints that its results were made with."""
     code = {stage: json.loads((results / folder / PROVENANCE).read_text())["code"] for stage, folder in MADE_BY.items()}
     code["prune"] = {"wanda": code["prune"]}
-    return ["aggregate.collect", "--root", ".", "--model", "mini", "--cells", WANDA, "--code", json.dumps(code)]
+    return ["report.collect", "--root", ".", "--model", "mini", "--cells", WANDA, "--code", json.dumps(code)]
 
 
 @pytest.mark.parametrize(
@@ -102,11 +103,11 @@ def test_a_flipped_byte_is_noticed_by_the_next_reader(
 ):
     path = sorted(results.glob(pattern))[0]
     repair = flip(path, random.Random(f"{pattern} {command}"))
-    command = collect(results) if command == ["collect"] else command
+    room, *arguments = collect(results) if command == ["collect"] else command
+    module = ["pipeline", room] if room in STAGES else [room]
+    module[0] = f"leap_repro.{module[0]}"
     try:
-        status, sentence = run_here(
-            [f"leap_repro.{command[0]}", *command[1:], "--output", str(tmp_path / "out")], monkeypatch, capsys
-        )
+        status, sentence = run_here([*module, *arguments, "--output", str(tmp_path / "out")], monkeypatch, capsys)
     finally:
         repair()
     assert status == 2

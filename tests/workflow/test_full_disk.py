@@ -19,7 +19,7 @@ PAGES_FOR_SNAKEMAKE = 40
 WANDA = "mini/wanda/0.5/0"
 ADMM = "mini/admm/0.5/0"  # with moved weights
 STAGES = {
-    "models": "leap_repro.models ",
+    "models": "pipeline models ",
     "data": "--role tasks",
     "calibration": "--recipe windows",
     "calibration-packed": "--recipe packed",
@@ -67,10 +67,10 @@ def disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def commands(finished):
-    """The command line of every job of the tiny grid, as Snakemake would run it, or have it run by the launcher."""
-    text = snakemake(finished, "-n", "-p", "-F")
-    stage = r"python -m (?:leap_repro\.launch .*?(?=leap_repro\.))?(.*) 2> "
-    return [re.sub(r"\$\(dirname (\S+)/\S+\)", r"\1", line) for line in re.findall(stage, text)]
+    """The command line of every job of the tiny grid, as Snakemake would run it, but for the row of what it took."""
+    text = snakemake(finished, "-n", "-p", "-F").replace("$(dirname ", "$(")
+    found = re.findall(r"python -m (.*) 2> ", re.sub(r" --benchmark \S+", "", text))
+    return [re.sub(r"\$\((\S+)/\S+\)", r"\1", line) for line in found]
 
 
 def bytes_of(output):

@@ -1,4 +1,8 @@
-"""Killed at any moment, run again: the bytes of an undisturbed run, in every stage, whatever is killed."""
+"""Killed at any moment, run again: the bytes of an undisturbed run, in every stage, whatever is killed.
+
+Most kills hit jobs in processes of their own, which last longer than those that a server forks: a job of 0.1 s is hard
+to hit. What a kill leaves does not depend on it; the last test kills what only a run with a server has.
+"""
 
 import collections
 import re
@@ -6,10 +10,23 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 from killer import EARLY, LATE, LEARNED, Killer
-from scratch import REPOSITORY, checkout_of, checksums, command, environment, planned, snakemake, write_inputs
+from scratch import (
+    REPOSITORY,
+    checkout_of,
+    checksums,
+    command,
+    edit,
+    environment,
+    planned,
+    snakemake,
+    start_again,
+    write_inputs,
+)
 
 from leap_repro.store.artifacts import MANIFEST, PAYLOAD, Artifact
 
@@ -29,6 +46,9 @@ LEAST_KILLS = 20
 MOST_RUNS = 20
 LEAP = "mini/leap/0.5/0"
 GOAL = f"results/tiny/harden/{LEAP}/{MANIFEST}"
+RULES = "workflow/rules/study.smk"
+WITH_SERVER, WITHOUT = "WORTH_A_SERVER = 3", "WORTH_A_SERVER = 10**6"
+SERVER = "leap_repro.pipeline.launch.server"
 PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
 
 
@@ -62,6 +82,7 @@ def undisturbed(tmp_path_factory):
     """(a checkout in which the grid has been run without any disturbance, the Killer that looked on)."""
     folder = checkout_of(tmp_path_factory.mktemp("kills") / "undisturbed", REPOSITORY / "tests/config/learned.yaml")
     write_inputs(folder)
+    edit(folder, RULES, WITH_SERVER, WITHOUT)
     killer = Killer(folder)
     process = start(folder)
     killer.watch(process)
@@ -122,10 +143,15 @@ def stopped(undisturbed, tmp_path):
         shutil.rmtree(folder / f"results/tiny/{stage}/{LEAP}")
     shutil.rmtree(folder / "logs")
     process = start(folder, GOAL, apart=True)
+    wait_for_a_checkpoint(folder, process)
+    return folder, process
+
+
+def wait_for_a_checkpoint(folder, process):
+    """Until a training has left one."""
     while not list((folder / "results/.scratch").glob("*/state-*")):
         assert process.poll() is None, (folder / "output.txt").read_text()[-3000:]
         time.sleep(0.01)
-    return folder, process
 
 
 def what_to_type(heading):
@@ -161,3 +187,34 @@ def test_a_machine_that_dies_loses_a_few_steps_and_the_page_says_what_to_type(un
         subprocess.run(["bash", "-c", f"{line} {GOAL}"], cwd=folder, env=environment(), check=True, capture_output=True)
     assert "resumed after step" in (folder / f"logs/tiny/prune/{LEAP}.log").read_text()
     assert_as_before(folder, undisturbed)
+
+
+def training(folder, snakemake_process):
+    """{"client", "child", "server"}: who waits for LEAP's training, once it is under way, who does it, and who forked
+    that one, which writes into the same log."""
+    log = folder / f"logs/tiny/prune/{LEAP}.log"
+    while not (log.exists() and "training:" in log.read_text()):
+        assert snakemake_process.poll() is None, (folder / "output.txt").read_text()[-3000:]
+        time.sleep(0.01)
+    family = psutil.Process(snakemake_process.pid).children(recursive=True)
+    (server,) = [
+        process for process in family if SERVER in process.cmdline() and SERVER not in process.parent().cmdline()
+    ]
+    writing = [process for process in family if Path(f"/proc/{process.pid}/fd/2").resolve() == log.resolve()]
+    (child,) = [process for process in writing if process.parent() == server]
+    (client,) = [process for process in writing if "leap_repro.pipeline" in process.cmdline()]
+    return {"client": client, "child": child, "server": server}
+
+
+@pytest.mark.slow
+def test_a_run_with_a_server_survives_what_only_it_has(undisturbed, tmp_path):
+    folder = start_again(undisturbed[0], tmp_path)
+    edit(folder, RULES, WITHOUT, WITH_SERVER)
+    for victim, status in (("client", 1), ("child", 1), ("server", 0)):
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+        process = start(folder, "--keep-going")
+        training(folder, process)[victim].kill()
+        assert process.wait(300) == status, (victim, (folder / "output.txt").read_text()[-3000:])
+    assert "the server was gone" in (folder / f"logs/tiny/prune/{LEAP}.log").read_text()
+    assert checksums(folder) == checksums(undisturbed[0])
+    assert planned(folder) == {}

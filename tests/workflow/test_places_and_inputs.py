@@ -18,7 +18,12 @@ def test_a_clone_may_lie_anywhere_and_runs_its_own_code(tmp_path):
     """Marks of the shell, of YAML, of format strings, and of patterns; and code that no installed package has."""
     folder = checkout_of(tmp_path / ODD / "my project", REPOSITORY / "tests/config/tiny.yaml")
     write_inputs(folder)
-    edit(folder, "src/leap_repro/harden/__main__.py", '"cell": arguments.cell,', '"cell": arguments.cell, "own": 1,')
+    edit(
+        folder,
+        "src/leap_repro/pipeline/stages/harden.py",
+        '"cell": arguments.cell,',
+        '"cell": arguments.cell, "own": 1,',
+    )
     cell = "mini/dense/0/0"
     snakemake(folder, f"results/tiny/evaluate/{cell}/manifest.json", variables={"PYTHONPATH": ""})
     assert json.loads((folder / f"results/tiny/harden/{cell}/manifest.json").read_text())["facts"]["own"] == 1

@@ -154,7 +154,7 @@ def test_a_row_made_by_other_code_than_the_workflow_asked_for_is_refused(checkou
     python = tmp_path / "tools/python"
     python.parent.mkdir()
     python.write_text(
-        f'#!/bin/sh\ncase "$*" in *leap_repro.evaluate*) echo "LATE = 1" >> {source};; esac\nexec python3 "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *" evaluate "*) echo "LATE = 1" >> {source};; esac\nexec python3 "$@"\n'
     )
     python.chmod(0o755)
     goal = "results/tiny/aggregate/mini/manifest.json"

@@ -7,10 +7,9 @@ rule build_tokens:
         manifest=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/manifest.json",
         provenance=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/provenance.json",
         payload=directory(f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/payload"),
+        benchmark=f"{ROOT}/benchmarks/calibration/{{model}}/{{role}}/{{seed}}.tsv",
     log:
         f"{LOGS}/calibration/{{model}}/{{role}}/{{seed}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/calibration/{{model}}/{{role}}/{{seed}}.tsv"
     priority: priority
     conda:
         CPU_ENVIRONMENT
@@ -22,5 +21,6 @@ rule build_tokens:
     message:
         "Cutting {wildcards.role} tokens for {wildcards.model}, seed {wildcards.seed}{params.stale_reason}"
     shell:
-        "python -m leap_repro.pipeline calibration --model {input.model} --text {input.text} {params.shard}"
+        "python -m leap_repro.pipeline --benchmark {output.benchmark} calibration"
+        " --model {input.model} --text {input.text} {params.shard}"
         " --seed {wildcards.seed} --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

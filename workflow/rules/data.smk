@@ -5,10 +5,9 @@ rule fetch_data:
         manifest=f"{ROOT}/data/{{role}}/manifest.json",
         provenance=f"{ROOT}/data/{{role}}/provenance.json",
         payload=directory(f"{ROOT}/data/{{role}}/payload"),
+        benchmark=f"{ROOT}/benchmarks/data/{{role}}.tsv",
     log:
         f"{LOGS}/data/{{role}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/data/{{role}}.tsv"
     priority: priority
     conda:
         CPU_ENVIRONMENT
@@ -21,5 +20,5 @@ rule fetch_data:
     message:
         "Fetching the {wildcards.role} data{params.stale_reason}"
     shell:
-        "python -m leap_repro.pipeline data --role {wildcards.role} --spec {params.spec:q}"
-        " --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.pipeline --benchmark {output.benchmark} data"
+        " --role {wildcards.role} --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

@@ -14,10 +14,9 @@ rule evaluate:
         manifest=f"{ROOT}/evaluate/{CELL}/manifest.json",
         provenance=f"{ROOT}/evaluate/{CELL}/provenance.json",
         payload=directory(f"{ROOT}/evaluate/{CELL}/payload"),
+        benchmark=f"{ROOT}/benchmarks/evaluate/{CELL}.tsv",
     log:
         f"{LOGS}/evaluate/{CELL}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/evaluate/{CELL}.tsv"
     priority: priority
     conda:
         CPU_ENVIRONMENT
@@ -32,6 +31,7 @@ rule evaluate:
     message:
         "Evaluating {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
-        "python -m leap_repro.pipeline --gpus {resources.gpu} evaluate --model {input.model} --cell {input.cell} --tasks {input.tasks}"
-        " --text {input.text} {params.scoring} --dtype {params.dtype} --bits {params.bits}"
+        "python -m leap_repro.pipeline --benchmark {output.benchmark} --gpus {resources.gpu} evaluate"
+        " --model {input.model} --cell {input.cell} --tasks {input.tasks} --text {input.text} {params.scoring}"
+        " --dtype {params.dtype} --bits {params.bits}"
         " --output $(dirname {output.manifest}) 2> {log}"

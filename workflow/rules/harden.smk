@@ -6,10 +6,9 @@ rule harden:
         manifest=f"{ROOT}/harden/{CELL}/manifest.json",
         provenance=f"{ROOT}/harden/{CELL}/provenance.json",
         payload=directory(f"{ROOT}/harden/{CELL}/payload"),
+        benchmark=f"{ROOT}/benchmarks/harden/{CELL}.tsv",
     log:
         f"{LOGS}/harden/{CELL}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/harden/{CELL}.tsv"
     priority: priority
     conda:
         CPU_ENVIRONMENT
@@ -21,6 +20,7 @@ rule harden:
     message:
         "Hardening {wildcards.model}, {wildcards.method} at {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
-        "python -m leap_repro.pipeline harden --pruned {input.pruned} --rule {params.rule}"
+        "python -m leap_repro.pipeline --benchmark {output.benchmark} harden"
+        " --pruned {input.pruned} --rule {params.rule}"
         " --cell {wildcards.model}/{wildcards.method}/{wildcards.sparsity}/{wildcards.seed}"
         " --output $(dirname {output.manifest}) 2> {log}"

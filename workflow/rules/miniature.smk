@@ -12,10 +12,9 @@ rule train_miniature_model:
         manifest="results/trained/{name}/manifest.json",
         provenance="results/trained/{name}/provenance.json",
         payload=directory("results/trained/{name}/payload"),
+        benchmark="results/benchmarks/trained/{name}.tsv",
     log:
         "logs/trained/{name}.log",
-    benchmark:
-        "results/benchmarks/trained/{name}.tsv"
     conda:
         CPU_ENVIRONMENT
     params:
@@ -23,7 +22,8 @@ rule train_miniature_model:
     message:
         "Training the miniature {wildcards.name} (about ten minutes){params.stale_reason}"
     shell:
-        "python -m leap_repro.pipeline miniature --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.pipeline --benchmark {output.benchmark} miniature"
+        " --name {wildcards.name} --output $(dirname {output.manifest}) 2> {log}"
 
 
 rule publish:

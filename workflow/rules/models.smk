@@ -5,10 +5,9 @@ rule fetch_model:
         manifest=f"{ROOT}/models/{{model}}/manifest.json",
         provenance=f"{ROOT}/models/{{model}}/provenance.json",
         payload=directory(f"{ROOT}/models/{{model}}/payload"),
+        benchmark=f"{ROOT}/benchmarks/models/{{model}}.tsv",
     log:
         f"{LOGS}/models/{{model}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/models/{{model}}.tsv"
     priority: priority
     conda:
         CPU_ENVIRONMENT
@@ -21,4 +20,5 @@ rule fetch_model:
     message:
         "Fetching model {wildcards.model}{params.stale_reason}"
     shell:
-        "python -m leap_repro.pipeline models --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"
+        "python -m leap_repro.pipeline --benchmark {output.benchmark} models"
+        " --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

@@ -8,10 +8,9 @@ rule prune:
         manifest=f"{ROOT}/prune/{CELL}/manifest.json",
         provenance=f"{ROOT}/prune/{CELL}/provenance.json",
         payload=directory(f"{ROOT}/prune/{CELL}/payload"),
+        benchmark=f"{ROOT}/benchmarks/prune/{CELL}.tsv",
     log:
         f"{LOGS}/prune/{CELL}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/prune/{CELL}.tsv"
     priority: priority
     conda:
         CPU_ENVIRONMENT
@@ -28,8 +27,9 @@ rule prune:
     message:
         "Pruning {wildcards.model} with {wildcards.method} to {wildcards.sparsity}, seed {wildcards.seed}{params.stale_reason}"
     shell:
-        "python -m leap_repro.pipeline --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes}"
-        " prune --model {input.model} {params.sources} --module {params.module:q}"
+        "python -m leap_repro.pipeline --benchmark {output.benchmark}"
+        " --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes} prune"
+        " --model {input.model} {params.sources} --module {params.module:q}"
         " --options {params.options:q} --sparsity {wildcards.sparsity} --seed {wildcards.seed} --dtype {params.dtype}"
         " --bits {params.bits}"
         " --scratch results/.scratch --output $(dirname {output.manifest}) 2> {log}"

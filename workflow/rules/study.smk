@@ -7,6 +7,7 @@ from pathlib import Path
 from leap_repro.errors import UserError
 from leap_repro.hub.lock import check_lock, lock_digest, read_lock
 from leap_repro.pipeline.launch.devices import devices, largest_memory
+from leap_repro.pipeline.launch.server import start as start_server
 from leap_repro.pipeline import jobs, selection
 from leap_repro.pipeline import snakemake_internals as internals
 from leap_repro.pipeline.examination import examine_inputs
@@ -32,6 +33,8 @@ try:
     examine_inputs(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from error
+
+WORTH_A_SERVER = 3  # jobs: fewer have imported what they need as soon as it has
 
 tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
 USABLE = DEVICES[: internals.usable_gpus(workflow, len(DEVICES))]
@@ -60,6 +63,8 @@ onstart:
     cores_here = internals.cores(workflow)
     slots = slots_here(to_come, cores_here, STUDY.settings.threads, len(USABLE)) if here else None
     eta = ETA(STUDY, Path(ROOT), to_come, slots, time.time())
+    if here and len(to_come) >= WORTH_A_SERVER:
+        start_server(STUDY.settings.threads, SOURCE)
     if eta.jobs:
         say(eta.first_words())
         say_every_minute(eta)

@@ -57,7 +57,7 @@ def _write_yaml(folder: Path, task: str, stock: str, data: Path) -> None:
         "task": task,
         "dataset_path": "parquet",
         "dataset_name": None,
-        "dataset_kwargs": {"data_files": files},
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
     }
     write_text(folder / f"{task}.yaml", yaml.safe_dump(definition, sort_keys=False, allow_unicode=True))
 

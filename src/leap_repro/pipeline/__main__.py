@@ -1,7 +1,8 @@
 """`python -m leap_repro.pipeline STAGE …`: run one stage of the pipeline, in one process or in several.
 
-One process: it leases its GPU, pins the libraries and runs the stage. Several: it starts torchrun, whose processes get
-a GPU each. On several nodes of a Slurm job: it starts itself on each of them. A job that asked for no GPU sees none.
+One process: it leases its GPU and runs the stage; without a GPU it has the run's server fork that process, where there
+is one (`launch/server.py`). Several: it starts torchrun, whose processes get a GPU each. On several nodes of a Slurm
+job: it starts itself on each of them. A job that asked for no GPU sees none.
 """
 
 from __future__ import annotations
@@ -13,37 +14,54 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
+from leap_repro.pipeline.launch.client import ask
 from leap_repro.pipeline.launch.devices import VISIBLE, devices, visible
 from leap_repro.pipeline.launch.lease import LEASED, lease, leased_files
-from leap_repro.pipeline.launch.worker import dying_with
-from leap_repro.pipeline.stages import STAGES, run_stage
+from leap_repro.pipeline.launch.measure import run_measured, seconds_of_cpu, write_row
+from leap_repro.pipeline.launch.worker import THREADS, dying_with
+from leap_repro.pipeline.stages import STAGES
 
 log = logging.getLogger("leap_repro.pipeline")
-THREADS = ("OMP_NUM_THREADS", "GOTO_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""What Snakemake sets to a job's threads, which its processes share."""
 PORTS = range(20_000, 30_000)
 """Below those that Linux gives away by itself."""
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the stage; its exit status. UserError if the processes do not divide by the nodes, or GPUs are missing."""
+    started = time.monotonic()
     nodes, processes, gpus = arguments.nodes, arguments.processes, arguments.gpus
     if gpus not in (0, processes):
         raise UserError(f"{processes} processes need as many GPUs, or none at all: this job was given {gpus}")
     if processes % nodes:
         raise UserError(f"{processes} processes cannot be shared out evenly to {nodes} nodes")
-    if nodes > 1 and os.environ.get("SLURM_STEP_NUM_NODES") != str(nodes):
-        return _watch(_on_every_node(arguments), {})
-    environment = _leased(gpus // nodes)
     if processes == 1:
-        os.environ.update(environment)
-        run_stage(arguments.stage, arguments.rest)
+        return _run_alone(arguments, started)
+    outermost = nodes == 1 or os.environ.get("SLURM_STEP_NUM_NODES") != str(nodes)
+    if nodes > 1 and outermost:
+        status = _watch(_on_every_node(arguments), {})
+    else:
+        here = processes // nodes
+        command = torchrun(nodes, here, [arguments.stage, *arguments.rest])
+        status = _watch(command, _leased(gpus // nodes) | _shared_threads(here))
+    if status == 0 and arguments.benchmark and outermost:  # their memory is nobody's to sum up
+        write_row(arguments.benchmark, started, seconds_of_cpu() if nodes == 1 else None)
+    return status
+
+
+def _run_alone(arguments: argparse.Namespace, started: float) -> int:
+    """Run the stage in one process: a child of the server's, or this one."""
+    job = (arguments.stage, arguments.rest, arguments.benchmark, started)
+    status = ask(*job) if not arguments.gpus else None
+    if status is None:
+        os.environ.update(_leased(arguments.gpus))
+        run_measured(*job)
         return 0
-    here = processes // nodes
-    return _watch(torchrun(nodes, here, [arguments.stage, *arguments.rest]), environment | _shared_threads(here))
+    return status
 
 
 def _leased(gpus: int) -> dict[str, str]:
@@ -115,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus", type=int, default=0, help="one for each process, or 0: the CPU; default 0")
     parser.add_argument("--processes", type=int, default=1, help="how many run the stage together; default 1")
     parser.add_argument("--nodes", type=int, default=1, help="of a Slurm job, to which processes are shared out")
+    parser.add_argument("--benchmark", type=Path, help="file for what the job took, in Snakemake's columns")
     parser.add_argument("stage", choices=STAGES, help="what is run")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="the stage's arguments; --help names them")
     return parser

@@ -1,4 +1,4 @@
-"""Where the time goes: `python -m leap_repro.report.times` sums up Snakemake's benchmark files."""
+"""Where the time goes: `python -m leap_repro.report.times` sums up the benchmark files of a run's jobs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from leap_repro.report.render import Table
 STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate", "figures")
 OF_CELLS = ("prune", "harden", "evaluate")
 PER_METHOD = ("prune",)
+UNKNOWN = "not measured"
+"""The memory of several processes together."""
 
 
 def read_benchmarks(
@@ -44,7 +46,7 @@ def read_benchmarks(
 
 def time_table(jobs: pd.DataFrame) -> Table:
     """Jobs, total and longest seconds, share of the total and peak memory, per stage and method."""
-    grouped = jobs.groupby(["stage", "method"], sort=False)
+    grouped = jobs.astype({"memory": float}).groupby(["stage", "method"], sort=False)
     numbers = grouped.agg(
         jobs=("seconds", "size"), total=("seconds", "sum"), longest=("seconds", "max"), memory=("memory", "max")
     ).reset_index()
@@ -57,10 +59,11 @@ def time_table(jobs: pd.DataFrame) -> Table:
             "Total (s)": numbers["total"].map("{:.0f}".format),
             "Longest (s)": numbers["longest"].map("{:.1f}".format),
             "Share": numbers["share"].map("{:.1f} %".format),
-            "Peak memory (MB)": numbers["memory"].map("{:.0f}".format),
+            "Peak memory (MB)": numbers["memory"].map("{:.0f}".format).replace("nan", UNKNOWN),
         }
     )
     notes = f"Seconds on the clock, summed over jobs that ran side by side: {numbers['total'].sum():.0f} s in all."
+    notes += " Memory: resident in the largest process, with what it shares with others."
     return Table("Where the time goes", shown, numbers, notes=notes)
 
 
@@ -73,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.report.times", description=__doc__)
-    parser.add_argument("--benchmarks", required=True, type=Path, help="folder of Snakemake's benchmark files")
+    parser.add_argument("--benchmarks", required=True, type=Path, help="folder of the jobs' benchmark files")
     parser.add_argument("--cells", required=True, nargs="+", help="model/method/sparsity/seed of the cells that count")
     parser.add_argument("--pruned", nargs="+", help="those of them that were pruned, where others only harden again")
     parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the tokens that they read")

@@ -46,3 +46,12 @@ def test_prune_jobs_are_summed_up_by_method(table):
     (prune,) = table[table["stage"] == "prune"].itertuples()
     assert (prune.method, prune.jobs, prune.total, prune.longest, prune.memory) == ("leap", 2, 24, 16, 116)
     assert prune.share == pytest.approx(100 * 24 / table["total"].sum())
+
+
+def test_memory_that_nobody_measured_is_no_number(tmp_path):
+    for name, memory in (("prune/a/leap/0.5/0", "NA"), ("models/a", "7")):
+        path = tmp_path / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\tmax_rss\tcpu_time\n8\t{memory}\tNA\n")
+    shown = time_table(read_benchmarks(tmp_path, CELLS, [])).shown
+    assert list(shown["Peak memory (MB)"]) == ["7", "not measured"]

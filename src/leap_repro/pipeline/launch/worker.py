@@ -15,6 +15,15 @@ from leap_repro.pipeline.launch.lease import LEASED, share
 from leap_repro.pipeline.stages import run_stage
 
 PR_SET_PDEATHSIG = 1
+THREADS = (
+    "OMP_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What Snakemake sets to a job's threads, which its processes share."""
 
 
 def dying_with(parent: int) -> Callable[[], None]:
