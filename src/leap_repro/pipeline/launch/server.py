@@ -63,11 +63,11 @@ NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """pyarrow's allocator would start one when it is loaded."""
 OWN = {VISIBLE: "", **leap_repro.LIBRARIES}
 """What every job without a GPU has, and the libraries read when they are loaded."""
-OF_SHELLS = {"_", "SHLVL", "PWD", "OLDPWD"}
+OF_SHELLS = {"_", "SHLVL", "PWD", "OLDPWD", "PS1", "PS2"}
 FREE = OF_SHELLS | {"TMPDIR", "TMP", "TEMP", "TEMPDIR", ADDRESS, *OWN, *NO_THREAD}
 """Variables that may differ from the server's: no import reads them, or they are set anyway."""
 SHELL = ("bash", "-c", 'exec "$0" "$@"')
-"""Starts a command as jobs are: a shell takes some variables away (PS1) and brings others."""
+"""Starts a command as jobs are started: a shell changes some variables."""
 ENDING = signal.SIGTERM
 """What the server gets when its starter is gone, and may get with it: it deletes its folder."""
 WAITING = 1024
