@@ -25,10 +25,13 @@ def option(command, name):
 
 
 def kind_of(command):
-    """The stage that a command line runs, of `prune` with the method; None for any other command."""
+    """The stage that a command line runs, of `prune` with the method, or "report" or "figures" of what
+    comes after them; None for any other command."""
     if len(command) < 4 or command[1] != "-m" or not command[2].startswith("leap_repro."):
         return None
-    room = command[2].split(".")[1]
+    room, *rest = command[2].split(".")[1:]
+    if room == "report":
+        return rest[0] if rest[0] == "figures" else room
     stage = next((word for word in command[3:] if word in STAGES), None) if room == "pipeline" else room
     return f"prune {option(command, '--module')}" if stage == "prune" else stage
 

@@ -39,7 +39,7 @@ PLAN = {
     **{kind: [EARLY, LATE] for kind in LEARNED},
     "harden": [EARLY, LATE],
     "evaluate": [EARLY, LATE],
-    "aggregate": [EARLY, EARLY, EARLY],
+    "report": [EARLY, EARLY, EARLY],
     "figures": [EARLY],
 }
 LEAST_KILLS = 20

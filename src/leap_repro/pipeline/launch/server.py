@@ -36,7 +36,7 @@ from typing import NoReturn
 import leap_repro
 from leap_repro.cli import report_errors
 from leap_repro.pipeline.fingerprint import module_digests
-from leap_repro.pipeline.launch.client import ADDRESS, Request, python
+from leap_repro.pipeline.launch.client import ADDRESS, KILLED, Request, python
 from leap_repro.pipeline.launch.devices import VISIBLE
 from leap_repro.pipeline.launch.measure import run_measured
 from leap_repro.pipeline.launch.worker import THREADS, dying_with
@@ -65,11 +65,13 @@ NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """pyarrow's allocator would start one when it is loaded."""
 OWN = {VISIBLE: "", **LIBRARIES}
 """What every job without a GPU has, and the libraries read when they are loaded."""
-OF_SHELLS = {"_", "SHLVL", "PWD", "OLDPWD"}
+OF_SHELLS = {"_", "SHLVL", "PWD", "OLDPWD", "PS1", "PS2"}
 FREE = OF_SHELLS | {"TMPDIR", "TMP", "TEMP", "TEMPDIR", ADDRESS, *OWN, *NO_THREAD}
 """Variables that may differ from the server's: no import reads them, or they are set anyway."""
 SHELL = ("bash", "-c", 'exec "$0" "$@"')
-"""Starts a command as jobs are: a shell takes some variables away (PS1) and brings others."""
+"""Starts a command as jobs are started: a shell changes some variables."""
+ENDING = signal.SIGTERM
+"""What the server gets when its starter is gone, and may get with it: it deletes its folder."""
 WAITING = 1024
 """Jobs that may wait to be taken."""
 
@@ -95,11 +97,11 @@ def start(threads: int, source: str) -> None:
             return
         listener.listen(WAITING)  # from now on jobs can be sent, however long the imports take
         subprocess.Popen(
-            [*command, str(listener.fileno())],
+            [*command, str(listener.fileno()), folder],
             env=os.environ | counts | {"PYTHONPATH": source} | OWN | NO_THREAD,
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
-            preexec_fn=dying_with(os.getpid()),
+            preexec_fn=dying_with(os.getpid(), ENDING),
         )
     os.environ[ADDRESS] = address
 
@@ -192,6 +194,8 @@ class Server:
         job's own connection (`client.py`), run the job, and end."""
         status = 1
         try:
+            for number in (signal.SIGINT, ENDING):
+                signal.signal(number, signal.SIG_DFL)
             dying_with(server)()
             for key in list(self._selector.get_map().values()):
                 os.close(key.fd)
@@ -260,11 +264,18 @@ def load() -> None:
 
 def main() -> None:
     """Import, then serve; end if a library has started a thread, which a fork would lose."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    listener, folder = int(sys.argv[1]), sys.argv[2]
+
+    def end(number: int, frame: object) -> NoReturn:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(KILLED + number)
+
+    for number in (signal.SIGINT, ENDING):
+        signal.signal(number, end)
     inherited = Inherited.here()
     load()
     if len(os.listdir("/proc/self/task")) == 1:
-        Server(socket.socket(fileno=int(sys.argv[1])), inherited).serve()
+        Server(socket.socket(fileno=listener), inherited).serve()
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ THREADS = (
 """What Snakemake sets to a job's threads, which its processes share."""
 
 
-def dying_with(parent: int) -> Callable[[], None]:
-    """A function after which the kernel kills its process as soon as the process `parent`, which started it, is gone;
-    Linux only."""
+def dying_with(parent: int, by: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """A function after which the kernel ends its process, `by` a signal, as soon as the process
+    `parent`, which started it, is gone; Linux only."""
     libc = ctypes.CDLL(None)
 
     def die() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # it was gone before
             os._exit(1)
 

@@ -238,6 +238,13 @@ def test_a_row_has_snakemakes_columns_and_the_jobs_own_measures(started):
         assert row["max_pss"] == "NA"
 
 
+def catches(process, number):
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def test_the_server_ends_with_the_process_that_started_it(source, tmp_path):
     code = f"import os; from leap_repro.pipeline.launch import server; server.start(1, {source!r})\n"
     code += f"print(os.environ[{ADDRESS!r}], flush=True); input()"
@@ -248,10 +255,11 @@ def test_the_server_ends_with_the_process_that_started_it(source, tmp_path):
         folder = Path(process.stdout.readline().strip()).parent
         assert folder.stat().st_mode & 0o777 == 0o700
         (child,) = psutil.Process(process.pid).children()
+        wait_until(lambda child=child: catches(child, server.ENDING))
         end(process)
         process.wait(10)
         child.wait(10)
-    assert folder.exists(), "nobody was left to delete it"
+        assert not folder.exists()
 
 
 def test_without_a_socket_there_is_no_server(monkeypatch, tmp_path):
