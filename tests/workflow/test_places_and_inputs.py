@@ -20,9 +20,9 @@ def test_a_clone_may_lie_anywhere_and_runs_its_own_code(tmp_path):
     write_inputs(folder)
     edit(
         folder,
-        "src/leap_repro/pipeline/stages/harden.py",
-        '"cell": arguments.cell,',
-        '"cell": arguments.cell, "own": 1,',
+        "src/leap_repro/harden/cell.py",
+        '"cell": cell,',
+        '"cell": cell, "own": 1,',
     )
     cell = "mini/dense/0/0"
     snakemake(folder, f"results/tiny/evaluate/{cell}/manifest.json", variables={"PYTHONPATH": ""})

@@ -40,8 +40,8 @@ from leap_repro.pipeline.launch.client import ADDRESS, KILLED, Request, python
 from leap_repro.pipeline.launch.devices import VISIBLE
 from leap_repro.pipeline.launch.measure import run_measured
 from leap_repro.pipeline.launch.worker import THREADS, dying_with
-from leap_repro.pipeline.stages import STAGES
-from leap_repro.portable import LIBRARIES
+from leap_repro.pipeline.stages import STAGES, bits_of
+from leap_repro.portable import LIBRARIES, PORTABLE
 from leap_repro.prune.methods import module_of, names
 
 LONG = ("miniature",)
@@ -130,7 +130,7 @@ class Inherited:
         """What a process of its own would have otherwise; None if nothing."""
         if request["stage"] in LONG:
             return f"{request['stage']} is a long job"
-        if "native" in request["arguments"]:
+        if bits_of(request["arguments"]) != PORTABLE:
             return "it computes by the processor's own kernels, the server pins them"
         if request["python"] != self.python:
             return f"the server's Python is {self.python}"

@@ -16,13 +16,13 @@ STAGES = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
 def run_stage(name: str, arguments: list[str]) -> None:
     """Run the stage with its command line's arguments, in this process. The numerical libraries are pinned before the
     stage is imported and they with it, unless it is told `--bits native`."""
-    pin() if _bits(arguments) == PORTABLE else unpin()
+    pin() if bits_of(arguments) == PORTABLE else unpin()
     stage = import_module(f"{__name__}.{name}")
     sys.argv = [stage.__name__, *arguments]
     cli.run_stage(stage.main, stage.parser())
 
 
-def _bits(arguments: list[str]) -> str:
+def bits_of(arguments: list[str]) -> str:
     """What `--bits` says, if anything: the stage's own parser comes with all that is to be pinned."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--bits", default=PORTABLE, choices=CHOICES)
