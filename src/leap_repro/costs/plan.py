@@ -25,8 +25,9 @@ from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
 from leap_repro.sparsity.budget import parse_sparsity
 
-START_SECONDS = 5.0
-"""Starting Python, torch and transformers, reading and writing: what every job costs, however small."""
+START_SECONDS = 1.0
+"""Starting, reading and writing: what every job of a local run costs, however small. A process of its own, on a GPU or
+on a cluster, takes some four seconds more."""
 PROCESS_BYTES = 0.5e9
 """Python, torch and transformers before any model: benchmarks/memory_at_size.csv, shape tiny."""
 HUB_BYTES = {"calibration": 1.2e9, "mask_training": 8e9, "perplexity": 2e6, "tasks": 3e7}
