@@ -60,8 +60,9 @@ onstart:
     for sentence in found:
         print(f"Warning: {sentence}", file=sys.stderr)
     to_come = estimates(STUDY, Path(ROOT), to_run)
-    cores_here = internals.cores(workflow)
-    slots = slots_here(to_come, cores_here, STUDY.settings.threads, len(USABLE)) if here else None
+    slots = None  # a cluster's are not known
+    if here:
+        slots = slots_here(to_come, internals.cores(workflow), STUDY.settings.threads, len(USABLE))
     eta = ETA(STUDY, Path(ROOT), to_come, slots, time.time())
     if here and len(to_come) >= WORTH_A_SERVER:
         start_server(STUDY.settings.threads, SOURCE)
