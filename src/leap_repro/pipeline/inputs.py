@@ -28,10 +28,13 @@ from leap_repro.pipeline.grid import Method, Study
 from leap_repro.store.questions import check_forms
 
 TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json.gz", ".txt")
+TEMPLATE = "__use_yte__"
+"""The key by which Snakemake takes a file for a template and runs the Python that stands in it."""
 
 
 def check_yaml(path: Path) -> None:
-    """UserError for a file that is not a YAML mapping, holds itself, or has a key twice in one mapping.
+    """UserError for a file that is not a YAML mapping, holds itself, has a key twice in one mapping, or asks Snakemake
+    to run code that stands in it.
 
     YAML would take the last of two keys without a word, and Snakemake does not say in which line a mistake is.
     """
@@ -65,12 +68,22 @@ def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int],
     for item in node.value:
         key, value = item if isinstance(node, yaml.MappingNode) else (None, item)
         name = f"{place}{key.value}" if key else place
+        if key and key.value == TEMPLATE:
+            _refuse_template(path, key.start_mark.line + 1)
         if key and name in seen:
             line = key.start_mark.line + 1
             raise UserError(f"{path}: the key {name} stands in lines {seen[name]} and {line}; once is allowed")
         if key:
             seen[name] = key.start_mark.line + 1
         _check_unique_keys(path, value, f"{name}." if key else place, above, done)
+
+
+def _refuse_template(path: Path, line: int) -> None:
+    """Wherever the key stands, for YAML's << moves it up."""
+    raise UserError(
+        f"{path}, line {line}: the key {TEMPLATE} has Snakemake run Python code that stands in the file, and it has "
+        "already if this is a --configfile; a configuration holds values only: take the key out"
+    )
 
 
 def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
