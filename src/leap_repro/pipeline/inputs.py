@@ -25,6 +25,7 @@ from leap_repro.models.checkpoint import (
 from leap_repro.models.sources import source_of
 from leap_repro.pipeline.config import Scale
 from leap_repro.pipeline.grid import Method, Study
+from leap_repro.places import check_makable
 from leap_repro.store.questions import check_forms
 
 TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json.gz", ".txt")
@@ -94,7 +95,7 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
     """
     notes = []
     for folder in outputs:
-        _check_writable(Path(folder))
+        check_makable(Path(folder))
     for name, spec in study.models.items():
         folder = _model_folder(f"scales.{study.scale}.models.{name}", spec)
         if folder is not None:
@@ -119,14 +120,6 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
 def method_files(method: Method) -> list[Path]:
     """The files on this machine that a method's options name; UserError if they are not there."""
     return list(getattr(method.options, "files", []))
-
-
-def _check_writable(folder: Path) -> None:
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise UserError(f"{folder} cannot be made: {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{folder} cannot be written: no write permission for {existing}")
 
 
 def _model_folder(key: str, spec: dict[str, Any]) -> Path | None:
