@@ -108,11 +108,25 @@ def _own_errors(name: str, method: Method) -> Iterator[str]:
         yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
 
 
+def label_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
+    """Tables and figures tell the lines of a grid by their labels, where they run at one sparsity."""
+    for further in _further(settings):
+        for line, other in combinations(map(methods.__getitem__, settings.methods + further), 2):
+            same = line.label.split() == other.label.split()
+            if same and _meet(line, other, settings):
+                why = f"{line.name} has it already in the same grid, and tables tell methods by it"
+                yield f"methods.{other.name}.label is {other.label!r}; {why}"
+
+
+def _further(settings: Scale) -> list[list[str]]:
+    """What each of the larger grids has besides the scale's own methods."""
+    evidence = settings.evidence
+    return [settings.extended, evidence.methods + evidence.once if evidence else []]
+
+
 def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
     """No two lines of one grid train the same."""
-    evidence = settings.evidence
-    grids = [settings.extended, evidence.methods + evidence.once if evidence else []]
-    for listed in (settings.methods + further for further in grids):
+    for listed in (settings.methods + further for further in _further(settings)):
         trained = [methods[name] for name in listed if methods[name].declaration.trains and not methods[name].hardens]
         for line, other in combinations(trained, 2):
             if line.training == other.training and _meet(line, other, settings):
