@@ -12,7 +12,7 @@ from scratch import REPOSITORY
 
 from leap_repro.miniature.bundled import bundled_models
 
-NAME = "{x}&$HOME 'y'"
+NAME = "x;&$HOME 'y'"
 
 
 @pytest.fixture

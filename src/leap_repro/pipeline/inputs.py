@@ -7,13 +7,13 @@ keys that stand twice is ours: ruamel.yaml finds them too, but does not say in w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.models.checkpoint import (
     ADAPTERS,
     has_adapter,
@@ -99,6 +99,7 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
     for name, spec in study.models.items():
         folder = _model_folder(f"scales.{study.scale}.models.{name}", spec)
         if folder is not None:
+            _refuse_braces(f"scales.{study.scale}.models.{name}.path", [folder] if "path" in spec else [])
             _check_model(f"scales.{study.scale}.models.{name}", folder, study.settings)
             if has_adapter(folder):
                 notes.append(
@@ -106,20 +107,30 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
                 )
     for name in dict.fromkeys(name for grid in study.grids for name in study.grid_methods(grid)):
         try:
-            method_files(study.methods[name])
+            files = method_files(study.methods[name])
         except UserError as error:
             raise UserError(f"config: methods.{name}: {error}") from error
+        _refuse_braces(f"methods.{name}.options.path", files)
     for role, spec in study.data.items():
         if spec["source"] == "hub" and role == "tasks":
             _check_hub_sets(f"scales.{study.scale}.data.tasks.sets", spec["sets"])
         if spec["source"] == "path":
             _check_data(f"scales.{study.scale}.data.{role}.path", role, spec["path"])
+            _refuse_braces(f"scales.{study.scale}.data.{role}.path", [Path(spec["path"])])
     return notes
 
 
 def method_files(method: Method) -> list[Path]:
     """The files on this machine that a method's options name; UserError if they are not there."""
     return list(getattr(method.options, "files", []))
+
+
+def _refuse_braces(key: str, files: Iterable[Path]) -> None:
+    """UserError for a file that Snakemake would not find: whatever is done to a brace, it begins a wildcard."""
+    for file in files:
+        if set("{}") & set(str(file)):
+            why = "Snakemake takes braces for wildcards: rename it, or give a link without any"
+            raise UserError(f"config: {key} is {shown(str(file))}; {why}")
 
 
 def _model_folder(key: str, spec: dict[str, Any]) -> Path | None:
@@ -169,10 +180,10 @@ def _check_data(key: str, role: str, text: str) -> None:
     path = Path(text).expanduser()
     if role == "tasks":
         if not any(path.glob("*/*.parquet")):
-            raise UserError(f"config: {key} is {text!r}; it must be a folder with <set>/<split>.parquet files")
+            raise UserError(f"config: {key} is {shown(text)}; it must be a folder with <set>/<split>.parquet files")
     elif not path.name.endswith(TEXT_SUFFIXES):
-        raise UserError(f"config: {key} is {text!r}; it must end in one of {list(TEXT_SUFFIXES)}")
+        raise UserError(f"config: {key} is {shown(text)}; it must end in one of {list(TEXT_SUFFIXES)}")
     elif not path.is_file():
-        raise UserError(f"config: {key} is {text!r}; it must be a file that exists")
+        raise UserError(f"config: {key} is {shown(text)}; it must be a file that exists")
     elif not os.access(path, os.R_OK):
-        raise UserError(f"config: {key} is {text!r}; it must be a file that may be read")
+        raise UserError(f"config: {key} is {shown(text)}; it must be a file that may be read")

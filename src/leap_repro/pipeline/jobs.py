@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +30,23 @@ def model_source(study: Study, model: str) -> dict[str, Any]:
     return {key: value for key, value in study.models[model].items() if key not in ONLY_SHOWN}
 
 
-def named(files: Iterable[str | Path]) -> list[str]:
-    """The files as a rule's input names them, where a brace would begin a wildcard."""
-    return [str(file).replace("{", "{{").replace("}", "}}") for file in files]
-
-
 def model_files(study: Study, model: str) -> list[str]:
     """The files of a model that lies on this machine, all that its fetch copies, so that a change is noticed."""
     path = study.models[model].get("path")
-    return named(checkpoint_files(Path(path).expanduser())) if path else []
+    return [str(file) for file in checkpoint_files(Path(path).expanduser())] if path else []
 
 
 def data_files(study: Study, role: str) -> list[str]:
     """The files of a text or of task sets that lie on this machine, so that a change in them is noticed."""
     source = study.data[role]
     if role == "tasks":
-        return named(task_files(source))
-    return named([Path(source["path"]).expanduser()]) if "path" in source else []
+        return [str(path) for path in task_files(source)]
+    return [str(Path(source["path"]).expanduser())] if "path" in source else []
 
 
 def masks_files(study: Study, method: str) -> list[str]:
     """The files of masks that a method takes over, so that a change in them is noticed."""
-    return named(method_files(study.methods[method]))
+    return [str(path) for path in method_files(study.methods[method])]
 
 
 def shard_arguments(study: Study, role: str) -> str:

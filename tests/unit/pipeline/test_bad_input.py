@@ -92,7 +92,7 @@ CONFIGURATIONS = [
     ("sparsities: [0.5]", "sparsities: [0.5, 0.50]", "[0.5, 0.5]"),
     ("sparsities: [0.5]", 'sparsities: ["0.5"]', "'0.5'", "number"),
     ("steps: 4", "steps: 4, learning_rate: .nan", "methods.leap.options.learning_rate", "nan"),
-    ("steps: 4", "steps: 4, learning_rate: .inf", "methods.leap.options.learning_rate", "inf"),
+    ("steps: 4", "steps: 4, learning_rate: .inf", "methods.leap.options.learning_rate", "Infinity"),
     ("steps: 4", "steps: 4, learning_rate: 1e-3", "'1e-3'", "number"),
     ("steps: 4", "steps: 4, tau_end: 0", "tau_end", "above 0"),
     ("steps: 4", "steps: 4, beta2: 1", "beta2", "[0, 1)"),
@@ -404,6 +404,14 @@ def test_a_file_that_would_run_code_is_refused_by_every_command_that_reads_it(pl
     for read_it in (check_yaml, lambda path: read_config([path])):
         with refused("more.yaml, line", "__use_yte__", "run Python code"):
             read_it(place / "more.yaml")
+
+
+@pytest.mark.parametrize("name", ["model", "text.txt", "tasks"])
+def test_a_name_that_snakemake_cannot_look_for_is_refused(place, refused, name):
+    (place / name).rename(place / f"{{x}}&$HOME-{name}")
+    (place / "config.yaml").write_text(CONFIG.replace(f"path: {name}}}", f'path: "{{x}}&$HOME-{name}"}}'))
+    with refused(f"{{x}}&$HOME-{name}", "Snakemake takes braces for wildcards"):
+        read(place)
 
 
 @pytest.mark.parametrize("case", PLACES)
