@@ -28,7 +28,11 @@ libraries whose objects all stay: 5 % of an evaluation."""
 
 
 def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse the arguments, run `main`, and tell in one sentence what a user can change: `report_errors`."""
+    """Parse the arguments, run `main`, and tell in one sentence what a user can change: `report_errors`.
+
+    An argument @FILE stands for the lines of that file.
+    """
+    parser.fromfile_prefix_chars = "@"
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     for library in ("httpx", "httpx2"):

@@ -105,4 +105,8 @@ def hardened_from(w):
 
 
 def method_facts(w):
-    return jobs.as_json(selection.method_facts(STUDY, grid_name(w)))
+    return jobs.from_file([jobs.as_json(selection.method_facts(STUDY, grid_name(w)))])
+
+
+def table_methods(w):
+    return jobs.from_file([jobs.as_json(selection.table_methods(STUDY, w.table, grid_name(w)))])
