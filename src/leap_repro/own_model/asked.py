@@ -13,10 +13,9 @@ from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.checkpoint import weight_files
 from leap_repro.pipeline.reading import project_files
 from leap_repro.places import check_makable, expanded
+from leap_repro.prune.methods import declaration
 
 PLACES = ("output", "run_folder", "text", "masks")
-COMPRESSED = "sparse.json"
-"""What a packed or 2:4 export has and a checkpoint has not (export/index.py, which imports torch)."""
 
 
 def check_asked(asked: Namespace, home: Path) -> None:
@@ -34,7 +33,7 @@ def check_asked(asked: Namespace, home: Path) -> None:
     _check_folders(asked.output, asked.run_folder.absolute(), home)
     _check_model(asked.model)
     if asked.masks:
-        _refuse_compressed(asked.masks, "--masks")
+        _check_masks(asked.masks)
 
 
 def check_method(method: str, config: dict[str, Any]) -> None:
@@ -56,7 +55,6 @@ def _check_model(model: str) -> None:
     """UserError for a file, a folder without a whole checkpoint, and what can be neither a folder nor an id."""
     folder = expanded(Path(model), "MODEL")
     if os.path.isdir(folder):
-        _refuse_compressed(folder, "MODEL")
         weight_files(folder)
     elif os.path.isfile(folder):
         raise UserError(f"MODEL is {shown(model)}, a file; give the folder that holds it and config.json")
@@ -65,7 +63,9 @@ def _check_model(model: str) -> None:
         raise UserError(f"MODEL is {shown(model)}; it must be a folder that exists, {one}")
 
 
-def _refuse_compressed(folder: Path, key: str) -> None:
-    if os.path.isfile(folder / COMPRESSED):
-        way = "`leap-repro unpack FOLDER --output NEW` makes a checkpoint of it"
-        raise UserError(f"{key} is {shown(str(folder))}, a compressed export ({COMPRESSED}); {way}")
+def _check_masks(masks: Path) -> None:
+    """UserError for what holds no masks."""
+    try:
+        assert declaration("imported").options.model_validate({"path": str(masks)}).files
+    except UserError as error:
+        raise UserError(f"--masks: {error}") from error

@@ -21,7 +21,7 @@ from leap_repro.store.atomic import write_text
 ONLY_SHOWN = ("stands_for", "parameters", "gated")
 """What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
 
-ARGUMENTS = Path(".snakemake/arguments")
+WRITTEN_DOWN = Path(".snakemake/arguments")
 """Where long arguments are written down; `cli.run_stage` reads them."""
 
 
@@ -34,7 +34,7 @@ def from_file(arguments: Iterable[str]) -> str:
     """One argument that stands for all these: @ and a file with a line for each, which is named by what it says, so
     that it changes as they do. A grid has more cells than a command line, of 131,072 bytes, has room for."""
     text = "".join(f"{argument}\n" for argument in arguments)
-    path = ARGUMENTS / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.txt"
+    path = WRITTEN_DOWN / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.txt"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
     return f"@{path}"
@@ -82,7 +82,7 @@ def scoring_arguments(study: Study) -> str:
     return " ".join(arguments + [f"--{name} {most}" for name, most in parts.items() if most is not None])
 
 
-STARTS = {"warm_start": "warm-start", "parent": "parent", "budget_from": "budgets"}
+ARGUMENTS = {"warm_start": "warm-start", "parent": "parent", "budget_from": "budgets"}
 """What a prune job calls the cells that a line of the configuration names."""
 
 
@@ -95,7 +95,7 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
     if line.is_scored_held_out:
         folders["held-out"] = f"calibration/{model}/held_out/{seed}"
     for key, start in line.starts.items():
-        folders[STARTS[key]] = f"harden/{model}/{start}/{sparsity}/{start_seed(study, start, seed)}"
+        folders[ARGUMENTS[key]] = f"harden/{model}/{start}/{sparsity}/{start_seed(study, start, seed)}"
     if line.pattern_start:
         (only,) = study.methods[line.pattern_start].sparsities
         folders["pattern-start"] = f"harden/{model}/{line.pattern_start}/{only}/{seed}"

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from leap_repro.export.index import INDEX_FILE
+from leap_repro.models.checkpoint import COMPRESSED
 from leap_repro.own_model.__main__ import main, parser
-from leap_repro.own_model.asked import COMPRESSED, check_asked, check_method
+from leap_repro.own_model.asked import check_asked, check_method
 from leap_repro.own_model.workflow import checkout
 
 BUNDLED = "llama3.2-1b-mini"
@@ -23,7 +24,9 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "no-config/model.safetensors").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "packed").mkdir()
-    (tmp_path / "packed/sparse.json").write_text("{}")
+    for name in ("sparse.json", "config.json"):
+        (tmp_path / "packed" / name).write_text("{}")
+    (tmp_path / "packed/sparse-model.safetensors").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/a").touch()
     return tmp_path
@@ -51,8 +54,12 @@ CASES = [
     ([BUNDLED, "--output", "out", "--sparsity", "1"], ["--sparsity is 1.0", "[0, 1)"]),
     ([BUNDLED, "--output", "out", "--cores", "0"], ["--cores is 0"]),
     ([BUNDLED, "--output", "out", "--method", "../../../x"], ["--method is '../../../x'", "'wanda'"]),
-    ([BUNDLED, "--output", "out", "--masks", "packed"], ["--masks is 'packed'", "leap-repro unpack"]),
-    (["packed", "--output", "out"], ["MODEL is 'packed'", "leap-repro unpack"]),
+    (
+        [BUNDLED, "--output", "out", "--masks", "packed"],
+        ["--masks: options.path", "'packed', a compressed export", "leap-repro unpack"],
+    ),
+    ([BUNDLED, "--output", "out", "--masks", "file"], ["--masks: options.path", "must be an .npz file"]),
+    (["packed", "--output", "out"], ["packed is a compressed export", "leap-repro unpack"]),
     (["empty", "--output", "out"], ["empty must hold config.json"]),
     (["no-config", "--output", "out"], ["no-config must hold config.json"]),
     (["file", "--output", "out"], ["MODEL is 'file', a file", "config.json"]),
