@@ -14,7 +14,7 @@ CPU_ENVIRONMENT = f"{workflow.basedir}/envs/cpu.yaml".replace("{", "{{").replace
 wildcard_constraints:
     model=r"[^/]+",
     method=r"[^/]+",
-    sparsity=r"[0-9.]+",
+    sparsity=r"0(\.[0-9]+)?",
     seed=r"[0-9]+",
     role=r"[a-z_]+",
     grid=r"((extended|evidence)/)?",

@@ -78,10 +78,12 @@ def run_workflow(run: Path, overlay: Path, targets: list[str], cores: int, lock:
         process = subprocess.Popen(
             command(run, overlay, targets, cores),
             env=environment(),
+            stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             pass_fds=[lock],
             process_group=0,
+            preexec_fn=_hear_interrupts,
         )
         try:
             _show(process, run, started)
@@ -90,6 +92,11 @@ def run_workflow(run: Path, overlay: Path, targets: list[str], cores: int, lock:
     if process.returncode:
         text = output.read_text(encoding="utf-8", errors="replace")
         raise UserError(f"{failure(text)} (all of it: {output})")
+
+
+def _hear_interrupts() -> None:
+    """In Snakemake's process, which a shell's & may have made deaf to them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen) -> None:

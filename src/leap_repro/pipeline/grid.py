@@ -217,7 +217,8 @@ def read_study(config: dict[str, Any]) -> Study:
     _refuse(label_errors(settings, methods))
     _refuse(training_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
-    return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
+    data = Named("data for", sources["data"])
+    return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), data)
 
 
 def _without_clashes(resolved: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ Definition = Annotated[
     told("it must be the path of a task's YAML below lm_eval/tasks, such as super_glue/boolq/default.yaml"),
 ]
 Expected = Annotated[dict[str, Size] | None, Field(description="sizes that what comes must have")]
-Splits = Annotated[dict[str, Some], Field(min_length=1)]
+Splits = Annotated[dict[Name, Some], Field(min_length=1)]
 
 
 class _Model(Closed):

@@ -192,6 +192,9 @@ BAD = [
     # names that cannot be folders
     ("scales.miniature.models.org/tiny", {"source": "path", "path": "x"}, "org/tiny"),
     ("methods.leap/fast", LEAP, "leap/fast"),
+    ("scales.paper.data.tasks.sets.piqa.files", {"../../x": "a.parquet"}, "../../x"),
+    ("scales.paper.data.tasks.sets", {"../../x": {"id": "a/b", "revision": "main", "files": {"a": "b"}}}, "../../x"),
+    ("scales.paper.cluster", {"partition": "../x"}, "../x"),
     ("methods.", LEAP, '""'),
     # missing keys
     ("scale", MISSING, "scale"),
