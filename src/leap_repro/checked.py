@@ -111,17 +111,18 @@ def _printable(value: str) -> str:
 
 
 MOST, MOST_OF_FILES = 10**9, 10**15
-"""Beyond these no number of this project means anything: it is a typo, which memory or a path would pay for."""
-Positive = Annotated[int, Field(ge=1, le=MOST), told(f"it must be an integer of at least 1 and at most {MOST}")]
-Count = Annotated[int, Field(ge=0, le=MOST), told(f"it must be an integer of at least 0 and at most {MOST}")]
-Size = Annotated[
-    int, Field(ge=1, le=MOST_OF_FILES), told(f"it must be an integer of at least 1 and at most {MOST_OF_FILES}")
-]
+"""Beyond these no number of this project means anything: it is a typo."""
+_WHOLE = "it must be an integer of at least {} and at most {}"
+_ABOVE_0 = "it must be a number above 0, from {} to {}"
+Positive = Annotated[int, Field(ge=1, le=MOST), told(_WHOLE.format(1, MOST))]
+Count = Annotated[int, Field(ge=0, le=MOST), told(_WHOLE.format(0, MOST))]
+Size = Annotated[int, Field(ge=1, le=MOST_OF_FILES), told(_WHOLE.format(1, MOST_OF_FILES))]
 """Parameters of a model, bytes or rows of a data set."""
-Rate = Annotated[float, Field(ge=1e-9, le=1e9), told("it must be a number above 0, from 1e-9 to 1e9")]
-LearningRate = Annotated[float, Field(ge=1e-12, le=10), told("it must be a number above 0, from 1e-12 to 10")]
-Temperature = Annotated[float, Field(ge=1e-4, le=1e4), told("it must be a number above 0, from 1e-4 to 1e4")]
-Weight = Annotated[float, Field(ge=0, le=1e9), told("it must be a number of at least 0 and at most 1e9")]
+Rate = Annotated[float, Field(ge=1e-9, le=1e9), told(_ABOVE_0.format("1e-9", "1e9"))]
+LearningRate = Annotated[float, Field(ge=1e-12, le=10), told(_ABOVE_0.format("1e-12", "10"))]
+Temperature = Annotated[float, Field(ge=1e-4, le=1e4), told(_ABOVE_0.format("1e-4", "1e4"))]
+_FROM_0 = "it must be a number of at least 0 and at most 1e9"
+Weight = Annotated[float, Field(ge=0, le=1e9), told(_FROM_0)]
 Share = Annotated[float, Field(ge=0, lt=1), told("it must be a number in [0, 1)")]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -176,8 +177,7 @@ def _details(error: ValidationError) -> list[Any]:
 
 def _sentence(detail: Mapping[str, Any], root: str) -> str:
     """Key, value and what is allowed."""
-    parts = [str(part) for part in detail["loc"] if not (isinstance(part, str) and part.startswith(TAG))]
-    place = [shown(part, str) for part in parts]
+    place = [shown(part, str) for part in map(str, detail["loc"]) if not part.startswith(TAG)]
     key, value, context = ".".join(place) or root, detail["input"], detail.get("ctx", {})
     if place and place[-1] == "[key]":
         words = context.get("words", "it must be a text")
@@ -208,7 +208,9 @@ def _value_sentence(kind: str, value: Any, context: Mapping[str, Any], message: 
         return f"{shown(value)}; allowed are {context['expected']}"
     if kind == "too_short":
         return f"{shown(value, _json)}; it must not be empty"
-    return f"{shown(value)}; it must be {TYPES[kind]}" if kind in TYPES else f"{shown(value, _json)}; {message}"
+    if kind in TYPES:
+        return f"{shown(value)}; it must be {TYPES[kind]}"
+    return f"{shown(value, _json)}; {message}"
 
 
 def _json(value: Any) -> str:

@@ -28,7 +28,7 @@ libraries whose objects all stay: 5 % of an evaluation."""
 
 
 def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse the arguments, run `main`, and tell in one sentence what a user can change: `report_errors`.
+    """Parse the arguments and run `main`; what a user can change is told in one sentence.
 
     An argument @FILE stands for the lines of that file.
     """
@@ -54,8 +54,8 @@ def few_collections() -> Iterator[None]:
 
 @contextmanager
 def report_errors(output: Path | None = None) -> Iterator[None]:
-    """Turn a UserError into one sentence on stderr and exit status 2; and so a file that cannot be used, or a disk that
-    is full while `output` is written."""
+    """Turn a UserError into one sentence on stderr and exit status 2; and so a file that cannot be
+    used, or a disk that is full while `output` is written."""
     try:
         yield
     except UserError as error:
@@ -87,7 +87,8 @@ def disk_trouble(error: Exception, output: Path | None) -> str | None:
     place = None if named is None or isinstance(named, int) else Path(os.fsdecode(named))
     if output and (place is None or place.absolute().is_relative_to(output.absolute())):
         return f"cannot write {output}: {os.strerror(number)}"
-    return f"cannot use {place}: {os.strerror(number)}" if place else f"cannot go on: {os.strerror(number)}"
+    what = f"cannot use {place}" if place else "cannot go on"
+    return f"{what}: {os.strerror(number)}"
 
 
 def json_argument(text: str) -> dict:

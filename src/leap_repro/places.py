@@ -1,5 +1,5 @@
-"""Places that a person names: whose home is meant, and whether a folder can be made and written there. Looked at before
-anything is computed, so that a run does not end at its last step."""
+"""Places that a person names: whose home is meant, and whether a folder can be made and written there.
+Looked at before anything is computed, so that a run does not end at its last step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from leap_repro.errors import UserError, shown
 
 
 def expanded(path: Path, key: str) -> Path:
-    """The path with ~ replaced by the home folder; UserError, which names the `key`, for a user that there is not."""
+    """The path with ~ replaced by the home folder; UserError, which names the `key`, for one of nobody."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -18,7 +18,8 @@ def expanded(path: Path, key: str) -> Path:
 
 
 def check_makable(folder: Path, key: str = "") -> None:
-    """UserError, which begins with the `key`, unless the folder is there or can be made, and may be written into."""
+    """UserError, which begins with the `key`, unless the folder is there or can be made, and may be
+    written into."""
     place, called = folder.absolute(), f"{key} {shown(str(folder), str)}".strip()
     existing = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not existing.is_dir():

@@ -37,13 +37,15 @@ def random_windows(
             return torch.stack(windows)
     raise UserError(
         f"only {len(windows)} of {len(texts)} documents are longer than length={length} tokens, "
-        f"sequences={sequences} are asked for: lower one of them or give more text{_of_txt(texts, sequences)}"
+        f"sequences={sequences} are asked for: lower one of them or give more text"
+        f"{_of_txt(texts, sequences)}"
     )
 
 
 def _of_txt(texts: Sequence[str], sequences: int) -> str:
     """What a text of one document a line, or all in one, has probably been taken for."""
-    return "; in a .txt a blank line ends a document, a line does not" if len(texts) < sequences else ""
+    of_lines = "; in a .txt a blank line ends a document, a line does not"
+    return of_lines if len(texts) < sequences else ""
 
 
 def released_windows(

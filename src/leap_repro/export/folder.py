@@ -13,7 +13,10 @@ from leap_repro.places import check_makable
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """Yield a temporary folder, whose files are moved to `output` on a clean exit; UserError as `refuse_filled`."""
+    """Yield a temporary folder, whose files are moved to `output` on a clean exit.
+
+    Raises UserError as `refuse_filled`.
+    """
     refuse_filled(output)
     output = output.resolve()
     around = _around(output)
@@ -34,5 +37,5 @@ def refuse_filled(output: Path) -> None:
 
 
 def _around(output: Path) -> Path:
-    """The folder from which files can be renamed into `output`: beside it, unless it is a disk of its own."""
+    """From where files can be renamed into `output`: beside it, unless it is a disk of its own."""
     return output if output.is_mount() else output.parent

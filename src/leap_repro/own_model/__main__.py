@@ -27,7 +27,14 @@ from leap_repro.own_model.asked import check_asked, check_method
 from leap_repro.own_model.overlay import SCALE, overlay
 from leap_repro.own_model.summary import summary
 from leap_repro.own_model.turn import turn, unlock
-from leap_repro.own_model.workflow import checkout, environment, failure, plan, run_workflow, stop_on_signals
+from leap_repro.own_model.workflow import (
+    checkout,
+    environment,
+    failure,
+    plan,
+    run_workflow,
+    stop_on_signals,
+)
 from leap_repro.pipeline.grid import Cell, Study, read_study
 from leap_repro.pipeline.inputs import check_inputs
 from leap_repro.pipeline.launch.devices import devices
@@ -120,7 +127,8 @@ def pin(source: dict[str, Any], model: str, run: Path, path: Path) -> None:
     try:
         call("pipeline.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
     except UserError as error:
-        raise UserError(f"no folder here is called {asked[0].id}, so the hub was asked for it: {error}") from error
+        why = f"no folder here is called {asked[0].id}, so the hub was asked for it"
+        raise UserError(f"{why}: {error}") from error
 
 
 def licence(source: dict[str, Any], run: Path) -> str | None:
@@ -184,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-folder", type=Path, default=Path("leap-repro-run"), help="where results are kept")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost")
-    parser.add_argument("--unlock", action="store_true", help="take away the lock of a run that was cut off")
+    parser.add_argument("--unlock", action="store_true", help="take away a lock left by a power loss")
     return parser
 
 

@@ -1,4 +1,5 @@
-"""What the command was asked for, looked at before anything is written: names that become paths, places, the model."""
+"""What the command was asked for, looked at before anything is written: names that become paths,
+places, the model."""
 
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ PLACES = ("output", "run_folder", "text", "masks")
 
 
 def check_asked(asked: Namespace, home: Path) -> None:
-    """Put homes in the place of ~; UserError, in one sentence, for the first argument that cannot be right. `home` is
+    """Put homes in the place of ~; UserError for the first argument that cannot be right. `home` is
     the checkout."""
     if not asked.model or not asked.output:
-        raise UserError(f"{'--output' if asked.model else 'MODEL'} is not given; a model to prune needs both")
+        missing = "--output" if asked.model else "MODEL"
+        raise UserError(f"{missing} is not given; a model to prune needs both")
     for key in PLACES:
         if getattr(asked, key) is not None:
             setattr(asked, key, expanded(getattr(asked, key), f"--{key.replace('_', '-')}"))
@@ -37,7 +39,7 @@ def check_asked(asked: Namespace, home: Path) -> None:
 
 
 def check_method(method: str, config: dict[str, Any]) -> None:
-    """UserError for what is no line of the configuration: a method's name becomes a part of paths."""
+    """UserError for what is no line of the configuration: its name becomes a part of paths."""
     if method not in config["methods"]:
         raise UserError(f"--method is {shown(method)}; allowed are {sorted(config['methods'])}")
 
@@ -46,18 +48,21 @@ def _check_folders(output: Path, run: Path, home: Path) -> None:
     refuse_filled(output)
     check_makable(run, "--run-folder")
     if project_files(run) and run != home:
-        raise UserError(f"--run-folder {run} holds a config.yaml, which the workflow would read: give another folder")
+        why = "holds a config.yaml, which the workflow would read"
+        raise UserError(f"--run-folder {run} {why}: give another folder")
     if run.resolve().is_relative_to(output.resolve()):
-        raise UserError(f"--output {output} holds the run folder {run}, so that it will not be empty: give another")
+        why = f"holds the run folder {run}, so that it will not be empty"
+        raise UserError(f"--output {output} {why}: give another")
 
 
 def _check_model(model: str) -> None:
-    """UserError for a file, a folder without a whole checkpoint, and what can be neither a folder nor an id."""
+    """UserError for a file, a folder without a whole checkpoint, and what can be no name at all."""
     folder = expanded(Path(model), "MODEL")
     if os.path.isdir(folder):
         weight_files(folder)
     elif os.path.isfile(folder):
-        raise UserError(f"MODEL is {shown(model)}, a file; give the folder that holds it and config.json")
+        way = "give the folder that holds it and config.json"
+        raise UserError(f"MODEL is {shown(model)}, a file; {way}")
     elif len(model) > len(shown(model, str)):
         one = f"an id on the hub (<owner>/<name>), or one of {list(bundled_models())}"
         raise UserError(f"MODEL is {shown(model)}; it must be a folder that exists, {one}")

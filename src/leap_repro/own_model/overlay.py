@@ -33,9 +33,10 @@ DATA_FILES = {
 
 
 def grid_name(source: dict[str, str]) -> str:
-    """How the grid calls the model: its folder's or its own name, or its id with a dash for the slash; it becomes a
-    folder, and a table, so that it is cut and not called as another table is."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source_of(source).name(source)).strip("-._")[:LONGEST] or "model"
+    """How the grid calls the model: its folder's or its own name, or its id with a dash for the
+    slash; it becomes a folder and a table, so that it is cut and not called as another table is."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", source_of(source).name(source))
+    name = plain.strip("-._")[:LONGEST] or "model"
     return f"{name}-model" if name in TABLES else name
 
 

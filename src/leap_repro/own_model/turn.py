@@ -1,5 +1,6 @@
-"""One run at a time in a run folder. The lock is the kernel's: it is gone when the last process that holds it is, the
-command or the Snakemake that it started, however that ended. Snakemake's own lock is a file, which a power loss leaves.
+"""One run at a time in a run folder. The lock is the kernel's: it is gone when the last process that
+holds it is, the command or the Snakemake that it started, however that ended. Snakemake's own lock is
+a file, which a power loss leaves.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ LOCKS_OF_SNAKEMAKE = OF_SNAKEMAKE / "locks"
 
 @contextmanager
 def turn(run: Path) -> Iterator[int]:
-    """Hold the folder; yields the file descriptor of the lock, for whoever shall hold it too. UserError if another
-    process holds it."""
+    """Hold the folder; yields the file descriptor of the lock, for whoever shall hold it too.
+
+    Raises UserError if another process holds it.
+    """
     run.mkdir(parents=True, exist_ok=True)
     lock = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
@@ -30,14 +33,17 @@ def turn(run: Path) -> Iterator[int]:
         yield lock
     except BlockingIOError:
         here = f"another `leap-repro prune` is at work in {run}"
-        raise UserError(f"{here}: run this again when it has ended, or give another --run-folder") from None
+        way = "run this again when it has ended, or give another --run-folder"
+        raise UserError(f"{here}: {way}") from None
     finally:
         os.close(lock)
 
 
 def unlock(run: Path) -> str:
-    """Take away the locks that a Snakemake left which was cut off; what was done, in words. UserError if a run is at
-    work, or there never was one."""
+    """Take away the locks that a Snakemake left which was cut off; what was done, in words.
+
+    Raises UserError if a run is at work, or there never was one.
+    """
     if not (run / OF_SNAKEMAKE).is_dir():
         raise UserError(f"--run-folder {run} holds no run")
     with turn(run):

@@ -21,10 +21,11 @@ from leap_repro.pipeline.run_log import Run, newest_log, read_run
 OUTPUT = "snakemake.log"
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_END = 30
-"""What a Snakemake that is stopped may take to end its jobs and to remove what they left, before it is killed."""
+"""What a Snakemake that is stopped may take to end its jobs and remove what they left."""
 LOCKED = (
-    "the run folder is locked: another Snakemake is at work there, or one was cut off, as by a power loss. If none is, "
-    "`leap-repro prune --unlock`, with the same --run-folder, takes the lock away; then run this again"
+    "the run folder is locked: another Snakemake is at work there, or one was cut off, as by a power "
+    "loss; if none is at work, `leap-repro prune --unlock`, with the same --run-folder, takes the lock "
+    "away, and this can be run again"
 )
 
 
@@ -70,8 +71,8 @@ def plan(run: Path, overlay: Path, targets: list[str], cores: int) -> str:
 def run_workflow(run: Path, overlay: Path, targets: list[str], cores: int, lock: int) -> None:
     """Make the targets. All that Snakemake says goes into a file of the run folder; a bar shows how far it is.
 
-    Snakemake holds the run folder, too, by the file descriptor `lock`; whatever ends this ends it and its jobs. Raises
-    UserError, in the words of what failed, if the targets cannot be made.
+    Snakemake holds the run folder, too, by the file descriptor `lock`; whatever ends this ends it and
+    its jobs. Raises UserError, in the words of what failed, if the targets cannot be made.
     """
     output, started = run / OUTPUT, time.time()
     with output.open("w", encoding="utf-8") as file:
@@ -100,7 +101,7 @@ def _hear_interrupts() -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End Snakemake and its jobs, if they are at work still: first as Ctrl-C in a terminal does, then by force."""
+    """End Snakemake and its jobs, if they are at work: first as Ctrl-C does, then by force."""
     if process.poll() is not None:
         return
     for number in (signal.SIGINT, signal.SIGKILL):
@@ -110,7 +111,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def stop_on_signals() -> None:
-    """What asks this process to end does what Ctrl-C does, so that nothing which it started stays at work."""
+    """What asks this process to end does what Ctrl-C does: nothing that it started stays at work."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, signal.default_int_handler)

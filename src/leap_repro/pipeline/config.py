@@ -35,7 +35,7 @@ from leap_repro.prune.declaration import Options
 from leap_repro.prune.loading import is_path
 from leap_repro.prune.methods import declaration, known_names, module_of, names
 
-Length = Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer of at least 2 tokens and at most {MOST}")]
+Length = Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer of at least 2 tokens, {MOST} at most")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), told("a seed must be an integer from 0 to 4294967295")]
 LEAST_SPARSITY = 1e-6
 
@@ -88,9 +88,9 @@ class Evaluation(Closed):
     """How cells are scored."""
 
     perplexity_lengths: Annotated[list[Length], distinct("lengths in tokens")]
-    perplexity_windows: (
-        Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer of at least 2 and at most {MOST}")] | None
-    ) = Field(None, description="score the first so many windows of each length; without it all")
+    perplexity_windows: Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer from 2 to {MOST}")] | None = (
+        Field(None, description="score the first so many windows of each length; without it all")
+    )
     questions: Positive | None = Field(
         None, description="ask no more questions of each task, the same seeded sample in every cell; without it all"
     )

@@ -109,7 +109,7 @@ def _own_errors(name: str, method: Method) -> Iterator[str]:
 
 
 def label_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
-    """Tables and figures tell the lines of a grid by their labels, where they run at one sparsity."""
+    """Tables and figures tell the lines of a grid that run at one sparsity by their labels."""
     for further in _further(settings):
         for line, other in combinations(map(methods.__getitem__, settings.methods + further), 2):
             same = line.label.split() == other.label.split()

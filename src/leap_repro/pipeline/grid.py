@@ -136,7 +136,8 @@ class Named(dict):
         self.kind = kind
 
     def __missing__(self, name: str) -> None:
-        raise UserError(f"the configuration has no {self.kind} {shown(name)}; it has {sorted(self)}")
+        what = f"no {self.kind} {shown(name)}"
+        raise UserError(f"the configuration has {what}; it has {sorted(self)}")
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,8 @@ def read_study(config: dict[str, Any]) -> Study:
     _refuse(label_errors(settings, methods))
     _refuse(training_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
-    data = Named("data for", sources["data"])
-    return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), data)
+    models, data = Named("model", sources["models"]), Named("data for", sources["data"])
+    return Study(whole.scale, settings, Named("method", methods), models, data)
 
 
 def _without_clashes(resolved: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:

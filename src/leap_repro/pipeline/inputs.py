@@ -34,8 +34,8 @@ TEMPLATE = "__use_yte__"
 
 
 def check_yaml(path: Path) -> None:
-    """UserError for a file that is not a YAML mapping, holds itself, has a key twice in one mapping, or asks Snakemake
-    to run code that stands in it.
+    """UserError for a file that is not a YAML mapping, holds itself, has a key twice in one mapping, or
+    asks Snakemake to run code that stands in it.
 
     YAML would take the last of two keys without a word, and Snakemake does not say in which line a mistake is.
     """
@@ -82,8 +82,8 @@ def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int],
 def _refuse_template(path: Path, line: int) -> None:
     """Wherever the key stands, for YAML's << moves it up."""
     raise UserError(
-        f"{path}, line {line}: the key {TEMPLATE} has Snakemake run Python code that stands in the file, and it has "
-        "already if this is a --configfile; a configuration holds values only: take the key out"
+        f"{path}, line {line}: the key {TEMPLATE} has Snakemake run Python code that stands in the file, "
+        "and it has already if this is a --configfile; a configuration holds values only: take the key out"
     )
 
 
@@ -99,7 +99,8 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
     for name, spec in study.models.items():
         folder = _model_folder(f"scales.{study.scale}.models.{name}", spec)
         if folder is not None:
-            _refuse_braces(f"scales.{study.scale}.models.{name}.path", [folder] if "path" in spec else [])
+            if "path" in spec:
+                _refuse_braces(f"scales.{study.scale}.models.{name}.path", [folder])
             _check_model(f"scales.{study.scale}.models.{name}", folder, study.settings)
             if has_adapter(folder):
                 notes.append(
@@ -126,7 +127,7 @@ def method_files(method: Method) -> list[Path]:
 
 
 def _refuse_braces(key: str, files: Iterable[Path]) -> None:
-    """UserError for a file that Snakemake would not find: whatever is done to a brace, it begins a wildcard."""
+    """UserError for a file that Snakemake would not find: a brace always begins a wildcard."""
     for file in files:
         if set("{}") & set(str(file)):
             why = "Snakemake takes braces for wildcards: rename it, or give a link without any"
@@ -180,9 +181,11 @@ def _check_data(key: str, role: str, text: str) -> None:
     path = Path(text).expanduser()
     if role == "tasks":
         if not any(path.glob("*/*.parquet")):
-            raise UserError(f"config: {key} is {shown(text)}; it must be a folder with <set>/<split>.parquet files")
+            one = "it must be a folder with <set>/<split>.parquet files"
+            raise UserError(f"config: {key} is {shown(text)}; {one}")
     elif not path.name.endswith(TEXT_SUFFIXES):
-        raise UserError(f"config: {key} is {shown(text)}; it must end in one of {list(TEXT_SUFFIXES)}")
+        suffixes = list(TEXT_SUFFIXES)
+        raise UserError(f"config: {key} is {shown(text)}; it must end in one of {suffixes}")
     elif not path.is_file():
         raise UserError(f"config: {key} is {shown(text)}; it must be a file that exists")
     elif not os.access(path, os.R_OK):

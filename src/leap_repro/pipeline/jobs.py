@@ -31,8 +31,8 @@ def as_json(value: Any) -> str:
 
 
 def from_file(arguments: Iterable[str]) -> str:
-    """One argument that stands for all these: @ and a file with a line for each, which is named by what it says, so
-    that it changes as they do. A grid has more cells than a command line, of 131,072 bytes, has room for."""
+    """One argument that stands for all these: @ and a file with a line for each, which is named by what
+    it says, so that it changes as they do. A command line of 131,072 bytes has no room for a grid."""
     text = "".join(f"{argument}\n" for argument in arguments)
     path = WRITTEN_DOWN / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.txt"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -153,7 +153,8 @@ def _check_choices(name: str, path: Path, form: SetForm) -> None:
     is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if not all(part is not None and any(fits(part) for fits in is_list) for part in lists):
         right = "a list of texts" if form.keys else "{text: [...], label: [...]}"
-        raise UserError(f"task set {name}: the column choices of {path.name} is of type {kind}; it must be {right}")
+        column = f"the column choices of {path.name}"
+        raise UserError(f"task set {name}: {column} is of type {kind}; it must be {right}")
 
 
 def _check_keys(name: str, path: Path, form: SetForm) -> None:

@@ -29,8 +29,6 @@ SAY_SECONDS = 300.0
 LEASED = "LEAP_REPRO_LEASED"
 """The files of a job's devices, for the processes that it starts: a JSON list, in the order of their local ranks."""
 
-ELSEWHERE = "take it away, or let TMPDIR name a folder of your own"
-
 
 @dataclass(frozen=True)
 class Lease:
@@ -44,8 +42,8 @@ class Lease:
 def lease(count: int, candidates: list[Device], folder: Path | None = None) -> Lease:
     """`count` of the candidates, as soon as so many are free; jobs that choose among the same ones come in turn.
 
-    Raises UserError if there are not so many, or if `folder`, where the locks are, cannot be written or is not ours
-    alone: it lies where everybody may make one of that name.
+    Raises UserError if there are not so many, or if `folder`, where the locks are, cannot be written or
+    is not ours alone: it lies where everybody may make one of that name.
     """
     if count > len(candidates):
         raise UserError(f"this job needs {count} GPUs and may use {len(candidates)} here: {_names(candidates)}")
@@ -55,7 +53,7 @@ def lease(count: int, candidates: list[Device], folder: Path | None = None) -> L
             folder.mkdir(mode=0o700)
         return _when_free(count, candidates, folder)
     except OSError as error:
-        raise UserError(f"cannot keep the locks of GPUs in {folder}: {error.strerror}; {ELSEWHERE}") from error
+        raise _unusable(folder, str(error.strerror)) from error
 
 
 def share(file: Path) -> int:
@@ -154,7 +152,8 @@ def _open(file: Path) -> int:
     """A file descriptor that processes started with exec keep; what starts others closes it (subprocess does)."""
     folder = _private(file.parent)
     try:
-        descriptor = os.open(file.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+        how = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(file.name, how, 0o600, dir_fd=folder)
     finally:
         os.close(folder)
     os.set_inheritable(descriptor, True)
@@ -162,15 +161,20 @@ def _open(file: Path) -> int:
 
 
 def _private(folder: Path) -> int:
-    """A file descriptor of the folder; UserError if others could have put links into it, by which files of ours would
-    be written over."""
+    """A file descriptor of the folder; UserError if others could have put links into it, by which files
+    of ours would be written over."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     found = os.fstat(descriptor)
     if found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077:
         return descriptor
     os.close(descriptor)
     whose = f"it is user {found.st_uid}'s with the mode {stat.S_IMODE(found.st_mode):o}"
-    raise UserError(f"cannot keep the locks of GPUs in {folder}: {whose}, not yours with 700; {ELSEWHERE}")
+    raise _unusable(folder, f"{whose}, not yours with 700")
+
+
+def _unusable(folder: Path, why: str) -> UserError:
+    way = "take it away, or let TMPDIR name a folder of your own"
+    return UserError(f"cannot keep the locks of GPUs in {folder}: {why}; {way}")
 
 
 def _file(folder: Path, device: Device) -> Path:

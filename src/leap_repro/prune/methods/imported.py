@@ -54,7 +54,8 @@ class Options(declaration.Options):
         path = Path(self.path).expanduser()
         if self.path and (path / COMPRESSED).is_file():
             way = "make a checkpoint of it by `leap-repro unpack`"
-            raise UserError(f"options.path of the module imported is {shown(self.path)}, a compressed export; {way}")
+            what = f"{shown(self.path)}, a compressed export"
+            raise UserError(f"options.path of the module imported is {what}; {way}")
         if self.path and path.is_file() and path.suffix == ".npz":
             return [path]
         if self.path and path.is_dir() and list(path.glob("*.safetensors")):
