@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from leap_repro.cli import report_errors
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.hub.lock import COMMIT, LOCK_FILE, read_lock, repositories
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.sources import source_of
@@ -95,7 +95,7 @@ def only_cell(study: Study, method: str) -> Cell:
     found = [cell for cell in study.cells() if cell.method == method and float(cell.sparsity) == asked]
     if method == "dense" or not found:
         runs_at = [float(value) for value in study.methods[method].sparsities]
-        raise UserError(f"--method is {method!r} and --sparsity {asked:g}; that method runs at {runs_at}")
+        raise UserError(f"--method is {shown(method)} and --sparsity {asked:g}; that method runs at {runs_at}")
     return found[0]
 
 

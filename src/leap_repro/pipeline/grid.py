@@ -204,7 +204,7 @@ def read_study(config: dict[str, Any]) -> Study:
     config = with_data(config)
     check_values(Config, config, "config")
     if config["scale"] not in config["scales"]:
-        raise UserError(f"config: scale is {config['scale']!r}; allowed are {sorted(config['scales'])}")
+        raise UserError(f"config: scale is {shown(config['scale'])}; allowed are {sorted(config['scales'])}")
     check_values(Config, resolve(config, for_scale=False), "config")  # those that the scale's options replace, too
     whole = checked(Config, _without_clashes(resolve(config), resolve(config, for_scale=False)), "config")
     settings = whole.scales[whole.scale]

