@@ -29,14 +29,19 @@ def turn(run: Path) -> Iterator[int]:
     run.mkdir(parents=True, exist_ok=True)
     lock = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(lock, run)
         yield lock
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, run: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         here = f"another `leap-repro prune` is at work in {run}"
         way = "run this again when it has ended, or give another --run-folder"
         raise UserError(f"{here}: {way}") from None
-    finally:
-        os.close(lock)
 
 
 def unlock(run: Path) -> str:
