@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 
 T = TypeVar("T", bound=BaseModel)
 TYPES = {
@@ -110,10 +110,19 @@ def _printable(value: str) -> str:
     return value
 
 
-Positive = Annotated[int, Field(ge=1), told("it must be an integer of at least 1")]
-Count = Annotated[int, Field(ge=0), told("it must be an integer of at least 0")]
-Rate = Annotated[float, Field(gt=0), told("it must be a number above 0")]
-Weight = Annotated[float, Field(ge=0), told("it must be a number of at least 0")]
+MOST, MOST_OF_FILES = 10**9, 10**15
+"""Beyond these no number of this project means anything: it is a typo."""
+_WHOLE = "it must be an integer of at least {} and at most {}"
+_ABOVE_0 = "it must be a number above 0, from {} to {}"
+Positive = Annotated[int, Field(ge=1, le=MOST), told(_WHOLE.format(1, MOST))]
+Count = Annotated[int, Field(ge=0, le=MOST), told(_WHOLE.format(0, MOST))]
+Size = Annotated[int, Field(ge=1, le=MOST_OF_FILES), told(_WHOLE.format(1, MOST_OF_FILES))]
+"""Parameters of a model, bytes or rows of a data set."""
+Rate = Annotated[float, Field(ge=1e-9, le=1e9), told(_ABOVE_0.format("1e-9", "1e9"))]
+LearningRate = Annotated[float, Field(ge=1e-12, le=10), told(_ABOVE_0.format("1e-12", "10"))]
+Temperature = Annotated[float, Field(ge=1e-4, le=1e4), told(_ABOVE_0.format("1e-4", "1e4"))]
+_FROM_0 = "it must be a number of at least 0 and at most 1e9"
+Weight = Annotated[float, Field(ge=0, le=1e9), told(_FROM_0)]
 Share = Annotated[float, Field(ge=0, lt=1), told("it must be a number in [0, 1)")]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -168,14 +177,15 @@ def _details(error: ValidationError) -> list[Any]:
 
 def _sentence(detail: Mapping[str, Any], root: str) -> str:
     """Key, value and what is allowed."""
-    place = [str(part) for part in detail["loc"] if not (isinstance(part, str) and part.startswith(TAG))]
+    place = [shown(part, str) for part in map(str, detail["loc"]) if not part.startswith(TAG)]
     key, value, context = ".".join(place) or root, detail["input"], detail.get("ctx", {})
     if place and place[-1] == "[key]":
-        return f"{'.'.join(place[:-2]) or root} has the key {_json(value)}; {context.get('words', 'it must be a text')}"
+        words = context.get("words", "it must be a text")
+        return f"{'.'.join(place[:-2]) or root} has the key {shown(value, _json)}; {words}"
     if detail["type"] == "missing":
         return f"{'.'.join(place[:-1]) or root} lacks the key {place[-1]!r}"
     if detail["type"] == "unknown_key":
-        return f"{key} has the unknown key {context['key']!r}; allowed are {context['known']}"
+        return f"{key} has the unknown key {shown(context['key'])}; allowed are {context['known']}"
     if detail["type"] == "renamed_key":
         return f"{key} has the key {context['old']!r}, which is called {context['new']!r} now"
     if detail["type"] == "empty_key":
@@ -189,16 +199,18 @@ def _sentence(detail: Mapping[str, Any], root: str) -> str:
 
 def _value_sentence(kind: str, value: Any, context: Mapping[str, Any], message: str) -> str:
     if kind == "wrong_type":
-        return f"{value!r}; {context['words']}"
+        return f"{shown(value)}; {context['words']}"
     if kind == "not_allowed":
-        return f"{_json(value)}; {context['words']}"
+        return f"{shown(value, _json)}; {context['words']}"
     if kind == "not_finite":
         return f"{value}; it must be a finite number"
     if kind == "literal_error":
-        return f"{value!r}; allowed are {context['expected']}"
+        return f"{shown(value)}; allowed are {context['expected']}"
     if kind == "too_short":
-        return f"{_json(value)}; it must not be empty"
-    return f"{value!r}; it must be {TYPES[kind]}" if kind in TYPES else f"{_json(value)}; {message}"
+        return f"{shown(value, _json)}; it must not be empty"
+    if kind in TYPES:
+        return f"{shown(value)}; it must be {TYPES[kind]}"
+    return f"{shown(value, _json)}; {message}"
 
 
 def _json(value: Any) -> str:
@@ -231,7 +243,7 @@ def _kind_of(field: str, others: tuple[str, ...]) -> Callable[[Any], str | None]
 
 def _kind_sentence(key: str, value: Any, field: str, allowed: str) -> str:
     if not isinstance(value, dict):
-        return f"{key} is {value!r}; it must be a mapping"
+        return f"{key} is {shown(value)}; it must be a mapping"
     if field not in value:
         return f"{key} lacks the key {field!r}"
-    return f"{key}.{field} is {value[field]!r}; allowed are {allowed}"
+    return f"{key}.{field} is {shown(value[field])}; allowed are {allowed}"

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+MOST_SHOWN = 200
+"""Characters of a value that a sentence shows."""
+
 
 class UserError(ValueError):
     """Raised with one sentence that names the key or file, its value, and what is allowed."""
+
+
+def shown(value: Any, as_text: Callable[[Any], str] = repr) -> str:
+    """The value as a sentence shows it: `as_text` of it, its beginning only if that is long."""
+    text = as_text(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def reason(error: BaseException) -> str:

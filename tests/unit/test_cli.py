@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from leap_repro.cli import COLLECT_AFTER, disk_trouble, few_collections
-from leap_repro.errors import reason
+from leap_repro.cli import COLLECT_AFTER, disk_trouble, few_collections, report_errors
+from leap_repro.errors import MOST_SHOWN, reason, shown
 
 OUTPUT = Path("results/tiny/prune/a")
 
@@ -21,6 +21,12 @@ OUTPUT = Path("results/tiny/prune/a")
         (OSError(errno.ENOSPC, "x", "data/a", None, str(OUTPUT / "a")), "cannot write results/tiny/prune/a: No space"),
         (OSError(errno.EROFS, "x", "/ro/hub/models"), "cannot use /ro/hub/models: Read-only file system"),
         (PermissionError(errno.EACCES, "x", b"/ro/hub"), "cannot use /ro/hub: Permission denied"),
+        (OSError(errno.EIO, "x", "/disk/a"), "cannot use /disk/a: Input/output error"),
+        (OSError(errno.ENAMETOOLONG, "x", "/disk/a"), "cannot use /disk/a: File name too long"),
+        (FileNotFoundError(errno.ENOENT, "x", "a"), "cannot use a: No such file or directory"),
+        (OSError(errno.EFBIG, "x"), "cannot write results/tiny/prune/a: File too large"),
+        (OSError(errno.ESTALE, "x"), "cannot write results/tiny/prune/a: Stale file handle"),
+        (OSError(errno.EMFILE, "x"), "cannot write results/tiny/prune/a: Too many open files"),
         (
             RuntimeError("Error while serializing: (os error 28)"),
             "cannot write results/tiny/prune/a",
@@ -36,12 +42,36 @@ def test_the_file_that_cannot_be_used_is_named(error, sentence):
     [
         PermissionError(errno.EPERM, "operation not permitted"),
         RuntimeError("cannot (os error 13)"),
-        FileNotFoundError(errno.ENOENT, "x", "a"),
+        OSError("a library's own words"),
+        ConnectionResetError(errno.ECONNRESET, "x"),
         ValueError("x"),
     ],
 )
 def test_what_says_nothing_of_a_file_is_not_explained(error):
     assert disk_trouble(error, OUTPUT) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        (OUTPUT, "error: cannot write results/tiny/prune/a: Stale file handle; mend that and run again"),
+        (None, "error: cannot go on: Stale file handle; mend that and run again"),
+    ],
+)
+def test_a_command_ends_in_one_sentence_whether_it_has_an_output_or_not(capsys, output, sentence):
+    with pytest.raises(SystemExit) as stopped, report_errors(output):
+        raise OSError(errno.ESTALE, "x")
+    assert (stopped.value.code, capsys.readouterr().err.strip()) == (2, sentence)
+
+
+def test_a_mistake_of_ours_is_no_sentence():
+    with pytest.raises(ZeroDivisionError), report_errors(OUTPUT):
+        1 / 0  # noqa: B018
+
+
+def test_of_a_long_value_its_beginning_is_shown():
+    assert shown("x" * 198) == repr("x" * 198)
+    assert len(shown("x" * 5000)) == MOST_SHOWN + 1
 
 
 def test_the_reason_is_the_first_line_or_the_list_that_it_announces():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "leap_repro"
-GROUND = {"errors", "cli", "seeds", "checked", "progress"}
+GROUND = {"errors", "cli", "seeds", "checked", "progress", "places"}
 STORE = GROUND | {"store", "sparsity"}
 STAGE = STORE | {"models"}
 PIPELINE = STAGE | {"hub", "miniature", "portable", "data", "calibration", "prune", "harden", "evaluate", "pipeline"}
@@ -20,6 +20,7 @@ FLOORS = {
     "seeds": GROUND,
     "checked": GROUND,
     "progress": GROUND,
+    "places": GROUND,
     "portable": GROUND,
     "store": GROUND,
     "sparsity": GROUND | {"store"},

@@ -30,9 +30,9 @@ def fresh(finished, tmp_path):
     return start_again(finished, tmp_path)
 
 
-def refusal(folder):
+def refusal(folder, *arguments):
     """What Snakemake prints when it refuses to start."""
-    output = snakemake(folder, check=False)
+    output = snakemake(folder, *arguments, check=False)
     assert "Building DAG" not in output
     return output
 
@@ -41,6 +41,27 @@ def refusal(folder):
 def test_a_wrong_configuration_stops_before_any_job(fresh, old, new, sentence):
     edit(fresh, "config.yaml", old, new)
     assert sentence in refusal(fresh)
+
+
+CODE = """\
+__use_yte__: true
+__definitions__:
+  - open("ran", "w").close()
+"""
+
+
+def test_code_in_the_configuration_does_not_run(fresh):
+    """Snakemake would run it in a dry run, too."""
+    path = fresh / "config.yaml"
+    path.write_text(CODE + path.read_text())
+    assert "the key __use_yte__ has Snakemake run Python code" in refusal(fresh, "-n")
+    assert not (fresh / "ran").exists()
+
+
+def test_code_in_a_file_laid_over_it_is_told(fresh):
+    """Snakemake runs it before anything of ours: docs/trust.md says that such a file is code."""
+    (fresh / "more.yaml").write_text(CODE)
+    assert "more.yaml, line 1: the key __use_yte__" in refusal(fresh, "-n", "--configfile", "more.yaml")
 
 
 def test_results_that_may_not_be_written_stop_before_any_job(fresh):

@@ -1,5 +1,5 @@
-# Per model first and then together, so that one model's table needs that model only and no command line grows with
-# the whole grid.
+# Per model first and then together, so that one model's table needs that model only. What grows with the grid is written
+# into files, whose names are the arguments (jobs.from_file).
 rule collect_model:
     input:
         lambda w: whole(jobs.scored_folders(STUDY, w.model, grid_name(w))),
@@ -21,14 +21,14 @@ rule collect_model:
     params:
         **tracked("report.collect"),
         root=lambda w: ROOT,
-        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
-        asked=lambda w: jobs.as_json(asked_code(STUDY, grid_name(w))),
-        hardens=jobs.as_json(jobs.hardens(STUDY)),
+        cells=lambda w: jobs.from_file(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
+        asked=lambda w: jobs.from_file([jobs.as_json(asked_code(STUDY, grid_name(w)))]),
+        hardens=lambda w: jobs.from_file([jobs.as_json(jobs.hardens(STUDY))]),
     message:
         "Collecting the results of {wildcards.model}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
-        " --code {params.asked:q} --hardens {params.hardens:q} --output $(dirname {output.manifest}) 2> {log}"
+        " --code {params.asked} --hardens {params.hardens} --output $(dirname {output.manifest}) 2> {log}"
 
 
 rule join_results:
@@ -75,7 +75,7 @@ rule build_model_table:
         "Building the table of {wildcards.model}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.tables model --root {params.root} --models {wildcards.model}"
-        " --methods {params.methods:q} --output {params.root}/tables/{wildcards.model} 2> {log}"
+        " --methods {params.methods} --output {params.root}/tables/{wildcards.model} 2> {log}"
 
 
 rule build_study_table:
@@ -97,14 +97,14 @@ rule build_study_table:
         record=lambda w: selection.record_digest(w.table),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(selection.table_methods(STUDY, w.table, grid_name(w))),
+        methods=table_methods,
         stands_for=STANDS_FOR,
         sparsities=selection.main_sparsities(STUDY),
     message:
         "Building the table {wildcards.table}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.tables {wildcards.table} --root {params.root} --models {params.models}"
-        " --methods {params.methods:q} --stands-for {params.stands_for:q} --sparsities {params.sparsities}"
+        " --methods {params.methods} --stands-for {params.stands_for:q} --sparsities {params.sparsities}"
         " --output {params.root}/tables/{wildcards.table} 2> {log}"
 
 
@@ -131,14 +131,14 @@ rule build_evidence_table:
         module=lambda w: selection.TABLES_OF_EVIDENCE[w.table],
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(selection.table_methods(STUDY, w.table, grid_name(w))),
+        methods=table_methods,
         stands_for=STANDS_FOR,
         further=lambda w: selection.table_arguments(STUDY, w.table),
     message:
         "Building the table {wildcards.table}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.{params.module} --root {params.root} --models {params.models}"
-        " --methods {params.methods:q} --stands-for {params.stands_for:q}"
+        " --methods {params.methods} --stands-for {params.stands_for:q}"
         " --output {params.root}/tables/{wildcards.table} {params.further} 2> {log}"
 
 
@@ -158,9 +158,9 @@ rule build_time_table:
         **tracked("report.times"),
         benchmarks=lambda w: f"{ROOT}/benchmarks",
         root=grid_root,
-        cells=lambda w: " ".join(cell.path for cell in STUDY.cells(grid=grid_name(w))),
-        pruned=lambda w: " ".join(cell.path for cell in STUDY.pruned_cells(grid=grid_name(w))),
-        shards=lambda w: " ".join(jobs.token_shards(STUDY, grid_name(w))),
+        cells=lambda w: jobs.from_file(cell.path for cell in STUDY.cells(grid=grid_name(w))),
+        pruned=lambda w: jobs.from_file(cell.path for cell in STUDY.pruned_cells(grid=grid_name(w))),
+        shards=lambda w: jobs.from_file(jobs.token_shards(STUDY, grid_name(w))),
     message:
         "Summing up where the time went{params.stale_reason}"
     shell:

@@ -16,11 +16,11 @@ rule clean_up:
         **requested("aggregate"),
     params:
         root=lambda w: ROOT,
-        cells=lambda w: " ".join(cell.path for cell in STUDY.pruned_cells(w.model, grid_name(w))),
-        readers=lambda w: jobs.as_json(jobs.logits_read_by(STUDY, w.model)),
+        cells=lambda w: jobs.from_file(cell.path for cell in STUDY.pruned_cells(w.model, grid_name(w))),
+        readers=lambda w: jobs.from_file([jobs.as_json(jobs.logits_read_by(STUDY, w.model))]),
         kinds=" ".join(STUDY.settings.clean_up),
     message:
         "Deleting {params.kinds} of {wildcards.model}"
     shell:
         "python -m leap_repro.report.clean_up --root {params.root} --model {wildcards.model} --cells {params.cells}"
-        " --kinds {params.kinds} --readers {params.readers:q} --output {output} 2> {log}"
+        " --kinds {params.kinds} --readers {params.readers} --output {output} 2> {log}"

@@ -14,7 +14,7 @@ CPU_ENVIRONMENT = f"{workflow.basedir}/envs/cpu.yaml".replace("{", "{{").replace
 wildcard_constraints:
     model=r"[^/]+",
     method=r"[^/]+",
-    sparsity=r"[0-9.]+",
+    sparsity=r"0(\.[0-9]+)?",
     seed=r"[0-9]+",
     role=r"[a-z_]+",
     grid=r"((extended|evidence)/)?",
@@ -105,4 +105,8 @@ def hardened_from(w):
 
 
 def method_facts(w):
-    return jobs.as_json(selection.method_facts(STUDY, grid_name(w)))
+    return jobs.from_file([jobs.as_json(selection.method_facts(STUDY, grid_name(w)))])
+
+
+def table_methods(w):
+    return jobs.from_file([jobs.as_json(selection.table_methods(STUDY, w.table, grid_name(w)))])

@@ -43,10 +43,10 @@ rule plot_figure:
         record=lambda w: selection.record_digest(w.figure),
         root=grid_root,
         models=" ".join(STUDY.models),
-        methods=lambda w: jobs.as_json(selection.figure_methods(STUDY, w.figure, grid_name(w))),
+        methods=lambda w: jobs.from_file([jobs.as_json(selection.figure_methods(STUDY, w.figure, grid_name(w)))]),
         published=lambda w: f"--stands-for {shlex.quote(STANDS_FOR)}" if w.figure == "forest" else "",
     message:
         "Plotting {wildcards.figure}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.figures.{wildcards.figure} --root {params.root} --models {params.models}"
-        " --methods {params.methods:q} {params.published} --output {params.root}/figures/{wildcards.figure} 2> {log}"
+        " --methods {params.methods} {params.published} --output {params.root}/figures/{wildcards.figure} 2> {log}"

@@ -15,6 +15,8 @@ rule train_miniature_model:
         benchmark="results/benchmarks/trained/{name}.tsv",
     log:
         "logs/trained/{name}.log",
+    wildcard_constraints:
+        name="|".join(map(re.escape, ARCHITECTURES)),
     conda:
         CPU_ENVIRONMENT
     params:

@@ -38,7 +38,14 @@ def random_windows(
     raise UserError(
         f"only {len(windows)} of {len(texts)} documents are longer than length={length} tokens, "
         f"sequences={sequences} are asked for: lower one of them or give more text"
+        f"{_of_txt(texts, sequences)}"
     )
+
+
+def _of_txt(texts: Sequence[str], sequences: int) -> str:
+    """What a text of one document a line, or all in one, has probably been taken for."""
+    of_lines = "; in a .txt a blank line ends a document, a line does not"
+    return of_lines if len(texts) < sequences else ""
 
 
 def released_windows(
@@ -58,7 +65,8 @@ def released_windows(
         else:
             short.add(index)
         if len(short) == len(texts):
-            raise UserError(f"none of {len(texts)} documents is longer than length={length} tokens: give longer text")
+            which = f"none of {len(texts)} documents is longer than length={length} tokens"
+            raise UserError(f"{which}: give longer text{_of_txt(texts, sequences)}")
     return torch.stack(windows)
 
 

@@ -18,18 +18,22 @@ from pathlib import Path
 
 from leap_repro.cli import run_stage
 from leap_repro.evaluate.tasks import write_task_yamls
+from leap_repro.export.folder import refuse_filled
 from leap_repro.export.forms import DENSE, FORMS
 from leap_repro.export.lineage import lineage_of
 from leap_repro.export.write import export_cell
 from leap_repro.models.load import DTYPES
+from leap_repro.places import expanded
 from leap_repro.store.artifacts import Artifact
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Check, write."""
+    output = expanded(arguments.output, "--output")
+    refuse_filled(output)
     model = Artifact.read(arguments.model, to_be_sure=True)
     lineage = lineage_of(model, Artifact.read(arguments.cell, to_be_sure=True), arguments.command, arguments.license)
-    export_cell(model.verified_payload(), lineage, arguments.output, arguments.dtype, arguments.format)
+    export_cell(model.verified_payload(), lineage, output, arguments.dtype, arguments.format)
     if arguments.task_yamls:
         tasks = Artifact.read(arguments.tasks)
         write_task_yamls(tasks.verified_payload(), arguments.task_yamls, tasks.facts.get("definitions"))

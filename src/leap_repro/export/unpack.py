@@ -8,11 +8,12 @@ from pathlib import Path
 
 from leap_repro.cli import run_stage
 from leap_repro.export.write import unpack
+from leap_repro.places import expanded
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Check, decode, write."""
-    unpack(arguments.folder, arguments.output)
+    unpack(arguments.folder, expanded(arguments.output, "--output"))
 
 
 def parser() -> argparse.ArgumentParser:

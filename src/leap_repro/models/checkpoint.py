@@ -19,6 +19,8 @@ from leap_repro.errors import UserError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+COMPRESSED = "sparse.json"
+"""What an export without its zeros has (leap_repro.export.index), and no checkpoint."""
 CONFIG = "config.json"
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 COMPANIONS = (".json", ".model", ".tiktoken", ".txt", ".jinja")
@@ -55,6 +57,10 @@ def chosen_weights(names: set[str], index: dict[str, Any] | None, folder: str) -
 
     Raises UserError if there are none, if the index names others than there are, or if there are two sets of them.
     """
+    if COMPRESSED in names:
+        raise UserError(
+            f"{folder} is a compressed export ({COMPRESSED}): make a checkpoint of it by `leap-repro unpack`"
+        )
     if index is None:
         if WEIGHTS not in names:
             others = sorted(name for name in names if name.endswith(".safetensors"))

@@ -19,18 +19,27 @@ from typing import Any
 import yaml
 
 from leap_repro.cli import report_errors
-from leap_repro.errors import UserError
-from leap_repro.export.folder import refuse_filled
+from leap_repro.errors import UserError, shown
 from leap_repro.hub.lock import COMMIT, LOCK_FILE, read_lock, repositories
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.sources import source_of
+from leap_repro.own_model.asked import check_asked, check_method
 from leap_repro.own_model.overlay import SCALE, overlay
 from leap_repro.own_model.summary import summary
-from leap_repro.own_model.workflow import checkout, environment, failure, plan, run_workflow
+from leap_repro.own_model.turn import turn, unlock
+from leap_repro.own_model.workflow import (
+    checkout,
+    environment,
+    failure,
+    plan,
+    run_workflow,
+    stop_on_signals,
+)
 from leap_repro.pipeline.grid import Cell, Study, read_study
 from leap_repro.pipeline.inputs import check_inputs
 from leap_repro.pipeline.launch.devices import devices
 from leap_repro.pipeline.reading import project_files, read_config
+from leap_repro.places import expanded
 from leap_repro.store.atomic import write_text
 
 FORMATS = ("dense", "packed", "2:4")
@@ -40,15 +49,29 @@ DECIDES = ("masks", "text", "data", "sequences", "length", "seed", "dtype", "rev
 
 
 def main(arguments: argparse.Namespace) -> None:
+    """Check what is asked, then prune in the run folder while nobody else does; or unlock that."""
+    try:
+        if arguments.unlock:
+            print(unlock(expanded(arguments.run_folder, "--run-folder").absolute()))
+            return
+        home = checkout()
+        check_asked(arguments, home)
+        config = read_config(project=home)
+        if arguments.masks:
+            arguments.method = "imported"
+        else:
+            check_method(arguments.method, config)
+        run = arguments.run_folder.absolute()
+        with turn(run) as lock:
+            prune(arguments, config, run, lock)
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on where it was") from None
+
+
+def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock: int) -> None:
     """Write the grid, run it, export, say what was done."""
     started, home = time.time(), checkout()
-    arguments.method = "imported" if arguments.masks else arguments.method
-    refuse_filled(arguments.output)
-    config = read_config(project=home)
     written = overlay(arguments, config, on_gpu=bool(devices()))
-    run = arguments.run_folder.absolute()
-    if project_files(run) and run != home:
-        raise UserError(f"--run-folder {run} holds a config.yaml, which the workflow would read: give another folder")
     (model,) = written["scales"][SCALE]["models"]
     path = run / f"{model}-{arguments.method}-{arguments.sparsity}.yaml"
     write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
@@ -60,7 +83,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print(plan(run, path, targets(cell, arguments.evaluate), arguments.cores))
         return
-    run_workflow(run, path, targets(cell, arguments.evaluate), arguments.cores)
+    run_workflow(run, path, targets(cell, arguments.evaluate), arguments.cores, lock)
     root = run / "results" / SCALE
     export(arguments, root, cell, licence(study.models[model], run))
     print(summary(root, cell, arguments.output.absolute(), run, path, time.time() - started))
@@ -72,7 +95,7 @@ def only_cell(study: Study, method: str) -> Cell:
     found = [cell for cell in study.cells() if cell.method == method and float(cell.sparsity) == asked]
     if method == "dense" or not found:
         runs_at = [float(value) for value in study.methods[method].sparsities]
-        raise UserError(f"--method is {method!r} and --sparsity {asked:g}; that method runs at {runs_at}")
+        raise UserError(f"--method is {shown(method)} and --sparsity {asked:g}; that method runs at {runs_at}")
     return found[0]
 
 
@@ -101,7 +124,11 @@ def pin(source: dict[str, Any], model: str, run: Path, path: Path) -> None:
     if not asked or COMMIT.fullmatch(asked[0].revision) or f"models/{asked[0].id}" in lock:
         return
     configs = [*map(str, project_files(checkout())), str(path)]
-    call("pipeline.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
+    try:
+        call("pipeline.pin", model, "--config", *configs, "--lock", str(run / LOCK_FILE))
+    except UserError as error:
+        why = f"no folder here is called {asked[0].id}, so the hub was asked for it"
+        raise UserError(f"{why}: {error}") from error
 
 
 def licence(source: dict[str, Any], run: Path) -> str | None:
@@ -130,7 +157,7 @@ def said(arguments: argparse.Namespace) -> str:
 
 
 def _last_name(value: Any) -> str:
-    return Path(value).name if Path(str(value)).expanduser().exists() else str(value)
+    return Path(value).name if os.path.exists(os.path.expanduser(str(value))) else str(value)
 
 
 def call(module: str, *arguments: str) -> None:
@@ -145,11 +172,13 @@ def call(module: str, *arguments: str) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro prune", description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help=f"a folder, a hub id, or one of {', '.join(bundled_models())}")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help=f"a folder, a hub id, or one of {', '.join(bundled_models())}"
+    )
     parser.add_argument("--method", default="wanda", help="a line of the configuration (default: %(default)s)")
     parser.add_argument("--masks", type=Path, help="score these instead of a method's: docs/methods/imported.md")
     parser.add_argument("--sparsity", type=float, default=0.5, help="of the prunable weights (default: %(default)s)")
-    parser.add_argument("--output", required=True, type=Path, help="the checkpoint folder to write; new or empty")
+    parser.add_argument("--output", type=Path, help="the checkpoint folder to write; new or empty")
     parser.add_argument("--format", choices=FORMATS, default="dense", help="of the export: docs/take-home.md")
     parser.add_argument("--evaluate", choices=("none", "quick", "full"), default="quick", help="before and after")
     parser.add_argument("--text", type=Path, help="calibrate on this file (.txt, .jsonl, .parquet) instead of C4")
@@ -163,9 +192,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-folder", type=Path, default=Path("leap-repro-run"), help="where results are kept")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost")
+    parser.add_argument("--unlock", action="store_true", help="take away a lock left by a power loss")
     return parser
 
 
 if __name__ == "__main__":
-    with report_errors():
-        main(parser().parse_args())
+    stop_on_signals()
+    asked = parser().parse_args()
+    with report_errors(asked.output):
+        main(asked)

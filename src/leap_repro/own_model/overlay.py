@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.models.checkpoint import position_limit, read_config
 from leap_repro.models.sources import meant_by, source_of
+from leap_repro.pipeline.cross_checks import TABLES
 from leap_repro.pipeline.inheritance import scale_options
+from leap_repro.places import expanded
 
 SCALE = "own"
 DATA_SCALES = {"bundled": "miniature", "hub": "open"}
 """{what `--data` may name: the scale whose data are meant}"""
+LONGEST = 80
+"""Characters of a model's name in the grid."""
 QUICK = {"questions": 25, "perplexity_windows": 10}
 """What `--evaluate quick` asks of each task, and how many windows it scores."""
 DATA_FILES = {
@@ -29,8 +33,11 @@ DATA_FILES = {
 
 
 def grid_name(source: dict[str, str]) -> str:
-    """How the grid calls the model: its folder's or its own name, or its id with a dash for the slash."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", source_of(source).name(source)).strip("-.") or "model"
+    """How the grid calls the model: its folder's or its own name, or its id with a dash for the
+    slash; it becomes a folder and a table, so that it is cut and not called as another table is."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", source_of(source).name(source))
+    name = plain.strip("-._")[:LONGEST] or "model"
+    return f"{name}-model" if name in TABLES else name
 
 
 def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def data(asked: Namespace, config: dict[str, Any], scale: str) -> dict[str, Any]
         chosen = DATA_SCALES[asked.data] if asked.data else scale
         found = copy.deepcopy(config["scales"][chosen]["data"])
     else:
-        found = dict(_in_folder(Path(asked.data).expanduser().absolute()))
+        found = dict(_in_folder(expanded(Path(asked.data), "--data").absolute()))
     if asked.text:
         found["calibration"] = {"source": "path", "path": str(asked.text.expanduser().absolute())}
     return found
@@ -88,7 +95,7 @@ def data(asked: Namespace, config: dict[str, Any], scale: str) -> dict[str, Any]
 def _in_folder(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     if not folder.is_dir():
         raise UserError(
-            f"--data is {str(folder)!r}; it must be hub, bundled, or a folder with {list(DATA_FILES.values())}"
+            f"--data is {shown(str(folder))}; it must be hub, bundled, or a folder with {list(DATA_FILES.values())}"
         )
     for role, name in DATA_FILES.items():
         if role != "mask_training" or (folder / name).exists():

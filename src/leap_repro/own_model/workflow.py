@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,6 +20,13 @@ from leap_repro.pipeline.run_log import Run, newest_log, read_run
 
 OUTPUT = "snakemake.log"
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_END = 30
+"""What a Snakemake that is stopped may take to end its jobs and remove what they left."""
+LOCKED = (
+    "the run folder is locked: another Snakemake is at work there, or one was cut off, as by a power "
+    "loss; if none is at work, `leap-repro prune --unlock`, with the same --run-folder, takes the lock "
+    "away, and this can be run again"
+)
 
 
 def checkout() -> Path:
@@ -59,24 +68,53 @@ def plan(run: Path, overlay: Path, targets: list[str], cores: int) -> str:
     return text[text.index("Plan of this run") :].strip() if "Plan of this run" in text else "all of it is done already"
 
 
-def run_workflow(run: Path, overlay: Path, targets: list[str], cores: int) -> None:
+def run_workflow(run: Path, overlay: Path, targets: list[str], cores: int, lock: int) -> None:
     """Make the targets. All that Snakemake says goes into a file of the run folder; a bar shows how far it is.
 
-    Raises UserError, in the words of what failed, if they cannot be made.
+    Snakemake holds the run folder, too, by the file descriptor `lock`; whatever ends this ends it and
+    its jobs. Raises UserError, in the words of what failed, if the targets cannot be made.
     """
     output, started = run / OUTPUT, time.time()
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            command(run, overlay, targets, cores), env=environment(), stdout=file, stderr=subprocess.STDOUT
+            command(run, overlay, targets, cores),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock],
+            process_group=0,
+            preexec_fn=_hear_interrupts,
         )
         try:
             _show(process, run, started)
-        except KeyboardInterrupt:
-            process.wait()
-            raise UserError("stopped; the same command goes on where it was") from None
+        finally:
+            _end(process)
     if process.returncode:
         text = output.read_text(encoding="utf-8", errors="replace")
         raise UserError(f"{failure(text)} (all of it: {output})")
+
+
+def _hear_interrupts() -> None:
+    """In Snakemake's process, which a shell's & may have made deaf to them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End Snakemake and its jobs, if they are at work: first as Ctrl-C does, then by force."""
+    if process.poll() is not None:
+        return
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired, KeyboardInterrupt):
+            os.killpg(process.pid, number)
+            process.wait(SECONDS_TO_END)
+
+
+def stop_on_signals() -> None:
+    """What asks this process to end does what Ctrl-C does: nothing that it started stays at work."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)
 
 
 def failure(text: str) -> str:
@@ -85,6 +123,8 @@ def failure(text: str) -> str:
     ours = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     if ours:
         return ours[0]
+    if "LockException" in text:
+        return LOCKED
     for index, line in enumerate(lines):
         if line.startswith("WorkflowError"):
             return " ".join(lines[index + 1 : index + 4])

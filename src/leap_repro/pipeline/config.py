@@ -11,18 +11,18 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, create_model, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, create_model, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
 from leap_repro.checked import (
+    MOST,
     UNKNOWN_KIND,
     Closed,
     Label,
     Name,
     Positive,
     Precision,
-    Share,
     contradiction,
     distinct,
     told,
@@ -35,9 +35,24 @@ from leap_repro.prune.declaration import Options
 from leap_repro.prune.loading import is_path
 from leap_repro.prune.methods import declaration, known_names, module_of, names
 
-Length = Annotated[int, Field(ge=2), told("it must be an integer of at least 2 tokens")]
+Length = Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer of at least 2 tokens, {MOST} at most")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), told("a seed must be an integer from 0 to 4294967295")]
-Sparsity = Annotated[Share, told("a sparsity must be a number in [0, 1)")]
+LEAST_SPARSITY = 1e-6
+
+
+def _drops_something(value: float) -> float:
+    """A sparsity is written into paths, as a decimal."""
+    if 0 < value < LEAST_SPARSITY:
+        raise ValueError
+    return value
+
+
+Sparsity = Annotated[
+    float,
+    Field(ge=0, lt=1),
+    AfterValidator(_drops_something),
+    told("a sparsity must be a number in [0, 1), either 0 or at least 0.000001"),
+]
 Sparsities = Annotated[list[Sparsity], distinct("sparsities")]
 Methods = Annotated[list[str], distinct("method names")]
 """Names of lines and of groups of lines."""
@@ -73,8 +88,8 @@ class Evaluation(Closed):
     """How cells are scored."""
 
     perplexity_lengths: Annotated[list[Length], distinct("lengths in tokens")]
-    perplexity_windows: Annotated[int, Field(ge=2), told("it must be an integer of at least 2")] | None = Field(
-        None, description="score the first so many windows of each length; without it all"
+    perplexity_windows: Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer from 2 to {MOST}")] | None = (
+        Field(None, description="score the first so many windows of each length; without it all")
     )
     questions: Positive | None = Field(
         None, description="ask no more questions of each task, the same seeded sample in every cell; without it all"

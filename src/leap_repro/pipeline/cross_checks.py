@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.pipeline.config import Line, Scale
 from leap_repro.prune.declaration import refuse_sparsity
 from leap_repro.prune.methods import declaration, declarations
@@ -36,19 +36,19 @@ SPREAD_OUT = {"pattern": UNSTRUCTURED, "budget_scope": "global"}
 def name_errors(settings: Scale) -> Iterator[str]:
     """Models that a scale names: there is such a one; models and methods: no name stands twice."""
     for name in TABLES & set(settings.models):
-        yield f"scales.*.models names a model {name!r}; {sorted(TABLES)} are the names of other tables"
+        yield f"scales.*.models names a model {shown(name)}; {sorted(TABLES)} are the names of other tables"
     evidence = settings.evidence
     for method, models in settings.only_models.items():
         for name in set(models) - set(settings.models):
             known_models = sorted(settings.models)
-            yield f"scales.*.only_models.{method} names the unknown model {name!r}; allowed are {known_models}"
+            yield f"scales.*.only_models.{method} names the unknown model {shown(name)}; allowed are {known_models}"
     for name in set(settings.methods) & set(settings.extended):
-        yield f"scales.*.extended names {name!r}, which is in methods already; a method belongs to one of the two"
+        yield f"scales.*.extended names {shown(name)}, which is in methods already; a method belongs to one of the two"
     for key in ("methods", "once") if evidence else ():
         assert evidence is not None
         others = set(settings.methods) | (set(evidence.methods) if key == "once" else set())
         for name in others & set(getattr(evidence, key)):
-            yield f"scales.*.evidence.{key} names {name!r}, which the grid evidence has already"
+            yield f"scales.*.evidence.{key} names {shown(name)}, which the grid evidence has already"
 
 
 def selector_errors(lines: dict[str, Line]) -> Iterator[str]:
@@ -59,12 +59,12 @@ def selector_errors(lines: dict[str, Line]) -> Iterator[str]:
     for name, line in lines.items():
         takes = "selector" in declaration(line.module).starts
         if takes and line.parent is not None and line.selector is not None:
-            yield f"methods.{name}.selector is {line.selector!r}; leave it out, or the parent {line.parent!r}"
+            yield f"methods.{name}.selector is {shown(line.selector)}; leave it out, or the parent {shown(line.parent)}"
         elif takes and line.parent is None and line.selector not in selectors:
-            yield f"methods.{name}.selector is {line.selector!r}; it must be a one-shot method: {selectors}"
+            yield f"methods.{name}.selector is {shown(line.selector)}; it must be a one-shot method: {selectors}"
         if "selector" not in declaration(line.module).starts and line.selector is not None:
             takers = _modules("starts", "selector")
-            yield f"methods.{name}.selector is {line.selector!r}; only the modules {takers} have one"
+            yield f"methods.{name}.selector is {shown(line.selector)}; only the modules {takers} have one"
 
 
 def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
@@ -78,9 +78,9 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
         if method.gpus > 1:
             yield from _gpu_errors(method, settings)
         if method.variant_of == name:
-            yield f"methods.{name}.variant_of is {name!r}; it must be another method"
+            yield f"methods.{name}.variant_of is {shown(name)}; it must be another method"
         if method.variant_of and method.variant_of not in methods:
-            yield f"methods.{name}.variant_of is {method.variant_of!r}; it must be one of {sorted(methods)}"
+            yield f"methods.{name}.variant_of is {shown(method.variant_of)}; it must be one of {sorted(methods)}"
         stream = settings.mask_training is not None and settings.data.mask_training is not None
         if name not in _asked(settings):
             continue
@@ -102,17 +102,31 @@ def _own_errors(name: str, method: Method) -> Iterator[str]:
     for key in ("warm_start", "pattern_start", "parent", "budget_from"):
         start = getattr(method, key)
         if start is not None and key not in method.declaration.starts:
-            yield f"methods.{name}.{key} is {start!r}; only the modules {_modules('starts', key)} have one"
+            yield f"methods.{name}.{key} is {shown(start)}; only the modules {_modules('starts', key)} have one"
     if method.hardening not in method.declaration.hardenings:
         chosen = _modules("hardenings", method.hardening)
         yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
 
 
+def label_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
+    """Tables and figures tell the lines of a grid that run at one sparsity by their labels."""
+    for further in _further(settings):
+        for line, other in combinations(map(methods.__getitem__, settings.methods + further), 2):
+            same = line.label.split() == other.label.split()
+            if same and _meet(line, other, settings):
+                why = f"{line.name} has it already in the same grid, and tables tell methods by it"
+                yield f"methods.{other.name}.label is {shown(other.label)}; {why}"
+
+
+def _further(settings: Scale) -> list[list[str]]:
+    """What each of the larger grids has besides the scale's own methods."""
+    evidence = settings.evidence
+    return [settings.extended, evidence.methods + evidence.once if evidence else []]
+
+
 def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
     """No two lines of one grid train the same."""
-    evidence = settings.evidence
-    grids = [settings.extended, evidence.methods + evidence.once if evidence else []]
-    for listed in (settings.methods + further for further in grids):
+    for listed in (settings.methods + further for further in _further(settings)):
         trained = [methods[name] for name in listed if methods[name].declaration.trains and not methods[name].hardens]
         for line, other in combinations(trained, 2):
             if line.training == other.training and _meet(line, other, settings):
@@ -129,7 +143,7 @@ def _meet(line: Method, other: Method, settings: Scale) -> bool:
 
 def _hardens_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
     """A line that hardens another's logits: that one leaves some, of the same training, and hardens them otherwise."""
-    other, place = methods.get(method.hardens or ""), f"methods.{name}.hardens is {method.hardens!r}"
+    other, place = methods.get(method.hardens or ""), f"methods.{name}.hardens is {shown(method.hardens)}"
     trained = sorted(each.name for each in methods.values() if each.declaration.leaves_logits and not each.hardens)
     if other is None or other.name not in trained:
         yield f"{place}; it must be a line whose training leaves logits: {trained}"
@@ -166,13 +180,14 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
     """The other lines that a method builds on: whether they are of the right kind, whether they run."""
     if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
-        yield f"methods.{name}.warm_start is {method.warm_start!r}; it must be a one-shot method"
+        yield f"methods.{name}.warm_start is {shown(method.warm_start)}; it must be a one-shot method"
     two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
     if "pattern_start" in method.declaration.starts and method.pattern_start not in two_four:
-        yield f"methods.{name}.pattern_start is {method.pattern_start!r}; it must be a 2:4 method: {two_four}"
+        yield f"methods.{name}.pattern_start is {shown(method.pattern_start)}; it must be a 2:4 method: {two_four}"
     parents = sorted(other.name for other in methods.values() if not other.parent)
     if (method.parent or method.declaration.starts == ("parent",)) and method.parent not in parents:
-        yield f"methods.{name}.parent is {method.parent!r}; it must be a method that has no parent itself: {parents}"
+        one = f"it must be a method that has no parent itself: {parents}"
+        yield f"methods.{name}.parent is {shown(method.parent)}; {one}"
     if method.budget_from:
         yield from _budget_errors(name, method, methods)
     found = {key: methods.get(start) for key, start in method.starts.items()}
@@ -188,9 +203,9 @@ def _budget_errors(name: str, method: Method, methods: dict[str, Method]) -> Ite
     )
     if method.budget_from not in givers:
         one = "it must be a method with one budget for all matrices"
-        yield f"methods.{name}.budget_from is {method.budget_from!r}; {one}: {givers}"
+        yield f"methods.{name}.budget_from is {shown(method.budget_from)}; {one}: {givers}"
     if method.options.facts != {"pattern": UNSTRUCTURED, "budget_scope": "tensor"}:
-        yield f"methods.{name}.budget_from is {method.budget_from!r}; leave pattern and rounding at their defaults"
+        yield f"methods.{name}.budget_from is {shown(method.budget_from)}; leave pattern and rounding at their defaults"
 
 
 def _modules(field: str, value: str) -> list[str]:

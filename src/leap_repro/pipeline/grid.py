@@ -8,9 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 from leap_repro.checked import check_values, checked, contradictions
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.pipeline.config import Config, Line, Scale
-from leap_repro.pipeline.cross_checks import grid_errors, name_errors, selector_errors, training_errors
+from leap_repro.pipeline.cross_checks import (
+    grid_errors,
+    label_errors,
+    name_errors,
+    selector_errors,
+    training_errors,
+)
 from leap_repro.pipeline.inheritance import needed, resolve, with_data
 from leap_repro.prune.declaration import Declaration, Tokens
 from leap_repro.prune.methods import declaration
@@ -130,7 +136,8 @@ class Named(dict):
         self.kind = kind
 
     def __missing__(self, name: str) -> None:
-        raise UserError(f"the configuration has no {self.kind} {name!r}; it has {sorted(self)}")
+        what = f"no {self.kind} {shown(name)}"
+        raise UserError(f"the configuration has {what}; it has {sorted(self)}")
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ def read_study(config: dict[str, Any]) -> Study:
     config = with_data(config)
     check_values(Config, config, "config")
     if config["scale"] not in config["scales"]:
-        raise UserError(f"config: scale is {config['scale']!r}; allowed are {sorted(config['scales'])}")
+        raise UserError(f"config: scale is {shown(config['scale'])}; allowed are {sorted(config['scales'])}")
     check_values(Config, resolve(config, for_scale=False), "config")  # those that the scale's options replace, too
     whole = checked(Config, _without_clashes(resolve(config), resolve(config, for_scale=False)), "config")
     settings = whole.scales[whole.scale]
@@ -208,9 +215,11 @@ def read_study(config: dict[str, Any]) -> Study:
         name: replace(m, selector=methods.get(whole.methods[name].selector or "")) for name, m in methods.items()
     }
     _refuse(grid_errors(settings, methods))
+    _refuse(label_errors(settings, methods))
     _refuse(training_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
-    return Study(whole.scale, settings, Named("method", methods), Named("model", sources["models"]), sources["data"])
+    models, data = Named("model", sources["models"]), Named("data for", sources["data"])
+    return Study(whole.scale, settings, Named("method", methods), models, data)
 
 
 def _without_clashes(resolved: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 
 Lines = dict[str, dict[str, Any]]
 Groups = dict[str, list[str]]
@@ -55,7 +55,7 @@ def _with_data(name: str, scale: Any, scales: dict[str, Any]) -> Any:
     base = data["extends"]
     if not isinstance(base, str) or base not in whole:
         allowed = f"it must be a scale with data of its own: {sorted(whole)}"
-        raise UserError(f"config: scales.{name}.data.extends is {base!r}; {allowed}")
+        raise UserError(f"config: scales.{name}.data.extends is {shown(base)}; {allowed}")
     own = {role: source for role, source in data.items() if role != "extends"}
     return scale | {"data": whole[base] | own}
 
@@ -71,10 +71,10 @@ def chain(name: str, lines: Lines) -> list[str]:
     while base := base_of(lines[found[0]]):
         key = f"methods.{found[0]}.{'extends' if 'extends' in lines[found[0]] else 'hardens'}"
         if base not in lines:
-            raise UserError(f"config: {key} is {base!r}; it must be one of {sorted(lines)}")
+            raise UserError(f"config: {key} is {shown(base)}; it must be one of {sorted(lines)}")
         if base in found:
             circle = " extends ".join([*reversed(found), base])
-            raise UserError(f"config: {key} is {base!r}; {circle} is a circle")
+            raise UserError(f"config: {key} is {shown(base)}; {circle} is a circle")
         found.insert(0, base)
     return found
 
@@ -85,7 +85,7 @@ def groups_of(lines: Lines) -> Groups:
     for name, line in lines.items():
         for group in line.get("groups", []):
             if group in lines:
-                taken = f"groups names {group!r}, which is a line; call the group otherwise"
+                taken = f"groups names {shown(group)}, which is a line; call the group otherwise"
                 raise UserError(f"config: methods.{name}.{taken}")
             found.setdefault(group, []).append(name)
     return found
@@ -97,7 +97,7 @@ def spelt_out(names: Iterable[str], key: str, lines: Lines, groups: Groups) -> l
     for name in names:
         if name not in lines and name not in groups:
             allowed = f"allowed are {sorted(lines)} and the groups {sorted(groups)}"
-            raise UserError(f"config: scales.*.{key} names the unknown method {name!r}; {allowed}")
+            raise UserError(f"config: scales.*.{key} names the unknown method {shown(name)}; {allowed}")
         found += groups.get(name, [name])
     return list(dict.fromkeys(found))
 
@@ -118,7 +118,7 @@ def scale_options(config: dict[str, Any], scale: str) -> dict[str, dict[str, Any
     for name, line in lines.items():
         for other in line.get("at", {}):
             if other not in scales:
-                unknown = f"at names the unknown scale {other!r}; allowed are {sorted(scales)}"
+                unknown = f"at names the unknown scale {shown(other)}; allowed are {sorted(scales)}"
                 raise UserError(f"config: methods.{name}.{unknown}")
         if scale in line.get("at", {}):
             found[name] = line["at"][scale]

@@ -7,13 +7,13 @@ keys that stand twice is ours: ruamel.yaml finds them too, but does not say in w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.models.checkpoint import (
     ADAPTERS,
     has_adapter,
@@ -25,13 +25,17 @@ from leap_repro.models.checkpoint import (
 from leap_repro.models.sources import source_of
 from leap_repro.pipeline.config import Scale
 from leap_repro.pipeline.grid import Method, Study
+from leap_repro.places import check_makable
 from leap_repro.store.questions import check_forms
 
 TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json.gz", ".txt")
+TEMPLATE = "__use_yte__"
+"""The key by which Snakemake takes a file for a template and runs the Python that stands in it."""
 
 
 def check_yaml(path: Path) -> None:
-    """UserError for a file that is not a YAML mapping, holds itself, or has a key twice in one mapping.
+    """UserError for a file that is not a YAML mapping, holds itself, has a key twice in one mapping, or
+    asks Snakemake to run code that stands in it.
 
     YAML would take the last of two keys without a word, and Snakemake does not say in which line a mistake is.
     """
@@ -65,12 +69,22 @@ def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int],
     for item in node.value:
         key, value = item if isinstance(node, yaml.MappingNode) else (None, item)
         name = f"{place}{key.value}" if key else place
+        if key and key.value == TEMPLATE:
+            _refuse_template(path, key.start_mark.line + 1)
         if key and name in seen:
             line = key.start_mark.line + 1
             raise UserError(f"{path}: the key {name} stands in lines {seen[name]} and {line}; once is allowed")
         if key:
             seen[name] = key.start_mark.line + 1
         _check_unique_keys(path, value, f"{name}." if key else place, above, done)
+
+
+def _refuse_template(path: Path, line: int) -> None:
+    """Wherever the key stands, for YAML's << moves it up."""
+    raise UserError(
+        f"{path}, line {line}: the key {TEMPLATE} has Snakemake run Python code that stands in the file, "
+        "and it has already if this is a --configfile; a configuration holds values only: take the key out"
+    )
 
 
 def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
@@ -81,10 +95,12 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
     """
     notes = []
     for folder in outputs:
-        _check_writable(Path(folder))
+        check_makable(Path(folder))
     for name, spec in study.models.items():
         folder = _model_folder(f"scales.{study.scale}.models.{name}", spec)
         if folder is not None:
+            if "path" in spec:
+                _refuse_braces(f"scales.{study.scale}.models.{name}.path", [folder])
             _check_model(f"scales.{study.scale}.models.{name}", folder, study.settings)
             if has_adapter(folder):
                 notes.append(
@@ -92,14 +108,16 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
                 )
     for name in dict.fromkeys(name for grid in study.grids for name in study.grid_methods(grid)):
         try:
-            method_files(study.methods[name])
+            files = method_files(study.methods[name])
         except UserError as error:
             raise UserError(f"config: methods.{name}: {error}") from error
+        _refuse_braces(f"methods.{name}.options.path", files)
     for role, spec in study.data.items():
         if spec["source"] == "hub" and role == "tasks":
             _check_hub_sets(f"scales.{study.scale}.data.tasks.sets", spec["sets"])
         if spec["source"] == "path":
             _check_data(f"scales.{study.scale}.data.{role}.path", role, spec["path"])
+            _refuse_braces(f"scales.{study.scale}.data.{role}.path", [Path(spec["path"])])
     return notes
 
 
@@ -108,12 +126,12 @@ def method_files(method: Method) -> list[Path]:
     return list(getattr(method.options, "files", []))
 
 
-def _check_writable(folder: Path) -> None:
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise UserError(f"{folder} cannot be made: {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{folder} cannot be written: no write permission for {existing}")
+def _refuse_braces(key: str, files: Iterable[Path]) -> None:
+    """UserError for a file that Snakemake would not find: a brace always begins a wildcard."""
+    for file in files:
+        if set("{}") & set(str(file)):
+            why = "Snakemake takes braces for wildcards: rename it, or give a link without any"
+            raise UserError(f"config: {key} is {shown(str(file))}; {why}")
 
 
 def _model_folder(key: str, spec: dict[str, Any]) -> Path | None:
@@ -163,10 +181,12 @@ def _check_data(key: str, role: str, text: str) -> None:
     path = Path(text).expanduser()
     if role == "tasks":
         if not any(path.glob("*/*.parquet")):
-            raise UserError(f"config: {key} is {text!r}; it must be a folder with <set>/<split>.parquet files")
+            one = "it must be a folder with <set>/<split>.parquet files"
+            raise UserError(f"config: {key} is {shown(text)}; {one}")
     elif not path.name.endswith(TEXT_SUFFIXES):
-        raise UserError(f"config: {key} is {text!r}; it must end in one of {list(TEXT_SUFFIXES)}")
+        suffixes = list(TEXT_SUFFIXES)
+        raise UserError(f"config: {key} is {shown(text)}; it must end in one of {suffixes}")
     elif not path.is_file():
-        raise UserError(f"config: {key} is {text!r}; it must be a file that exists")
+        raise UserError(f"config: {key} is {shown(text)}; it must be a file that exists")
     elif not os.access(path, os.R_OK):
-        raise UserError(f"config: {key} is {text!r}; it must be a file that may be read")
+        raise UserError(f"config: {key} is {shown(text)}; it must be a file that may be read")

@@ -6,23 +6,38 @@ Folders are relative to a scale's results; the rules turn them into files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
 from leap_repro.pipeline.grid import DEFAULT, SHARDS, Cell, Study
 from leap_repro.pipeline.inputs import method_files, task_files
+from leap_repro.store.atomic import write_text
 
 ONLY_SHOWN = ("stands_for", "parameters", "gated")
 """What tables and requests to a cluster read of a model's source: a change there fetches nothing again."""
+
+WRITTEN_DOWN = Path(".snakemake/arguments")
+"""Where long arguments are written down; `cli.run_stage` reads them."""
 
 
 def as_json(value: Any) -> str:
     """One string for a params entry: Snakemake compares params as a set of values, a string keeps names and order."""
     return json.dumps(value, sort_keys=True)
+
+
+def from_file(arguments: Iterable[str]) -> str:
+    """One argument that stands for all these: @ and a file with a line for each, which is named by what
+    it says, so that it changes as they do. A command line of 131,072 bytes has no room for a grid."""
+    text = "".join(f"{argument}\n" for argument in arguments)
+    path = WRITTEN_DOWN / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.txt"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return f"@{path}"
 
 
 def model_source(study: Study, model: str) -> dict[str, Any]:

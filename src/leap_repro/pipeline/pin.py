@@ -9,7 +9,7 @@ from typing import Any
 
 from leap_repro.checked import check_values
 from leap_repro.cli import run_stage
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.hub.lock import LOCK_FILE, hub_parts, key, read_lock, repositories
 from leap_repro.hub.pin import Wanted, pin_all
 from leap_repro.hub.repository import Repository
@@ -37,7 +37,7 @@ def chosen(config: dict[str, Any], names: list[str]) -> Wanted:
     sources = list(hub_sources(config))
     known = {name for name, _, _ in sources}
     if unknown := sorted(set(names) - known):
-        raise UserError(f"{unknown[0]!r} is no hub source of the config; the hub sources are {sorted(known)}")
+        raise UserError(f"{shown(unknown[0])} is no hub source of the config; the hub sources are {sorted(known)}")
     wanted: Wanted = {}
     for name, repository, patterns in sources:
         if not names or name in names:

@@ -16,7 +16,7 @@ import yaml
 from snakemake.utils import update_config
 
 from leap_repro.cli import run_stage
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.inheritance import resolve, with_data
 from leap_repro.pipeline.inputs import check_yaml
@@ -45,7 +45,7 @@ def read_config(paths: Iterable[Path] = (), project: Path = Path()) -> dict[str,
     config: dict[str, Any] = {}
     for path in some_files([*project_files(project), *paths], project):
         if not path.is_file():
-            raise UserError(f"config {str(path)!r} is not a file")
+            raise UserError(f"config {shown(str(path))} is not a file")
         check_yaml(path)
         update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     return with_data(config)

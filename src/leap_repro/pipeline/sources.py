@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Closed, Label, Name, Positive, Share, Some, contradiction, distinct, told, union
+from leap_repro.checked import Closed, Label, Name, Share, Size, Some, contradiction, distinct, told, union
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), told("it must be 64 hexadecimal digits")]
 HubId = Annotated[
@@ -24,12 +24,12 @@ Definition = Annotated[
     Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*[.]yaml$"),
     told("it must be the path of a task's YAML below lm_eval/tasks, such as super_glue/boolq/default.yaml"),
 ]
-Expected = Annotated[dict[str, Positive] | None, Field(description="sizes that what comes must have")]
-Splits = Annotated[dict[str, Some], Field(min_length=1)]
+Expected = Annotated[dict[str, Size] | None, Field(description="sizes that what comes must have")]
+Splits = Annotated[dict[Name, Some], Field(min_length=1)]
 
 
 class _Model(Closed):
-    parameters: Positive | None = Field(
+    parameters: Size | None = Field(
         None,
         description="about how many, to size jobs by; not needed where `expect` says it or the weights are at hand",
     )

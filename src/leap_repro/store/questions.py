@@ -120,6 +120,8 @@ def _check_set(name: str, splits: dict[str, Path]) -> dict[str, int]:
         return rows
     if not rows[form.scored]:
         raise UserError(f"task set {name}: {form.scored}.parquet holds no question")
+    for path in splits.values() if "choices" in form.columns else ():
+        _check_choices(name, path, form)
     _check_keys(name, splits[form.scored], form)
     return rows
 
@@ -138,6 +140,21 @@ def _rows(path: Path, columns: frozenset[str]) -> int:
     if missing:
         raise UserError(f"task file {name} lacks the columns {missing}")
     return file.metadata.num_rows
+
+
+def _check_choices(name: str, path: Path, form: SetForm) -> None:
+    """Choices as text, such as JSON that nobody has read, would be asked letter by letter."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pq.read_schema(path).field("choices").type
+    of_struct = {kind.field(index).name: kind.field(index).type for index in range(kind.num_fields)}
+    lists = [kind] if form.keys else [of_struct.get("text"), of_struct.get("label")]
+    is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not all(part is not None and any(fits(part) for fits in is_list) for part in lists):
+        right = "a list of texts" if form.keys else "{text: [...], label: [...]}"
+        column = f"the column choices of {path.name}"
+        raise UserError(f"task set {name}: {column} is of type {kind}; it must be {right}")
 
 
 def _check_keys(name: str, path: Path, form: SetForm) -> None:

@@ -94,6 +94,13 @@ def test_too_few_long_documents_are_told_with_the_numbers(tokenizer, texts, refu
         random_windows(tokenizer, texts, 32, 48, seed=0)
 
 
+def test_a_text_of_one_document_a_line_is_told_what_ends_a_document(tokenizer, texts, refused):
+    lines = ["\n".join(text.replace("\n", " ") for text in texts)]
+    for draw in (random_windows, released_windows):
+        with refused("1 documents", "in a .txt a blank line ends a document"):
+            draw(tokenizer, lines, 32, 10**6, seed=0)
+
+
 def test_the_hash_is_that_of_the_ids_as_little_endian_int32():
     expected = hashlib.sha256(struct.pack("<6i", 0, 1, 2, 300, 70000, 5)).hexdigest()
     assert ids_sha256(torch.tensor([[0, 1, 2], [300, 70000, 5]])) == expected

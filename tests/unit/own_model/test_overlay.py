@@ -46,7 +46,7 @@ def test_a_variant_has_the_options_that_it_has_at_the_scale_that_the_grid_is_lik
     study = study_of(config, tmp_path, "llama3.2-1b-mini", "--method", "leap-half-batch", "--sparsity", "0.6")
     options = study.methods["leap-half-batch"].options
     assert (options.batch_size, options.micro_batch_size, options.steps) == (4, 4, 500)
-    assert not options.looks, "which would need held-out text"
+    assert not options.held_out_evaluations, "which would need held-out text"
 
 
 def test_a_folder_is_cut_to_its_positions(config, tmp_path, model):
@@ -129,6 +129,8 @@ def test_the_command_on_the_card_says_what_decides_and_no_place(tmp_path, model)
 
 def test_names_and_licences(tmp_path, model):
     assert grid_name(meant_by("owner/a.name", "main")) == "owner-a.name"
+    for folder, name in (("main", "main-model"), ("{x}&$HOME", "x-HOME"), ("_ _", "model"), ("n" * 200, "n" * 80)):
+        assert grid_name({"source": "path", "path": f"/somewhere/{folder}"}) == name
     assert licence(meant_by(str(model), "main"), tmp_path) is None
     (model / "README.md").write_text("---\nlicense: apache-2.0\n---\nA card.\n")
     assert licence(meant_by(str(model), "main"), tmp_path) == "apache-2.0"

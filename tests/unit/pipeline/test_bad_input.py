@@ -18,6 +18,7 @@ from leap_repro.data.text import READERS
 from leap_repro.miniature.questions import task_sets
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.inputs import TEXT_SUFFIXES, check_inputs, check_yaml
+from leap_repro.pipeline.reading import read_config
 from leap_repro.store.artifacts import writing
 
 CONFIG = """\
@@ -91,7 +92,7 @@ CONFIGURATIONS = [
     ("sparsities: [0.5]", "sparsities: [0.5, 0.50]", "[0.5, 0.5]"),
     ("sparsities: [0.5]", 'sparsities: ["0.5"]', "'0.5'", "number"),
     ("steps: 4", "steps: 4, learning_rate: .nan", "methods.leap.options.learning_rate", "nan"),
-    ("steps: 4", "steps: 4, learning_rate: .inf", "methods.leap.options.learning_rate", "inf"),
+    ("steps: 4", "steps: 4, learning_rate: .inf", "methods.leap.options.learning_rate", "Infinity"),
     ("steps: 4", "steps: 4, learning_rate: 1e-3", "'1e-3'", "number"),
     ("steps: 4", "steps: 4, tau_end: 0", "tau_end", "above 0"),
     ("steps: 4", "steps: 4, beta2: 1", "beta2", "[0, 1)"),
@@ -384,6 +385,33 @@ def test_an_alias_of_an_alias_is_not_followed_again_and_again(place):
     levels = [f"a{level + 1}: &a{level + 1} [*a{level}, *a{level}]" for level in range(30)]
     (place / "config.yaml").write_text("\n".join(["a0: &a0 [x]", *levels]))
     check_yaml(place / "config.yaml")
+
+
+TEMPLATES = [
+    "__use_yte__: true\n",
+    "__use_yte__: false\n",
+    '"\\x5f_use_yte__": true\n',
+    "? __use_yte__\n: true\n",
+    "base: &base {__use_yte__: true}\n<<: *base\n",
+    '{"__use_yte__": true}\n',
+]
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_a_file_that_would_run_code_is_refused_by_every_command_that_reads_it(place, refused, text):
+    """Read as text; `leap-repro config`, `plan`, `pin` and `prune` read their files by `read_config`."""
+    (place / "more.yaml").write_text(text)
+    for read_it in (check_yaml, lambda path: read_config([path])):
+        with refused("more.yaml, line", "__use_yte__", "run Python code"):
+            read_it(place / "more.yaml")
+
+
+@pytest.mark.parametrize("name", ["model", "text.txt", "tasks"])
+def test_a_name_that_snakemake_cannot_look_for_is_refused(place, refused, name):
+    (place / name).rename(place / f"{{x}}&$HOME-{name}")
+    (place / "config.yaml").write_text(CONFIG.replace(f"path: {name}}}", f'path: "{{x}}&$HOME-{name}"}}'))
+    with refused(f"{{x}}&$HOME-{name}", "Snakemake takes braces for wildcards"):
+        read(place)
 
 
 @pytest.mark.parametrize("case", PLACES)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from config_schema import SCHEMA
 
-from leap_repro.errors import UserError
+from leap_repro.errors import MOST_SHOWN, UserError
 from leap_repro.pipeline.config import json_schema
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import project_files
@@ -192,6 +192,9 @@ BAD = [
     # names that cannot be folders
     ("scales.miniature.models.org/tiny", {"source": "path", "path": "x"}, "org/tiny"),
     ("methods.leap/fast", LEAP, "leap/fast"),
+    ("scales.paper.data.tasks.sets.piqa.files", {"../../x": "a.parquet"}, "../../x"),
+    ("scales.paper.data.tasks.sets", {"../../x": {"id": "a/b", "revision": "main", "files": {"a": "b"}}}, "../../x"),
+    ("scales.paper.cluster", {"partition": "../x"}, "../x"),
     ("methods.", LEAP, '""'),
     # missing keys
     ("scale", MISSING, "scale"),
@@ -378,3 +381,63 @@ def test_a_label_is_one_line_that_can_be_printed(config, refused, label):
     config["methods"]["wanda"]["label"] = label
     with refused("methods.wanda.label", "it must be one line of 1 to 200 printable characters without |"):
         read_study(config)
+
+
+def test_two_methods_of_a_grid_that_run_at_one_sparsity_have_two_labels(config, refused):
+    config["methods"]["admm"]["label"] = "Wanda "
+    with refused("methods.admm.label is 'Wanda '; wanda has it already in the same grid"):
+        read_study(config)
+    config["scales"]["miniature"]["only_models"] = {"admm": ["llama3.2-1b-mini"], "wanda": ["qwen2.5-0.5b-mini"]}
+    read_study(config)
+
+
+NONSENSE = [
+    ("methods.leap.options.steps", 10**40, "at most 1000000000"),
+    ("methods.leap.options.batch_size", 10**10, "at most 1000000000"),
+    ("methods.leap.options.warmup_steps", 10**10, "at most 1000000000"),
+    ("methods.leap.options.tau_end", 1e-300, "from 1e-4 to 1e4"),
+    ("methods.leap.options.kappa_end", 1e300, "from 1e-9 to 1e9"),
+    ("methods.leap.options.learning_rate", 3000.0, "from 1e-12 to 10"),
+    ("methods.elsa.options.learning_rate", 3000.0, "from 1e-12 to 10"),
+    ("methods.leap.options.norm_weight", 1e300, "at most 1e9"),
+    ("scales.miniature.sparsities", [1e-300], "either 0 or at least 0.000001"),
+    ("scales.miniature.calibration.length", 10**40, "1000000000 at most"),
+    ("scales.miniature.calibration.sequences", 10**40, "at most 1000000000"),
+    ("scales.miniature.evaluation.perplexity_windows", 10**40, "from 2 to 1000000000"),
+    ("scales.open.data.calibration.expect", {"documents": 10**40}, "at most 1000000000000000"),
+]
+
+
+@pytest.mark.parametrize(("where", "value", "words"), NONSENSE, ids=[where for where, *_ in NONSENSE])
+def test_a_number_that_means_nothing_is_refused_with_what_is_allowed(config, refused, where, value, words):
+    change(config, where, value)
+    with refused(where, words):
+        read_study(config)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("methods.wanda.label", "x" * 5000),
+        ("methods.wanda.module", "x" * 5000),
+        ("methods.wanda.options", "x" * 5000),
+        ("methods.leap.options.steps", [1] * 5000),
+        ("methods." + "x" * 5000, {"module": "wanda"}),
+        ("methods.wanda." + "x" * 5000, 1),
+        ("methods.wanda.options." + "x" * 5000, 1),
+        ("scales.miniature.models.tiny", {"source": "x" * 5000}),
+        ("scale", "x" * 5000),
+        ("methods.leap.extends", "x" * 5000),
+        ("methods.leap.warm_start", "x" * 5000),
+        ("methods.wanda.variant_of", "x" * 5000),
+        ("scales.miniature.methods", ["x" * 5000]),
+        ("scales.miniature.data.calibration", {"source": "path", "path": "x" * 5000, "more": 1}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_refusal_shows_the_beginning_of_a_long_value(config, where, value):
+    change(config, where, value)
+    with pytest.raises(UserError) as caught:
+        read_study(config)
+    assert "x" * (MOST_SHOWN + 1) not in str(caught.value)
+    assert len(str(caught.value)) < 5000

@@ -1,9 +1,12 @@
 """What jobs read and are told follows from the configuration, and from nothing that a Snakemake file decides."""
 
+import argparse
 import json
 import shlex
+import sys
 from pathlib import Path
 
+from leap_repro.cli import json_argument, run_stage
 from leap_repro.pipeline import jobs
 from leap_repro.pipeline.grid import read_study
 
@@ -126,3 +129,33 @@ def test_the_calibration_sample_is_drawn_as_the_scale_says(config):
     changed = read_study(config)
     assert "--recipe windows_as_released " in jobs.shard_arguments(changed, "calibration")
     assert "--recipe packed " in jobs.shard_arguments(changed, "mask_training")
+
+
+def test_arguments_in_a_file_are_read_as_if_they_stood_on_the_command_line(tmp_path, monkeypatch):
+    """Cells, a line each; JSON with marks of every kind; none at all."""
+    monkeypatch.chdir(tmp_path)
+    facts = {"a b": {"label": "it's $HOME; {x} @\u2028"}}
+    given = {
+        "--cells": [f"mini/wanda/0.5/{seed}" for seed in range(5000)],
+        "--methods": [jobs.as_json(facts)],
+        "--shards": [],
+    }
+    found = []
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cells", nargs="+")
+    parser.add_argument("--methods", type=json_argument)
+    parser.add_argument("--shards", nargs="*")
+    words = [word for name, values in given.items() for word in (name, jobs.from_file(values))]
+    assert max(map(len, words)) < 100
+    monkeypatch.setattr(sys, "argv", ["stage", *words])
+    run_stage(found.append, parser)
+    assert (found[0].cells, found[0].methods, found[0].shards) == (given["--cells"], facts, [])
+
+
+def test_a_file_of_arguments_is_named_by_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = jobs.from_file(["a", "b"]), jobs.from_file(["a", "c"])
+    assert first != second
+    (tmp_path / first[1:]).write_text("damaged")
+    assert jobs.from_file(["a", "b"]) == first
+    assert (tmp_path / first[1:]).read_text() == "a\nb\n"

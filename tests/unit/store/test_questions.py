@@ -1,5 +1,7 @@
 """Task sets that cannot be scored are refused by set and file; the splits are those of lm-eval's definitions."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +93,31 @@ CASES = {
     "a key that is null": (
         lambda f: replace(f, "mmlu_nutrition/test.parquet", lambda row: row | {"answer": None}),
         ("mmlu_nutrition", "answer None"),
+    ),
+}
+
+
+def as_json(folder, file):
+    """Its choices as JSON text, which nothing reads as JSON."""
+    replace(folder, file, lambda row: row | {"choices": json.dumps(row["choices"])})
+
+
+CASES |= {
+    "choices of ARC as JSON text": (
+        lambda f: as_json(f, "arc_easy/test.parquet"),
+        ("arc_easy", "choices of test.parquet is of type string", "{text: [...], label: [...]}"),
+    ),
+    "choices of OpenBookQA as a list": (
+        lambda f: replace(f, "openbookqa/test.parquet", lambda row: row | {"choices": row["choices"]["text"]}),
+        ("openbookqa", "choices of test.parquet is of type list<"),
+    ),
+    "choices of MMLU as JSON text, of which letters would be asked": (
+        lambda f: as_json(f, "mmlu_nutrition/test.parquet"),
+        ("mmlu_nutrition", "choices of test.parquet is of type string", "a list of texts"),
+    ),
+    "choices of MMLU's examples as JSON text": (
+        lambda f: as_json(f, "mmlu_nutrition/dev.parquet"),
+        ("mmlu_nutrition", "choices of dev.parquet"),
     ),
 }
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,16 +42,18 @@ class Lease:
 def lease(count: int, candidates: list[Device], folder: Path | None = None) -> Lease:
     """`count` of the candidates, as soon as so many are free; jobs that choose among the same ones come in turn.
 
-    Raises UserError if there are not so many, or if `folder`, where the locks are, cannot be written.
+    Raises UserError if there are not so many, or if `folder`, where the locks are, cannot be written or
+    is not ours alone: it lies where everybody may make one of that name.
     """
     if count > len(candidates):
         raise UserError(f"this job needs {count} GPUs and may use {len(candidates)} here: {_names(candidates)}")
     folder = folder or Path(tempfile.gettempdir()) / f"leap-repro-devices-{os.getuid()}"
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         return _when_free(count, candidates, folder)
     except OSError as error:
-        raise UserError(f"cannot keep the locks of GPUs in {folder}: {error.strerror}") from error
+        raise _unusable(folder, str(error.strerror)) from error
 
 
 def share(file: Path) -> int:
@@ -147,9 +150,31 @@ def _locked(file: Path, waiting: _Waiting | None = None) -> Iterator[None]:
 
 def _open(file: Path) -> int:
     """A file descriptor that processes started with exec keep; what starts others closes it (subprocess does)."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    folder = _private(file.parent)
+    try:
+        how = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(file.name, how, 0o600, dir_fd=folder)
+    finally:
+        os.close(folder)
     os.set_inheritable(descriptor, True)
     return descriptor
+
+
+def _private(folder: Path) -> int:
+    """A file descriptor of the folder; UserError if others could have put links into it, by which files
+    of ours would be written over."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    found = os.fstat(descriptor)
+    if found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077:
+        return descriptor
+    os.close(descriptor)
+    whose = f"it is user {found.st_uid}'s with the mode {stat.S_IMODE(found.st_mode):o}"
+    raise _unusable(folder, f"{whose}, not yours with 700")
+
+
+def _unusable(folder: Path, why: str) -> UserError:
+    way = "take it away, or let TMPDIR name a folder of your own"
+    return UserError(f"cannot keep the locks of GPUs in {folder}: {why}; {way}")
 
 
 def _file(folder: Path, device: Device) -> Path:

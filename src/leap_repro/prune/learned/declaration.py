@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Count, Positive, Precision, Rate, Share, Weight, contradiction
+from leap_repro.checked import (
+    Count,
+    LearningRate,
+    Positive,
+    Precision,
+    Rate,
+    Share,
+    Temperature,
+    Weight,
+    contradiction,
+)
 from leap_repro.prune.declaration import Declaration, Options, Tokens
 
 if TYPE_CHECKING:
@@ -61,7 +71,7 @@ class LoopOptions(Options):
     micro_batch_size: Positive = Field(
         8, description="sequences per forward pass in each process: only rounding, memory and time depend on it"
     )
-    learning_rate: Rate = Field(1e-3, description="at its peak; a half cosine follows")
+    learning_rate: LearningRate = Field(1e-3, description="at its peak; a half cosine follows")
     rate_end: Share = Field(0.0, description="of the peak, where the half cosine ends")
     warmup_steps: Count = Field(5, description="linear, up to the peak")
     beta1: Share = Field(0.9, description="of AdamW")
@@ -135,8 +145,8 @@ class TrainingOptions(LoopOptions):
         "exact",
         description="schedules end at the last step and the warm-up starts above 0; as_released: one step later, at 0",
     )
-    tau_start: Rate = Field(4.0, description="temperature at the first step")
-    tau_end: Rate = Field(0.05, description="and at the last")
+    tau_start: Temperature = Field(4.0, description="temperature at the first step")
+    tau_end: Temperature = Field(0.05, description="and at the last")
     tau_schedule: Schedule = Field("linear", description="the way between them; constant stays at the start")
     kappa_start: Rate = Field(25.0, description="scale of the logits at the first step")
     kappa_end: Rate = Field(350.0, description="and at the last")

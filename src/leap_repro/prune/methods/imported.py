@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from leap_repro.errors import UserError, reason
+from leap_repro.errors import UserError, reason, shown
+from leap_repro.models.checkpoint import COMPRESSED
 from leap_repro.prune import declaration
 from leap_repro.prune.declaration import Declaration, Tokens
 from leap_repro.sparsity.patterns import UNSTRUCTURED, parse_pattern
@@ -51,12 +52,16 @@ class Options(declaration.Options):
     def files(self) -> list[Path]:
         """What the cell depends on besides the model; UserError if there is nothing at `path`."""
         path = Path(self.path).expanduser()
+        if self.path and (path / COMPRESSED).is_file():
+            way = "make a checkpoint of it by `leap-repro unpack`"
+            what = f"{shown(self.path)}, a compressed export"
+            raise UserError(f"options.path of the module imported is {what}; {way}")
         if self.path and path.is_file() and path.suffix == ".npz":
             return [path]
         if self.path and path.is_dir() and list(path.glob("*.safetensors")):
             return sorted(path.glob("*.safetensors"))
         allowed = "it must be an .npz file, or a folder with safetensors"
-        raise UserError(f"options.path of the module imported is {self.path!r}; {allowed}")
+        raise UserError(f"options.path of the module imported is {shown(self.path)}; {allowed}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from leap_repro.checked import Rate, Weight, told
+from leap_repro.checked import LearningRate, Rate, Weight, told
 from leap_repro.errors import UserError
 from leap_repro.prune.learned.declaration import Learned, Relaxation, TrainingOptions, scheduled
 from leap_repro.sparsity.patterns import DENSE_TILES, TWO_FOUR
@@ -33,7 +33,7 @@ class Options(TrainingOptions):
     tile: Annotated[int, Field(ge=4, multiple_of=4), told("it must be a multiple of 4")] = Field(
         128, description="side of a tile; tiles at the edges are cut off"
     )
-    learning_rate: Rate = Field(1e-4, description="at its peak; a half cosine follows")
+    learning_rate: LearningRate = Field(1e-4, description="at its peak; a half cosine follows")
     kappa_start: Rate = Field(100.0, description="scale of the tiles' logits at the first step")
     kappa_end: Rate = Field(500.0, description="and at the last")
     pattern_kappa_start: Rate = Field(100.0, description="scale of the logits of Joint's 2:4 masks at the first step")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leap_repro.checked import Count, Rate, Weight
+from leap_repro.checked import Count, LearningRate, Rate, Weight
 from leap_repro.prune.learned.declaration import FLOAT_BYTES, Learned, WeightOptions
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Options(WeightOptions):
     """As many steps and sequences as LEAP's by default."""
 
-    learning_rate: Rate = Field(1e-4, description="at its peak; a half cosine follows")
+    learning_rate: LearningRate = Field(1e-4, description="at its peak; a half cosine follows")
     gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all that is trained; 0: none")
     lora_rank: Count = Field(0, description="of the pair that is trained for each matrix; 0: all kept weights are")
     lora_alpha: Rate = Field(16.0, description="the pair counts alpha / rank times")

@@ -89,6 +89,48 @@ def test_a_place_that_cannot_hold_locks_is_named(tmp_path, refused):
         lease(1, devices_of(1), tmp_path / "file/leases")
 
 
+def link_folder(folder, victim):
+    folder.symlink_to(victim.parent)
+
+
+def open_folder(folder, victim):
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+def others_folder(folder, victim):
+    if os.geteuid():
+        pytest.skip("only root can give a folder away")
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+
+
+def link_file(folder, victim):
+    folder.mkdir(mode=0o700)
+    (folder / "taking").symlink_to(victim)
+    (folder / "device-0").symlink_to(victim)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (link_folder, "Not a directory"),
+        (open_folder, "with the mode 777, not yours with 700"),
+        (others_folder, "it is user 12345's"),
+        (link_file, "symbolic links"),
+    ],
+)
+def test_a_folder_that_another_has_prepared_is_refused_and_no_file_written_over(tmp_path, refused, prepare, words):
+    victim = tmp_path / "home/device-0"
+    victim.parent.mkdir(mode=0o700)
+    victim.write_text("precious")
+    prepare(tmp_path / "leases", victim)
+    with refused("cannot keep the locks of GPUs in", words, "TMPDIR"):
+        lease(1, devices_of(1), tmp_path / "leases")
+    assert victim.read_text() == "precious"
+    assert list(victim.parent.iterdir()) == [victim]
+
+
 def test_a_lease_is_kept_by_whoever_shares_it(tmp_path, holder):
     held = lease(1, devices_of(1), tmp_path / "leases")
     share = "import os, time; from leap_repro.pipeline.launch.lease import share; from pathlib import Path;"
