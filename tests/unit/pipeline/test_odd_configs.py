@@ -6,54 +6,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd import SINGLE, change, places, values
 from outcomes import outcome
 
 from leap_repro.pipeline.grid import Study, read_study
 from leap_repro.pipeline.reading import project_files, read_config
 
-SINGLE = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.binary(max_size=4)
-)
-ODD = SINGLE | st.sampled_from(
-    [10**40, 1e-300, -0.0, 0, 1, 2, 0.5, "0.5", " ", "../x", "x" * 5000, "\u202e", "1\n", "2:4", "wanda", "leap", {1}]
-)
-VALUES = st.recursive(
-    ODD, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SINGLE, inner, max_size=3), max_leaves=4
-)
-DELETE, RENAME, COPY, REPLACE = "delete", "rename", "copy", "replace"
-KINDS = (DELETE, RENAME, COPY, REPLACE, REPLACE, REPLACE)
+VALUES = values(SINGLE, ["2:4", "wanda", "leap", {1}, {5: 1}])
 PIECES = [b"\t", b"\n", b": ", b"- ", b"&a ", b"*a ", b"<<: ", b"{", b"\0", b"---\n", b"!!timestamp x ", b"!!python/x "]
-
-
-def places(value, above=()):
-    """The path of everything in a configuration."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield (*above, key)
-        yield from places(inner, (*above, key))
-
-
-def at(config, place):
-    """What stands there."""
-    for key in place:
-        config = config[key]
-    return config
-
-
-def change(data, config):
-    """Change one place of the configuration, which is the caller's own; returns the place."""
-    known = list(places(config))
-    place, kind = data.draw(st.sampled_from(known)), data.draw(st.sampled_from(KINDS))
-    inside, key = at(config, place[:-1]), place[-1]
-    if kind == DELETE:
-        del inside[key]
-    elif kind == RENAME and isinstance(inside, dict):
-        inside["other"] = inside.pop(key)
-    elif kind == COPY:
-        inside[key] = copy.deepcopy(at(config, data.draw(st.sampled_from(known))) if known else None)
-    else:
-        inside[key] = data.draw(VALUES)
-    return place
 
 
 def assert_study_or_sentence(config, changed):
@@ -73,7 +33,7 @@ def test_a_small_configuration_with_a_few_odd_places(project, name, most):
         config = copy.deepcopy(whole)
         changed = []
         while len(changed) < most and any(True for _ in places(config)):
-            changed.append(change(data, config))
+            changed.append(change(data, config, VALUES))
         assert_study_or_sentence(config, changed)
 
     hold()
@@ -84,7 +44,7 @@ def test_the_projects_own_configuration_with_an_odd_place(config):
     @given(st.data())
     def hold(data):
         odd = copy.deepcopy(config)
-        assert_study_or_sentence(odd, [change(data, odd)])
+        assert_study_or_sentence(odd, [change(data, odd, VALUES)])
 
     hold()
 
