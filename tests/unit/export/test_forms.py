@@ -165,6 +165,7 @@ def test_damage_is_refused(form, tmp_path, refused):
     folder = tmp_path / "small"
     export_cell(tmp_path / "base", lineage, folder, form=form)
     path, index = folder / "sparse-model.safetensors", json.loads((folder / "sparse.json").read_text())
+    index.pop("digest")  # as an earlier release wrote it: what it says is checked all the same
     whole, rng = path.read_bytes(), random.Random(0)
     for _ in range(5):
         bad = bytearray(whole)
