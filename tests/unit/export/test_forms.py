@@ -212,6 +212,13 @@ def test_a_shape_that_the_parts_do_not_have_is_refused(shape, tmp_path, refused)
         read_file(tmp_path, read_index(tmp_path), "sparse-a.safetensors")
 
 
+@pytest.mark.parametrize("shape", [[3, 8], [4, 9]])
+def test_a_mask_of_another_length_is_refused_though_it_keeps_as_many(shape):
+    keep = torch.arange(32).view(4, 8) < 8
+    with pytest.raises(ValueError, match="4 bytes of mask"):
+        Packed().decode(Packed().encode("w", torch.ones(4, 8), keep), shape)
+
+
 def test_a_plain_folder_is_read_from_safetensors_only_and_a_mistyped_one_is_named(tmp_path, refused):
     with refused(str(tmp_path / "typo"), "config.json"):
         load_pruned(tmp_path / "typo")
