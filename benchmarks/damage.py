@@ -125,9 +125,9 @@ def _become(run: Path, command: list[str], log: Path) -> NoReturn:
     """Be the command, in the folder of the run, with all that it prints in the log."""
     status = 1
     try:
-        with log.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = log.open("w")
+        os.dup2(sys.stdout.fileno(), 1)
+        os.dup2(sys.stdout.fileno(), 2)
         os.chdir(run)
         sys.argv = command
         entry = runpy.run_path if command[0].endswith(".py") else runpy.run_module
@@ -138,7 +138,6 @@ def _become(run: Path, command: list[str], log: Path) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)
 
 
