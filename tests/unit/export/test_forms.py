@@ -219,6 +219,13 @@ def test_a_mask_of_another_length_is_refused_though_it_keeps_as_many(shape):
         Packed().decode(Packed().encode("w", torch.ones(4, 8), keep), shape)
 
 
+@pytest.mark.parametrize("values", [7, 9])
+def test_a_value_for_each_bit_and_no_other_is_asked_for(values):
+    parts = Packed().encode("w", torch.ones(4, 8), torch.arange(32).view(4, 8) < 8)
+    with pytest.raises(ValueError, match=f"{values} values for a mask that keeps 8"):
+        Packed().decode(parts | {"kept": torch.ones(values)}, [4, 8])
+
+
 def test_a_plain_folder_is_read_from_safetensors_only_and_a_mistyped_one_is_named(tmp_path, refused):
     with refused(str(tmp_path / "typo"), "config.json"):
         load_pruned(tmp_path / "typo")
