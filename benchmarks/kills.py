@@ -17,7 +17,7 @@ sys.path.append(str(REPOSITORY / "tests/workflow"))
 from killer import EARLY, LATE, LEARNED, RULES, WITH_SERVER, WITHOUT, Killer
 from scratch import checkout_of, checksums, edit, looks_whole, snakemake, start, write_inputs
 
-KINDS = ("models", "data", "calibration", "prune wanda", "prune sparsegpt", *LEARNED, "harden", "evaluate", "aggregate")
+KINDS = ("models", "data", "calibration", "prune wanda", "prune sparsegpt", *LEARNED, "harden", "evaluate", "report")
 NOT_COPIED = shutil.ignore_patterns("results", "logs", ".snakemake", "output.txt", "again*")
 MOST_RUNS = 50
 
