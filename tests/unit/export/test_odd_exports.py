@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odd import JSON, change, damaged, values
 from outcomes import outcome
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from leap_repro.export.forms import FORMS
 from leap_repro.export.index import INDEX_FILE, Index, read_file, read_index
 from leap_repro.export.load import load_pruned
-from leap_repro.export.write import unpack
+from leap_repro.export.write import _in_parts, unpack
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.store.hashes import sha256_of
 from leap_repro.store.sealed import write_sealed
@@ -233,3 +233,25 @@ def test_a_weight_file_that_the_index_does_not_name_is_refused(trial):
     shutil.copyfile(folder / FILE, folder / "sparse-model-2.safetensors")
     _, sentence = again()
     assert "does not name sparse-model-2.safetensors" in sentence
+
+
+@pytest.mark.parametrize("what", ["missing_keys", "unexpected_keys", "mismatched_keys"])
+def test_weights_that_are_not_the_configurations_are_not_loaded(trial, what):
+    folder, _, _ = trial
+    tensors, norm = load_file(folder / FILE), "model.norm.weight"
+    if what == "missing_keys":
+        del tensors[norm]
+    else:
+        tensors["other" if what == "unexpected_keys" else norm] = torch.ones(3, dtype=torch.bfloat16)
+    save_file(tensors, folder / FILE)
+    sign(folder, json.loads((folder / INDEX_FILE).read_text()))
+    _, sentence = outcome(load_pruned, folder)
+    assert what in sentence
+
+
+@pytest.mark.parametrize("part", ["kept", "mask"])
+def test_a_tensor_called_like_a_part_of_another_is_not_written_over(part):
+    mask = torch.tensor([True, False])
+    tensors = {"w": torch.tensor([1.0, 0.0]), f"w.{part}": torch.zeros(2)}
+    _, sentence = outcome(_in_parts, tensors, {"w": mask}, "model.safetensors", Index("packed", {}, {}))
+    assert "called like the parts" in sentence
