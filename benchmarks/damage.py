@@ -78,7 +78,7 @@ def readers() -> list[Reader]:
     ]
     found = [Reader(what, folder, part, job) for what, folder, job in results for part in (PAYLOAD, MANIFEST)]
     traced = (MODEL, TOKENS, f"prune/{TRAINED}", f"harden/{TRAINED}", f"evaluate/{TRAINED}")
-    found += [Reader("all of them", folder, PROVENANCE, COLLECTED) for folder in traced]
+    found += [Reader("each stage", folder, PROVENANCE, COLLECTED) for folder in traced]
     found += [Reader("packed export", EXPORT, name, "unpack") for name in ("sparse.json", "sparse-*.safetensors")]
     found += [Reader("finished run", ".", name, "publish") for name in ("results.parquet", "tables/*.md")]
     return found
