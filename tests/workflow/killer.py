@@ -11,6 +11,9 @@ from leap_repro.pipeline.stages import STAGES
 
 EARLY, LATE = "early", "late"
 LEARNED = ("prune leap", "prune maskllm", "prune patch", "prune recover")
+RULES = "workflow/rules/study.smk"
+WITH_SERVER, WITHOUT = "WORTH_A_SERVER = 3", "WORTH_A_SERVER = 10**6"
+"""Without a server each job has a process of its own, which lasts long enough to be hit."""
 LOOK_SECONDS, POLL_SECONDS = 0.2, 0.02
 """How often new processes are looked for, which takes a few milliseconds, and how often a known one is asked."""
 SURELY_ALIVE = 0.6

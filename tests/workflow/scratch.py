@@ -1,6 +1,7 @@
 """How the workflow tests run Snakemake in a scratch copy and read its plans."""
 
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from leap_repro.miniature.questions import task_sets
 from leap_repro.miniature.text import pages
+from leap_repro.store.artifacts import MANIFEST, PAYLOAD
 from leap_repro.store.hashes import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -117,3 +119,28 @@ def checksums(checkout):
     files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
     timed = [path for path in files if path.parts[0] == "benchmarks" or path.stem == "time"]
     return {str(path): sha256_of(root / path) for path in files if path not in timed}
+
+
+def start(folder, *arguments, apart=False):
+    """Snakemake, its output in `folder`/output.txt; `apart`: in a process group of its own."""
+    with (folder / "output.txt").open("a") as output:
+        return subprocess.Popen(
+            command(*arguments),
+            cwd=folder,
+            env=environment(),
+            stdout=output,
+            stderr=output,
+            start_new_session=apart,
+        )
+
+
+def looks_whole(folder):
+    """{file: sha256} of all that a reader would take for whole: no hidden names, and nothing that has no manifest."""
+    found = checksums(folder)
+    artifacts = {path.rpartition(f"/{PAYLOAD}/")[0] for path in found if f"/{PAYLOAD}/" in path}
+    unfinished = tuple(f"{name}/" for name in artifacts if f"{name}/{MANIFEST}" not in found)
+    return {
+        path: sha256
+        for path, sha256 in found.items()
+        if not path.startswith(unfinished) and not re.search(r"(^|/)\.(?!snakemake_timestamp)", path)
+    }

@@ -14,21 +14,22 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killer import EARLY, LATE, LEARNED, Killer
+from killer import EARLY, LATE, LEARNED, RULES, WITH_SERVER, WITHOUT, Killer
 from scratch import (
     REPOSITORY,
     checkout_of,
     checksums,
-    command,
     edit,
     environment,
+    looks_whole,
     planned,
     snakemake,
+    start,
     start_again,
     write_inputs,
 )
 
-from leap_repro.store.artifacts import MANIFEST, PAYLOAD, Artifact
+from leap_repro.store.artifacts import MANIFEST, Artifact
 
 PLAN = {
     "models": [EARLY, LATE],
@@ -46,35 +47,8 @@ LEAST_KILLS = 20
 MOST_RUNS = 20
 LEAP = "mini/leap/0.5/0"
 GOAL = f"results/tiny/harden/{LEAP}/{MANIFEST}"
-RULES = "workflow/rules/study.smk"
-WITH_SERVER, WITHOUT = "WORTH_A_SERVER = 3", "WORTH_A_SERVER = 10**6"
 SERVER = "leap_repro.pipeline.launch.server"
 PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
-
-
-def start(folder, *arguments, apart=False):
-    """Snakemake, its output in `folder`/output.txt; `apart`: in a process group of its own."""
-    with (folder / "output.txt").open("a") as output:
-        return subprocess.Popen(
-            command(*arguments),
-            cwd=folder,
-            env=environment(),
-            stdout=output,
-            stderr=output,
-            start_new_session=apart,
-        )
-
-
-def looks_whole(folder):
-    """{file: sha256} of all that a reader would take for whole: no hidden names, and nothing that has no manifest."""
-    found = checksums(folder)
-    artifacts = {path.rpartition(f"/{PAYLOAD}/")[0] for path in found if f"/{PAYLOAD}/" in path}
-    unfinished = tuple(f"{name}/" for name in artifacts if f"{name}/{MANIFEST}" not in found)
-    return {
-        path: sha256
-        for path, sha256 in found.items()
-        if not path.startswith(unfinished) and not re.search(r"(^|/)\.(?!snakemake_timestamp)", path)
-    }
 
 
 @pytest.fixture(scope="module")

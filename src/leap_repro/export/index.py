@@ -17,8 +17,8 @@ from torch import Tensor
 
 from leap_repro.errors import UserError, reason
 from leap_repro.export.forms import FORMS, Form
-from leap_repro.store.atomic import write_json
 from leap_repro.store.hashes import sha256_of
+from leap_repro.store.sealed import DIGEST, read_sealed, write_sealed
 
 INDEX_FILE = "sparse.json"
 PREFIX = "sparse-"
@@ -47,20 +47,27 @@ class Index:
         """Count and hash the files, write the index."""
         for path in sorted(folder.glob(f"{PREFIX}*.safetensors")):
             self.files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        write_json(folder / INDEX_FILE, asdict(self))
+        write_sealed(folder / INDEX_FILE, asdict(self))
 
 
 def read_index(folder: Path) -> Index:
-    """The index of a compressed export; UserError if there is none, or of a form or version that is unknown here."""
+    """The index of a compressed export; UserError if there is none, if it was changed, if a weight file lies there that
+    it does not name, or if it is of a form or version that is unknown here."""
     path = folder / INDEX_FILE
     try:
-        index = Index(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if DIGEST in content:  # what an earlier release wrote has none
+            content = read_sealed(path)
+        index = Index(**content)
         _check_entries(index)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no index of a compressed export: {reason(error)}") from error
-    if index.format not in FORMS or index.version != VERSION:
+    if index.format not in [*FORMS] or index.version != VERSION:  # in a list, for it may be of any kind
         known = f"this reads {sorted(FORMS)}, version {VERSION}"
         raise UserError(f"{path} says format {index.format!r}, version {index.version}; {known}")
+    unlisted = {file.name for file in folder.glob(f"{PREFIX}*.safetensors")} - set(index.files)
+    if unlisted:
+        raise UserError(f"{path} does not name {min(unlisted)}, which lies beside it: it is of another export")
     return index
 
 

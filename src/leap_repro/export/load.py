@@ -45,6 +45,7 @@ def load_pruned(folder: str | Path, dtype: str | None = None) -> PreTrainedModel
         state_dict=tensors,
         dtype=empty.config.dtype if wanted == "auto" else wanted,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, in a sentence
     )
     model, found = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from leap_repro.errors import UserError, shown
+from leap_repro.errors import UserError, reason, shown
 from leap_repro.models.checkpoint import (
     ADAPTERS,
     has_adapter,
@@ -44,10 +44,11 @@ def check_yaml(path: Path) -> None:
         yaml.load(text, Loader=yaml.CSafeLoader)
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}{_line(error)} is not YAML: {getattr(error, 'problem', None) or error}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it must be YAML in UTF-8, nested a few levels deep"
-        raise UserError(f"{path} cannot be read: {reason}") from error
+        problem = getattr(error, "problem", None) or reason(error)
+        raise UserError(f"{path}{_line(error)} is not YAML: {problem}") from error
+    except (OSError, ValueError, RecursionError, AttributeError) as error:  # the last for `!!timestamp x`
+        why = error.strerror if isinstance(error, OSError) else "it must be YAML in UTF-8, nested a few levels deep"
+        raise UserError(f"{path} cannot be read: {why}") from error
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path} is not a mapping; it must hold keys such as scale, scales and methods")
     _check_unique_keys(path, root, "", set(), set())

@@ -47,7 +47,7 @@ def read_config(paths: Iterable[Path] = (), project: Path = Path()) -> dict[str,
         if not path.is_file():
             raise UserError(f"config {shown(str(path))} is not a file")
         check_yaml(path)
-        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        update_config(config, yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) or {})
     return with_data(config)
 
 

@@ -12,6 +12,7 @@ from leap_repro.errors import UserError
 from leap_repro.harden.tensors import harden, likeliest
 from leap_repro.sparsity.masks import check_budget, check_pattern
 from leap_repro.sparsity.pruned import KINDS
+from leap_repro.sparsity.tiles import tile_sums
 
 SHAPES = {"model.layers.0.a.weight": (6, 12), "model.layers.1.a.weight": (5, 8)}
 SIZE = 4
@@ -121,3 +122,14 @@ def test_a_budget_per_matrix_is_met_in_every_matrix():
 def test_logits_that_are_not_finite_are_refused_by_tensor(kind):
     with pytest.raises(UserError, match=r"a\.weight are not finite"):
         harden(kinds(**{kind: {"a.weight": torch.full((4, 1, 6), torch.nan)}}), NAME, "tiles", Fraction(1, 2), "exact")
+
+
+def test_of_equal_tiles_the_earlier_are_dense_over_all_matrices():
+    names = ["model.layers.0.a.weight", "model.layers.1.a.weight"]
+    two_four = torch.tensor([True, True, False, False]).repeat(32, 8)
+    given = {"keep": dict.fromkeys(names, two_four), "tiles": {name: torch.zeros(8, 8) for name in names}}
+    masks = harden(kinds(**given), NAME, "tiles", Fraction(1, 5), "exact").masks
+    dense = torch.cat([tile_sums(masks[name], SIZE).flatten() for name in names]) == SIZE**2
+    count = int(dense.sum())
+    assert count == round(0.6 * 128)
+    assert dense.tolist() == [place < count for place in range(128)]

@@ -83,3 +83,17 @@ def test_rounding_as_released_is_recorded_and_promises_nothing(pruned, build_tin
     cell = harden(tmp_path, tensors, facts)
     assert (cell.facts["pattern"], cell.facts["budget_scope"]) == ("2:4+dense-rows", "none")
     assert apply_cell(build_tiny("llama"), cell) == cell.facts["kept"] > cell.facts["prunable"] // 2
+
+
+@pytest.mark.parametrize("nearer", [False, True])
+def test_what_a_pruner_says_of_its_tiles_is_checked_too(pruned, tmp_path, refused, nearer):
+    """Masks over dense tiles that are hard already come with what another number of tiles would keep."""
+    tensors, facts = pruned()
+    tensors[f"{TENSOR}.keep"][~tensors[f"{TENSOR}.keep"]] = True
+    kept = sum(int(keep.sum()) for keep in tensors.values())
+    facts |= {"budget_scope": "tiles", "neighbours": [kept - 1 if nearer else kept + 1]}
+    if nearer:
+        with refused(CELL, f"would keep {kept - 1}"):
+            harden(tmp_path, tensors, facts)
+        return
+    assert harden(tmp_path, tensors, facts).facts["neighbours"] == [kept + 1]

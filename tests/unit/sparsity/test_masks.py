@@ -15,6 +15,7 @@ from leap_repro.sparsity.masks import (
     check_budget,
     check_pattern,
     pack,
+    put,
     read_kept_values,
     unpack,
     unpack_masks,
@@ -156,3 +157,23 @@ def test_rows_may_be_dense_only_where_the_pattern_says_so(refused):
 def test_inputs_that_a_group_does_not_divide_fail_by_name(refused):
     with refused(CELL, "a.weight", "5"):
         check_pattern(CELL, {"a.weight": random_mask((3, 5), 0)}, "2:4")
+
+
+def test_what_a_mask_drops_is_plus_zero_whatever_it_was():
+    """Exports count on it, and a NaN or an infinity that is dropped is gone."""
+    weight = torch.tensor([[1.5, -2.0, -0.0, torch.nan, torch.inf]])
+    put(weight, torch.tensor([[True, False, False, False, False]]), None)
+    assert weight.tolist() == [[1.5, 0, 0, 0, 0]]
+    assert not torch.signbit(weight).any()
+
+
+@pytest.mark.parametrize(
+    ("found", "neighbour", "passes"), [(40, 48, False), (60, 52, False), (40, 60, True), (52, 44, True)]
+)
+def test_tiles_are_refused_if_another_number_of_them_is_nearer_on_either_side(found, neighbour, passes, refused):
+    counts = {"a": (found, 100)}
+    if passes:
+        check_budget(CELL, counts, Fraction(1, 2), "tiles", [neighbour])
+        return
+    with refused(CELL, f"keep {found} of 100", f"would keep {neighbour}", "budget of 50"):
+        check_budget(CELL, counts, Fraction(1, 2), "tiles", [neighbour])

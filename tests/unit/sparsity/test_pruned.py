@@ -109,9 +109,10 @@ def test_a_damaged_file_is_refused_before_a_tensor_is_read(tmp_path, masks, refu
         read_pruned(pruned)
 
 
-def test_what_an_earlier_release_left_is_refused(tmp_path, masks, refused):
+@pytest.mark.parametrize("kind", ["keep", "values"])
+def test_what_an_earlier_release_left_is_refused(tmp_path, masks, refused, kind):
     with writing(tmp_path / "pruned", {}) as (payload, facts):
-        save_file(suffixed("keep", masks), payload / "block-00000.safetensors")
+        save_file(suffixed(kind, masks), payload / "block-00000.safetensors")
         facts |= {"pattern": "2:4", "budget_scope": "tensor", "sparsity": "0.5"}
     with refused(str(tmp_path / "pruned"), "earlier release", "run again"):
         harden(Artifact.read(tmp_path / "pruned"), tmp_path / "cell")

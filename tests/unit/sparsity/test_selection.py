@@ -93,3 +93,9 @@ def test_one_logit_that_is_no_number_is_refused_wherever_it_stands(place, refuse
     theta[place] = torch.inf
     with mock.patch.object(selection, "CHUNK", 5), refused("a.weight", "not finite"):
         require_logits("a.weight", theta)
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_zeros_of_both_signs_are_equal_and_the_earlier_are_kept(count):
+    logits = {"a.weight": torch.tensor([-0.0, 0.0, -0.0, 0.0])}
+    assert selected(logits, count)["a.weight"].tolist() == [place < count for place in range(4)]
