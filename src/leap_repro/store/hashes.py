@@ -33,7 +33,7 @@ def sha256_of(path: Path) -> str:
 
 
 def is_as_recorded(folder: Path, path: Path, sha256: str, to_be_sure: bool = False) -> bool:
-    """Whether a file of the artifact in `folder` has this sha256: as it was found before, where that may be believed."""
+    """Whether a file of the artifact in `folder` has this sha256: as was found before, where that may be believed."""
     found = path.stat()
     if found.st_size < LARGE:
         return sha256_of(path) == sha256
