@@ -22,13 +22,12 @@ rule collect_model:
         **tracked("report.collect"),
         root=lambda w: ROOT,
         cells=lambda w: " ".join(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
-        asked=lambda w: jobs.as_json(asked_code(STUDY, grid_name(w))),
-        hardens=jobs.as_json(jobs.hardens(STUDY)),
+        asked=lambda w: jobs.as_json(asked_of(STUDY, w.model, grid_name(w))),
     message:
         "Collecting the results of {wildcards.model}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
-        " --code {params.asked:q} --hardens {params.hardens:q} --output $(dirname {output.manifest}) 2> {log}"
+        " --asked {params.asked:q} --output $(dirname {output.manifest}) 2> {log}"
 
 
 rule join_results:

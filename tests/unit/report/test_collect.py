@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.report.collect import LOG, bits_of, density_rows, pruned_cell, training_rows
+from leap_repro.report.chain import pruned_cell
+from leap_repro.report.collect import LOG, bits_of, density_rows, training_rows
 from leap_repro.store.artifacts import writing
 
 CELL = "tiny/leap/0.5/3"
@@ -39,8 +40,9 @@ def test_densities_are_counted_per_block_and_kind_of_matrix_experts_together(tmp
 
 
 def test_the_pruning_of_a_cell_is_its_own_or_that_of_the_line_whose_logits_it_hardens():
-    assert pruned_cell("m/leap-threshold/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
-    assert pruned_cell("m/leap/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
+    methods = {"leap-threshold": {"pruned": "leap"}, "leap": {"pruned": "leap"}}
+    assert pruned_cell("m/leap-threshold/0.6/0", methods) == "m/leap/0.6/0"
+    assert pruned_cell("m/leap/0.6/0", methods) == "m/leap/0.6/0"
 
 
 @pytest.mark.parametrize(
