@@ -34,7 +34,8 @@ rule join_results:
     input:
         collected(),
     output:
-        f"{ROOT}/{{grid}}results.parquet",
+        results=f"{ROOT}/{{grid}}results.parquet",
+        digest=f"{ROOT}/{{grid}}results.sha256",
     log:
         f"{LOGS}/{{grid}}aggregate/join.log",
     conda:
@@ -48,7 +49,7 @@ rule join_results:
     message:
         "Joining all results{params.stale_reason}"
     shell:
-        "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output} 2> {log}"
+        "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output.results} 2> {log}"
 
 
 rule build_model_table:

@@ -7,9 +7,9 @@ import torch
 
 from leap_repro import evaluate_model, export_model, prune_model
 from leap_repro.export import __main__ as export_command
+from leap_repro.models.identity import WEIGHTS
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.sparsity.masks import read_kept_values, unpack_masks
-from leap_repro.models.identity import WEIGHTS
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.tokens import open_tokens
 
