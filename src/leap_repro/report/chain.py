@@ -77,8 +77,12 @@ def _pruned(cell: str, asked: dict[str, Any]) -> Iterator[Link]:
     line, place = asked["methods"][method], {"model": model, "sparsity": sparsity, "seed": seed}
     inputs = {name: folder.format(**place) for name, folder in line["inputs"].items()}
     for folder in inputs.values():
-        kind, rest = folder.split("/", 1)
-        yield from _hardened(rest, asked) if kind == "harden" else _sample(*rest.split("/"), asked)
+        stage, rest = folder.split("/", 1)
+        if stage == "harden":
+            yield from _hardened(rest, asked)
+        else:
+            _, role, drawn = rest.split("/")
+            yield from _sample(model, role, drawn, asked)
     parameters = line["parameters"] | {"sparsity": sparsity, "seed": int(seed)}
     inputs["model"] = f"models/{model}"
     yield Link(f"prune/{cell}", line["code"], parameters, inputs)
