@@ -23,6 +23,7 @@ def require_made_from(cell: Artifact, model: Artifact) -> None:
     """UserError, naming both, unless the cell was made from the weights of this fetched model."""
     found, own = cell.facts.get(WEIGHTS), weights_sha256(model)
     if found != own:
-        made = f"from weights of sha256 {found}" if found else "from weights that its manifest does not name"
+        made = f"of sha256 {found}" if found else "that its manifest does not name"
+        base = f"{model.folder}, whose weights have {own}"
         name = cell.facts.get("cell", cell.folder)
-        raise UserError(f"cell {name} was made {made}, not from {model.folder}, whose weights have {own}")
+        raise UserError(f"cell {name} was made from weights {made}, not from {base}")

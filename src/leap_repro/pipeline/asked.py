@@ -19,8 +19,8 @@ PLACE = {name: f"{{{name}}}" for name in ("model", "sparsity", "seed")}
 
 
 def asked_of(study: Study, model: str, grid: str = DEFAULT) -> dict[str, Any]:
-    """{"code": by stage, "model": its source, "data": sources by role, "shards": by role, "methods":
-    by name, with those that others start from, "scoring": how cells are evaluated}."""
+    """{"code": by stage, "model": its source, "data": sources by role, "shards": by role,
+    "methods": by name, with those that others start from, "scoring": how cells are evaluated}."""
     methods = {name: _method(study, name) for name in _reached(study, model, grid)}
     return {
         "code": {name: code(stage(name)) for name in STAGES},
@@ -33,7 +33,7 @@ def asked_of(study: Study, model: str, grid: str = DEFAULT) -> dict[str, Any]:
 
 
 def _reached(study: Study, model: str, grid: str) -> list[str]:
-    """The methods of a model's cells, and those whose cells or logits they read, however far back."""
+    """The methods of a model's cells, and those whose cells or logits they read."""
     waiting, found = [cell.method for cell in study.cells(model, grid)], set()
     while waiting:
         name = waiting.pop()
@@ -67,7 +67,7 @@ def _arithmetic(study: Study) -> dict[str, str]:
 
 
 def _roles(methods: dict[str, Any]) -> list[str]:
-    """The token shards that are read: the sample, which every row names, and those of the methods."""
+    """The token shards that are read: the sample, which every row names, and the methods'."""
     folders = [folder for method in methods.values() for folder in method["inputs"].values()]
     read = {folder.split("/")[2] for folder in folders if folder.startswith("calibration/")}
     return sorted(read | {"calibration"})

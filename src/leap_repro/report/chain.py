@@ -1,5 +1,5 @@
-"""The way to a cell's numbers, walked back from link to link: is every result on it the one that the
-workflow asks for, made from those that lie there now?
+"""The way to a cell's numbers, link by link: is every result on it the one that the workflow asks
+for, made from those that lie there now?
 
 Snakemake remembers what it ran, not what lies in a folder: folders may be exchanged, its memory may
 be lost while a configuration changes, and a job may run code that was edited after it was planned.
@@ -32,8 +32,8 @@ class Link:
 
 
 def pruned_cell(cell: str, methods: dict[str, Any]) -> str:
-    """The cell whose pruning was hardened for this one: its own, or that of the line whose logits it
-    hardens. `methods`: as `asked_of` says them."""
+    """The cell whose pruning was hardened for this one: its own, or that of the line whose logits
+    it hardens. `methods`: as `asked_of` says them."""
     model, method, place = cell.split("/", 2)
     return f"{model}/{methods[method]['pruned']}/{place}"
 
@@ -96,8 +96,8 @@ class Chain:
         self._manifests: dict[str, str] = {}
 
     def check(self, cell: str) -> None:
-        """UserError, naming the cell and the folder to delete, for the first result on the way to its
-        numbers that was made with something else than what is asked for or lies there now."""
+        """UserError, naming the cell and the folder to delete, for the first result on the way to
+        its numbers that was made with something else than what is asked for or lies there now."""
         for link in links_to(cell, self._asked):
             if link.folder in self._manifests:
                 continue
@@ -113,8 +113,9 @@ class Chain:
         if link.cell is not None and artifact.facts.get("cell") != link.cell:
             yield f"holds the cell {artifact.facts.get('cell')}"
         if made.get("code") != link.code:
-            edited = "the code was edited after the job was planned, or Snakemake's memory was lost"
-            yield f"was made by code {made.get('code')}, the workflow asked for {link.code} ({edited})"
+            codes = f"{made.get('code')}, the workflow asked for {link.code}"
+            why = "the code was edited after the job was planned, or Snakemake's memory was lost"
+            yield f"was made by code {codes} ({why})"
         yield from self._other_inputs(link, made.get("inputs", {}))
         asked = link.parameters | _arithmetic(link.parameters, made)
         for name, found, expected in _differences(made.get("parameters", {}), asked):
@@ -129,7 +130,8 @@ class Chain:
 
 
 def _arithmetic(asked: dict[str, Any], made: dict[str, Any]) -> dict[str, str]:
-    """The `bits` that a result can have had where it was made: a GPU's, and other types', are native."""
+    """The `bits` that a result can have had where it was made: those of GPUs and of other types are
+    native."""
     native = asked.get("dtype") != "float32" or "gpu" in made.get("machine", {})
     return {"bits": "native"} if "bits" in asked and native else {}
 

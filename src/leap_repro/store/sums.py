@@ -1,5 +1,5 @@
-"""Digests of files that are no artifact's, in a file beside them as `sha256sum` writes and checks it: a flipped bit in
-a parquet file's page is read as another number, without an error."""
+"""Digests of files that are no artifact's, in a file beside them as `sha256sum` writes and checks it:
+a flipped bit in a page of a parquet file is read as another number, without an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def write_sums(sums: Path, files: Iterable[Path]) -> None:
 
 
 def checked_files(sums: Path) -> list[Path]:
-    """The files that `sums` lists; UserError, naming it, if one is missing or was changed, or `sums` cannot be read."""
+    """The files that `sums` lists; UserError, naming it, if one is missing or was changed, or if
+    `sums` cannot be read."""
     files = []
     try:
         lines = sums.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -45,4 +46,5 @@ def checked_file(path: Path) -> Path:
             if path not in checked_files(sums):
                 raise UserError(f"{path} is not listed in {sums}: it cannot be checked")
             return path
-    raise UserError(f"{path} has no digest beside it ({path.with_suffix(SUFFIX).name} or {ALL}): it cannot be checked")
+    names = f"{path.with_suffix(SUFFIX).name} or {ALL}"
+    raise UserError(f"{path} has no digest beside it ({names}): it cannot be checked")
