@@ -1,7 +1,7 @@
 """JSON files that carry a digest of themselves, so that a changed bit is noticed by who reads them.
 
-The text of such a file is that of its content and of nothing else: sorted, indented, with the
-sha256 of the rest under `digest`. So it is read by writing it again: any other text is a changed one.
+The text of such a file is that of its content and of nothing else: sorted, indented, with the sha256 of the rest under
+`digest`. So it is read by writing it again: any other text is a changed one.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read (it holds no JSON object)")
     if content.pop(DIGEST, None) is None:
-        made = "it was made by an earlier release or was changed"
-        raise UserError(f"{path} has no digest of itself: {made}")
+        raise UserError(f"{path} has no digest of itself: it was made by an earlier release or was changed")
     if _sealed(content) != text:
-        raise UserError(f"{path} was changed since it was written: it differs from its digest")
+        raise UserError(f"{path} was changed since it was written: it differs from the digest in it")
     return content
 
 
