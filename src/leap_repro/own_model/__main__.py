@@ -27,6 +27,8 @@ from leap_repro.models.sources import source_of
 from leap_repro.own_model.overlay import SCALE, overlay
 from leap_repro.own_model.summary import summary
 from leap_repro.own_model.workflow import checkout, environment, failure, plan, run_workflow
+from leap_repro.pipeline.asked import asked_of
+from leap_repro.pipeline.chain import Chain
 from leap_repro.pipeline.grid import Cell, Study, read_study
 from leap_repro.pipeline.inputs import check_inputs
 from leap_repro.pipeline.launch.devices import devices
@@ -62,6 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
         return
     run_workflow(run, path, targets(cell, arguments.evaluate), arguments.cores)
     root = run / "results" / SCALE
+    Chain(root, asked_of(study, cell.model)).check_mask(cell.path)
     export(arguments, root, cell, licence(study.models[model], run))
     print(summary(root, cell, arguments.output.absolute(), run, path, time.time() - started))
 

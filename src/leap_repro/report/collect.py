@@ -1,7 +1,7 @@
 """Gather one model's cells into long-form parquet: results, outcomes of every question, densities.
 
 `python -m leap_repro.report.collect`. Every row carries what it takes to trace its number to the files that made it,
-and none is taken that was not made as the workflow asks and from what lies there now (`chain.py`).
+and none is taken that was not made as the workflow asks and from what lies there now (`pipeline/chain.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pandas as pd
 
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
+from leap_repro.pipeline.chain import Chain, pruned_cell
 from leap_repro.pipeline.provenance import git_commit, provenance
-from leap_repro.report.chain import Chain, pruned_cell
 from leap_repro.report.layout import TASK_TITLES
 from leap_repro.store.artifacts import MANIFEST, MASK_FILE, Artifact, writing
 

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
+from leap_repro.pipeline.chain import pruned_cell
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.report.chain import pruned_cell
 from leap_repro.report.collect import LOG, bits_of, density_rows, result_rows, training_rows
 from leap_repro.store.artifacts import writing
 

@@ -45,7 +45,7 @@ def links_to(cell: str, asked: dict[str, Any]) -> Iterator[Link]:
     """
     model, _, _, seed = cell.split("/")
     yield from _sample(model, "calibration", seed, asked)
-    yield from _hardened(cell, asked)
+    yield from links_to_mask(cell, asked)
     for role in ("tasks", "perplexity"):
         yield Link(f"data/{role}", asked["code"]["data"], asked["data"][role])
     inputs = {"model": f"models/{model}", "cell": f"harden/{cell}"}
@@ -64,7 +64,8 @@ def _sample(model: str, role: str, seed: str, asked: dict[str, Any]) -> Iterator
     yield Link(folder, code["calibration"], parameters, inputs | {"text": text})
 
 
-def _hardened(cell: str, asked: dict[str, Any]) -> Iterator[Link]:
+def links_to_mask(cell: str, asked: dict[str, Any]) -> Iterator[Link]:
+    """Those that its mask depends on."""
     pruned, method = pruned_cell(cell, asked["methods"]), cell.split("/")[1]
     yield from _pruned(pruned, asked)
     rule = {"rule": asked["methods"][method]["rule"]}
@@ -76,10 +77,11 @@ def _pruned(cell: str, asked: dict[str, Any]) -> Iterator[Link]:
     model, method, sparsity, seed = cell.split("/")
     line, place = asked["methods"][method], {"model": model, "sparsity": sparsity, "seed": seed}
     inputs = {name: folder.format(**place) for name, folder in line["inputs"].items()}
+    yield Link(f"models/{model}", asked["code"]["models"], asked["model"])
     for folder in inputs.values():
         stage, rest = folder.split("/", 1)
         if stage == "harden":
-            yield from _hardened(rest, asked)
+            yield from links_to_mask(rest, asked)
         else:
             _, role, drawn = rest.split("/")
             yield from _sample(model, role, drawn, asked)
@@ -98,7 +100,14 @@ class Chain:
     def check(self, cell: str) -> None:
         """UserError, naming the cell and the folder to delete, for the first result on the way to
         its numbers that was made with something else than what is asked for or lies there now."""
-        for link in links_to(cell, self._asked):
+        self._walk(cell, links_to(cell, self._asked))
+
+    def check_mask(self, cell: str) -> None:
+        """The same of the way to its mask, be it evaluated or not."""
+        self._walk(cell, links_to_mask(cell, self._asked))
+
+    def _walk(self, cell: str, links: Iterator[Link]) -> None:
+        for link in links:
             if link.folder in self._manifests:
                 continue
             artifact = Artifact.read(self._root / link.folder)

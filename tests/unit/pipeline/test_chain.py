@@ -3,11 +3,12 @@
 import copy
 import itertools
 import json
+import shutil
 
 import pytest
 
 from leap_repro.errors import UserError
-from leap_repro.report.chain import Chain, links_to
+from leap_repro.pipeline.chain import Chain, links_to
 from leap_repro.store.artifacts import PROVENANCE, Artifact, writing
 from leap_repro.store.sealed import read_sealed, write_sealed
 
@@ -148,6 +149,15 @@ def test_forty_steps_under_a_configuration_of_twenty_are_refused(root, refused):
     check(root, WANDA, asked=asked)
     with refused(f"cell {LEAP}: {root / 'prune' / LEAP} was made with options.steps 40, the workflow asks for 20"):
         check(root, LEAP, asked=asked)
+
+
+def test_a_mask_is_checked_without_an_evaluation(root, refused):
+    shutil.rmtree(root / "evaluate")
+    Chain(root, ASKED).check_mask(LEAP)
+    asked = copy.deepcopy(ASKED)
+    asked["methods"]["leap"]["parameters"]["options"]["steps"] = 20
+    with refused("options.steps 40"):
+        Chain(root, asked).check_mask(LEAP)
 
 
 def test_a_start_that_was_made_anew_is_refused(root, refused):
