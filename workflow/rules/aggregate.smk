@@ -3,8 +3,7 @@
 rule collect_model:
     input:
         lambda w: whole(jobs.scored_folders(STUDY, w.model, grid_name(w))),
-        lambda w: [manifest(f"calibration/{w.model}/calibration/{seed}") for seed in STUDY.seeds(grid_name(w))],
-        model=manifest("models/{model}"),
+        lambda w: [manifest(folder) for folder in traced_folders(STUDY, w.model, grid_name(w))],
     output:
         manifest=f"{ROOT}/{{grid}}aggregate/{{model}}/manifest.json",
         provenance=f"{ROOT}/{{grid}}aggregate/{{model}}/provenance.json",

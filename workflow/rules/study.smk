@@ -10,7 +10,7 @@ from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.launch.server import start as start_server
 from leap_repro.pipeline import jobs, selection
 from leap_repro.pipeline import snakemake_internals as internals
-from leap_repro.pipeline.asked import asked_of
+from leap_repro.pipeline.asked import asked_of, traced_folders
 from leap_repro.pipeline.examination import examine_inputs
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.inputs import check_inputs

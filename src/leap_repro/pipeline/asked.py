@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from leap_repro.pipeline import jobs
+from leap_repro.pipeline.chain import links_to
 from leap_repro.pipeline.grid import DEFAULT, SHARDS, Study
 from leap_repro.pipeline.tracking import code, prune_modules, stage
 
@@ -30,6 +31,14 @@ def asked_of(study: Study, model: str, grid: str = DEFAULT) -> dict[str, Any]:
         "methods": methods,
         "scoring": jobs.scoring_parameters(study) | _arithmetic(study),
     }
+
+
+def traced_folders(study: Study, model: str, grid: str = DEFAULT) -> list[str]:
+    """Every result that the numbers of a model's cells depend on, each once: what is refused when
+    it is collected, and deleted, is then made again."""
+    asked = asked_of(study, model, grid)
+    links = (link for cell in study.cells(model, grid) for link in links_to(cell.path, asked))
+    return list(dict.fromkeys(link.folder for link in links))
 
 
 def _reached(study: Study, model: str, grid: str) -> list[str]:

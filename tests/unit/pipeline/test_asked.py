@@ -5,7 +5,7 @@ import json
 import pytest
 
 from leap_repro.pipeline import jobs
-from leap_repro.pipeline.asked import STAGES, asked_of
+from leap_repro.pipeline.asked import STAGES, asked_of, traced_folders
 from leap_repro.pipeline.tracking import code, prune_modules
 
 MODEL = "qwen2.5-0.5b-mini"
@@ -37,6 +37,14 @@ def test_places_are_filled_in_as_the_jobs_of_a_cell_have_them(study):
         filled = {argument: folder.format(**place) for argument, folder in line["inputs"].items()}
         assert filled == {argument.replace("-", "_"): folder for argument, folder in told.items()}
         assert f"prune/{MODEL}/{line['pruned']}/0.6/0" == jobs.hardened_from(study, MODEL, name, "0.6", "0")
+
+
+def test_all_that_a_models_rows_are_traced_to_is_read_when_they_are_collected(study):
+    folders = traced_folders(study, MODEL, "extended")
+    assert len(folders) == len(set(folders))
+    assert {f"models/{MODEL}", "data/tasks", "data/perplexity", f"calibration/{MODEL}/mask_training/0"} < set(folders)
+    for cell in study.cells(MODEL, "extended"):
+        assert {f"prune/{study.pruned(cell).path}", f"harden/{cell.path}", f"evaluate/{cell.path}"} < set(folders)
 
 
 @pytest.mark.parametrize("grid", ["", "extended", "evidence"])
