@@ -8,7 +8,6 @@ is looked at. Make them by
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pandas as pd
 from measure import REPOSITORY, add_row
 
 from leap_repro.errors import UserError
-from leap_repro.store.artifacts import PROVENANCE, Artifact
+from leap_repro.store.artifacts import Artifact
 
 
 def row(cell: Artifact) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def row(cell: Artifact) -> dict[str, Any]:
     if "held_out_topk" not in log:
         raise UserError(f"{cell.folder} was not scored on held-out text: its options need held_out_evaluations")
     last = log.dropna(subset=["held_out_topk"]).iloc[-1]
-    recorded = json.loads((cell.folder / PROVENANCE).read_text(encoding="utf-8"))
+    recorded = cell.provenance()
     model, method, sparsity, seed = cell.folder.parts[-4:]
     return {
         "model": model,

@@ -1,5 +1,6 @@
 """`python tools/publish.py`: copy a run's tables and figures into the repository and into its pages.
 
+Every file is compared with the digest that was written beside it, and the published folder gets the digests of all.
 Pages show what a run wrote, never what someone typed: each block between `<!-- NAME -->` and `<!-- /NAME -->` is
 replaced by the file NAME, a path from the top of the repository. A test holds the pages to those files.
 """
@@ -17,6 +18,7 @@ from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.report.pages import filled
 from leap_repro.store.atomic import write_text
+from leap_repro.store.sums import ALL, SUFFIX, checked_file, checked_files, write_sums
 
 MACHINE = "machine.md"
 FURTHER = ("extended", "evidence")
@@ -26,12 +28,12 @@ FURTHER = ("extended", "evidence")
 def publish_files(root: Path, target: Path) -> None:
     """Put tables, figures, results.parquet and the machine of the grid in `root` in the place of `target`'s files.
 
-    UserError if its run is not finished, or a table and a figure have one name. The tables' HTML is left: only
-    Snakemake's report shows it.
+    UserError if its run is not finished, if a file was changed since it was written, or a table and a figure have one
+    name. The tables' HTML is left: only Snakemake's report shows it.
     """
     if not (root / "results.parquet").is_file():
         raise UserError(f"{root} holds no results.parquet: run `snakemake --cores all` first")
-    found = [root / "results.parquet", *(root / "tables").iterdir(), *(root / "figures").iterdir()]
+    found = [checked_file(root / "results.parquet"), *whole(root / "tables"), *whole(root / "figures")]
     sources = {path.name: path for path in found if path.suffix != ".html"}
     for path in found:
         if sources.get(path.name, path) != path:
@@ -42,6 +44,17 @@ def publish_files(root: Path, target: Path) -> None:
     for name, source in sources.items():
         shutil.copyfile(source, target / name)
     write_text(target / MACHINE, computed_on(pd.read_parquet(root / "results.parquet")))
+    write_sums(target / ALL, [target / name for name in sorted([*sources, MACHINE])])
+
+
+def whole(folder: Path) -> list[Path]:
+    """The files of a folder of tables or figures; UserError for one that was changed, or that has no digest."""
+    listed = {file for sums in folder.glob(f"*{SUFFIX}") for file in checked_files(sums)}
+    found = sorted(path for path in folder.iterdir() if path.suffix != SUFFIX)
+    for path in found:
+        if path not in listed:
+            raise UserError(f"{path} has no digest beside it, as what the run writes has: delete it and run again")
+    return found
 
 
 def computed_on(results: pd.DataFrame) -> str:

@@ -1,15 +1,18 @@
 """One flipped byte anywhere: the next stage that reads the file refuses and names it, through its own command line."""
 
-import json
 import random
 import shutil
 from pathlib import Path
 
 import pytest
-from scratch import run_here
+import yaml
+from scratch import REPOSITORY, run_here
 
+from leap_repro.pipeline.asked import asked_of
+from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.jobs import as_json
 from leap_repro.pipeline.stages import STAGES
-from leap_repro.store.artifacts import MANIFEST, PROVENANCE
+from leap_repro.store.artifacts import MANIFEST
 
 MODEL, TASKS = "models/mini", "data/tasks"
 TEXT, CALIBRATION_TEXT = "data/perplexity", "data/calibration"
@@ -81,16 +84,11 @@ def flip(path, rng):
     return lambda: path.write_bytes(whole)
 
 
-MADE_BY = {"models": MODEL, "calibration": TOKENS} | {
-    stage: f"{stage}/{WANDA}" for stage in ("harden", "evaluate", "prune")
-}
-
-
-def collect(results):
-    """The command that collects one cell, with the fingerprints that its results were made with."""
-    code = {stage: json.loads((results / folder / PROVENANCE).read_text())["code"] for stage, folder in MADE_BY.items()}
-    code["prune"] = {"wanda": code["prune"]}
-    return ["report.collect", "--root", ".", "--model", "mini", "--cells", WANDA, "--code", json.dumps(code)]
+def collect():
+    """The command that collects one cell, as the rule of the tiny grid has it."""
+    study = read_study(yaml.safe_load((REPOSITORY / "tests/config/tiny.yaml").read_text()))
+    asked = as_json(asked_of(study, "mini"))
+    return ["report.collect", "--root", ".", "--model", "mini", "--cells", WANDA, "--asked", asked]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +101,7 @@ def test_a_flipped_byte_is_noticed_by_the_next_reader(
 ):
     path = sorted(results.glob(pattern))[0]
     repair = flip(path, random.Random(f"{pattern} {command}"))
-    room, *arguments = collect(results) if command == ["collect"] else command
+    room, *arguments = collect() if command == ["collect"] else command
     module = ["pipeline", room] if room in STAGES else [room]
     module[0] = f"leap_repro.{module[0]}"
     try:

@@ -1,5 +1,6 @@
 """The one command, on the miniature, without a network: a checkpoint that loads, a card, and nothing done twice."""
 
+import shutil
 import subprocess
 import sys
 
@@ -78,6 +79,19 @@ def test_a_second_call_computes_nothing_anew(pruned):
     words, status = prune(folder, *arguments, "--output", "again")
     assert status == 0
     assert (folder / "again/model.safetensors").is_file()
+
+
+def test_what_other_options_made_is_not_exported_once_snakemakes_memory_is_lost(pruned):
+    folder, arguments, _ = pruned
+    metadata, aside = (folder / "leap-repro-run/.snakemake" / name for name in ("metadata", "aside"))
+    metadata.rename(aside)
+    shorter = [*arguments[: arguments.index("--length")], "--length", "32", "--sequences", "16"]
+    words, status = prune(folder, *shorter, "--output", "shorter")
+    metadata.exists() and shutil.rmtree(metadata)
+    aside.rename(metadata)
+    assert status == 2
+    assert "was made with length 64, the workflow asks for 32: delete" in words.strip().splitlines()[-1]
+    assert not (folder / "shorter").exists()
 
 
 def test_a_job_that_fails_is_told_in_its_words(pruned):

@@ -3,8 +3,7 @@
 rule collect_model:
     input:
         lambda w: whole(jobs.scored_folders(STUDY, w.model, grid_name(w))),
-        lambda w: [manifest(f"calibration/{w.model}/calibration/{seed}") for seed in STUDY.seeds(grid_name(w))],
-        model=manifest("models/{model}"),
+        lambda w: [manifest(folder) for folder in traced_folders(STUDY, w.model, grid_name(w))],
     output:
         manifest=f"{ROOT}/{{grid}}aggregate/{{model}}/manifest.json",
         provenance=f"{ROOT}/{{grid}}aggregate/{{model}}/provenance.json",
@@ -22,20 +21,20 @@ rule collect_model:
         **tracked("report.collect"),
         root=lambda w: ROOT,
         cells=lambda w: jobs.from_file(cell.path for cell in STUDY.cells(w.model, grid=grid_name(w))),
-        asked=lambda w: jobs.from_file([jobs.as_json(asked_code(STUDY, grid_name(w)))]),
-        hardens=lambda w: jobs.from_file([jobs.as_json(jobs.hardens(STUDY))]),
+        asked=lambda w: jobs.from_file([jobs.as_json(asked_of(STUDY, w.model, grid_name(w)))]),
     message:
         "Collecting the results of {wildcards.model}{params.stale_reason}"
     shell:
         "python -m leap_repro.report.collect --root {params.root} --model {wildcards.model} --cells {params.cells}"
-        " --code {params.asked} --hardens {params.hardens} --output $(dirname {output.manifest}) 2> {log}"
+        " --asked {params.asked} --output $(dirname {output.manifest}) 2> {log}"
 
 
 rule join_results:
     input:
         collected(),
     output:
-        f"{ROOT}/{{grid}}results.parquet",
+        results=f"{ROOT}/{{grid}}results.parquet",
+        digest=f"{ROOT}/{{grid}}results.sha256",
     log:
         f"{LOGS}/{{grid}}aggregate/join.log",
     conda:
@@ -49,7 +48,7 @@ rule join_results:
     message:
         "Joining all results{params.stale_reason}"
     shell:
-        "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output} 2> {log}"
+        "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output.results} 2> {log}"
 
 
 rule build_model_table:

@@ -36,10 +36,10 @@ def whole(folders):
 
 
 def tables(*names, grid="{{grid}}"):
-    return expand(f"{ROOT}/{grid}tables/{{name}}.{{suffix}}", name=names, suffix=("md", "csv", "tex"))
+    return expand(f"{ROOT}/{grid}tables/{{name}}.{{suffix}}", name=names, suffix=("md", "csv", "tex", "sha256"))
 
 
-def figures(*names, grid="{{grid}}", suffixes=("png", "pdf", "csv")):
+def figures(*names, grid="{{grid}}", suffixes=("png", "pdf", "csv", "sha256")):
     return expand(f"{ROOT}/{grid}figures/{{name}}.{{suffix}}", name=names, suffix=suffixes)
 
 

@@ -26,7 +26,7 @@ rule plot_figure:
     input:
         collected(),
     output:
-        figures("{figure}", suffixes=("pdf", "csv")),
+        figures("{figure}", suffixes=("pdf", "csv", "sha256")),
         in_report(f"{ROOT}/{{grid}}figures/{{figure}}.png", "figure", "Figures", "{figure}"),
     log:
         f"{LOGS}/{{grid}}figures/{{figure}}.log",

@@ -10,6 +10,7 @@ from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.launch.server import start as start_server
 from leap_repro.pipeline import jobs, selection
 from leap_repro.pipeline import snakemake_internals as internals
+from leap_repro.pipeline.asked import asked_of, traced_folders
 from leap_repro.pipeline.examination import examine_inputs
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.inputs import check_inputs
@@ -18,7 +19,7 @@ from leap_repro.costs.plan import jobs_to_run as estimates
 from leap_repro.costs.plan import plan_of_run
 from leap_repro.costs.preflight import GO_ON, preflight
 from leap_repro.costs.requests import cores, requests
-from leap_repro.pipeline.tracking import Tracker, asked_code, prune_modules
+from leap_repro.pipeline.tracking import Tracker, prune_modules
 from snakemake.exceptions import WorkflowError
 
 LOCAL = not internals.sends_jobs_elsewhere(workflow)

@@ -4,15 +4,16 @@ Documents are taken row group by row group in seeded order, the documents of a g
 EOS; the stream is cut into rows of `length` ids and rows are gathered into shards. Or, as LEAP's public code has it,
 grouped: documents in file order without EOS, 1,000 at a time, each thousand cut by itself and its rest dropped. What is
 in memory at any time is one row group, one batch of ids and one shard. After every finished shard a cursor is left
-beside it; a killed pass goes on from there and ends with the same bits.
+beside it, with the sha256 of every shard and a digest of itself; a killed pass goes on from there and ends with the
+same bits. If a shard or the cursor is not what was written, the pass starts anew.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -23,13 +24,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from leap_repro.errors import UserError
-from leap_repro.store.atomic import write_json
+from leap_repro.store.hashes import sha256_of
+from leap_repro.store.sealed import read_sealed, write_sealed
 from leap_repro.store.tensor_files import save_tensors
 from leap_repro.store.tokens import TENSOR, shard_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 IDS_PER_SHARD = 2**25
 BATCH = 256
 GROUP = 1000
@@ -38,12 +41,18 @@ CURSOR = "cursor.json"
 
 @dataclass
 class Cursor:
-    """Where a pass stands after `shards` whole shards: the next document, and the ids left of the one before."""
+    """Where a pass stands after the shards whose sha256s it lists: the next document, and the ids left of the one
+    before."""
 
-    shards: int
-    group: int
-    document: int
-    left: list[int]
+    group: int = 0
+    document: int = 0
+    left: list[int] = field(default_factory=list)
+    sha256s: list[str] = field(default_factory=list)
+
+    @property
+    def shards(self) -> int:
+        """How many shards are whole."""
+        return len(self.sha256s)
 
 
 def seeded_documents(
@@ -145,16 +154,17 @@ class Packer:
             self.buffer[self.filled : self.filled + len(taken)] = taken
             self.filled, ids = self.filled + len(taken), ids[len(taken) :]
             if self.filled == len(self.buffer):
-                self._close(Cursor(self.cursor.shards + 1, group, document, ids.tolist()))
+                self._close(group, document, ids.tolist())
 
-    def _close(self, after: Cursor) -> None:
+    def _close(self, group: int, document: int, left: list[int]) -> None:
         """Write the full buffer as a shard, then the cursor, each atomically."""
         path = self.path(self.cursor.shards)
         temporary = path.with_name(f".{path.name}.tmp")
         save_tensors({TENSOR: torch.from_numpy(self.buffer.reshape(-1, self.length))}, temporary)
+        sha256 = sha256_of(temporary)
         temporary.replace(path)
-        write_json(self.folder / CURSOR, asdict(after))
-        self.cursor, self.filled = after, 0
+        self.cursor, self.filled = Cursor(group, document, left, [*self.cursor.sha256s, sha256]), 0
+        write_sealed(self.folder / CURSOR, asdict(self.cursor))
         self.buffer = self._empty()
 
     def _empty(self) -> np.ndarray:
@@ -162,10 +172,22 @@ class Packer:
         return np.empty(max(rows, 0) * self.length, dtype=np.int32)
 
     def _read_cursor(self) -> Cursor:
-        path = self.folder / CURSOR
-        cursor = Cursor(**json.loads(path.read_text())) if path.is_file() else Cursor(0, 0, 0, [])
-        whole = all(self.path(index).is_file() for index in range(cursor.shards))
-        return cursor if whole else Cursor(0, 0, 0, [])
+        """Where a killed pass stood; the start if there was none, or if what it left is not what it wrote."""
+        if not (self.folder / CURSOR).is_file():
+            return Cursor()
+        try:
+            cursor = Cursor(**read_sealed(self.folder / CURSOR))
+            for index, sha256 in enumerate(cursor.sha256s):
+                self._verify(self.path(index), sha256)
+        except (UserError, TypeError) as error:
+            log.warning("started the packing in %s anew: %s", self.folder, error)
+            return Cursor()
+        return cursor
+
+    @staticmethod
+    def _verify(path: Path, sha256: str) -> None:
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise UserError(f"{path} is missing or differs from its sha256 in {CURSOR}")
 
 
 def closed(ids: list[int], eos: int | None) -> np.ndarray:

@@ -6,13 +6,14 @@ since, or of another cell, is left out, and so is all that a cell without a run 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leap_repro.store.artifacts import MANIFEST, PROVENANCE, Artifact
+from leap_repro.errors import UserError
+from leap_repro.models.identity import require_made_from
+from leap_repro.store.artifacts import PROVENANCE, Artifact
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,17 @@ class Lineage:
 
 def origin(artifact: Artifact | None) -> dict[str, Any]:
     """What `provenance.json` says of an artifact; empty where nothing is known."""
-    path = artifact.folder / PROVENANCE if artifact else None
-    found = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    is_known = artifact is not None and (artifact.folder / PROVENANCE).is_file()
+    found = artifact.provenance() if artifact is not None and is_known else {}
     return {"parameters": {}, "inputs": {}, "versions": {}} | found
 
 
 def lineage_of(model: Artifact, cell: Artifact, command: str | None = None, licence: str | None = None) -> Lineage:
-    """The lineage of a cell that lies at <run>/harden/<model>/<method>/<sparsity>/<seed>; of another, itself alone."""
+    """The lineage of a cell that lies at <run>/harden/<model>/<method>/<sparsity>/<seed>; of another, itself alone.
+
+    UserError if the cell was made from other weights than the model's.
+    """
+    require_made_from(cell, model)
     name, folder = cell.facts["cell"], cell.folder.absolute()
     if not folder.as_posix().endswith(f"/harden/{name}"):
         return Lineage(model, cell, command=command, licence=licence)
@@ -47,9 +52,8 @@ def lineage_of(model: Artifact, cell: Artifact, command: str | None = None, lice
     # Under its own name, or under that of the line whose logits were hardened.
     pruned = _made_by(root.glob(f"prune/{base}/*/{sparsity}/{seed}"), origin(cell)["inputs"].get("pruned"))
     tokens = _made_by(root.glob(f"calibration/{base}/*/{seed}"), origin(pruned)["inputs"].get("tokens"))
-    evaluated = _made_of(root / "evaluate" / name, "cell", cell)
-    dense_cells = (_read(folder) for folder in root.glob(f"harden/{base}/dense/0/{seed}"))
-    dense = next((_made_of(root / "evaluate" / base / "dense/0" / seed, "cell", each) for each in dense_cells), None)
+    evaluated = _evaluation(root, name, model)
+    dense = _evaluation(root, f"{base}/dense/0/{seed}", model)
     return Lineage(
         model,
         cell,
@@ -64,7 +68,13 @@ def lineage_of(model: Artifact, cell: Artifact, command: str | None = None, lice
 
 
 def _read(folder: Path) -> Artifact | None:
-    return Artifact.read(folder) if (folder / MANIFEST).is_file() and (folder / PROVENANCE).is_file() else None
+    """The artifact in a folder whose manifest and provenance can be read."""
+    try:
+        found = Artifact.read(folder)
+        found.provenance()
+    except UserError:
+        return None
+    return found
 
 
 def _made_by(folders: Iterable[Path], digest: str | None) -> Artifact | None:
@@ -73,10 +83,13 @@ def _made_by(folders: Iterable[Path], digest: str | None) -> Artifact | None:
     return next((each for each in found if each and each.manifest_sha256 == digest), None)
 
 
-def _made_of(folder: Path, name: str, source: Artifact | None) -> Artifact | None:
-    """The artifact in `folder` if its input `name` was `source`."""
-    found = _read(folder) if source else None
-    return found if found and source and origin(found)["inputs"].get(name) == source.manifest_sha256 else None
+def _evaluation(root: Path, cell: str, model: Artifact) -> Artifact | None:
+    """The evaluation of a cell, if it is that of the model, the mask, the task sets and the text that lie there now."""
+    found = _read(root / "evaluate" / cell)
+    sources = {"cell": f"harden/{cell}", "tasks": "data/tasks", "text": "data/perplexity"}
+    there = {name: _read(root / folder) for name, folder in sources.items()} | {"model": model}
+    now = {name: source.manifest_sha256 for name, source in there.items() if source}
+    return found if found and origin(found)["inputs"] == now else None
 
 
 def _alike(one: Artifact | None, other: Artifact | None) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.harden.tensors import AS_PRUNED, Hardened, harden
+from leap_repro.models.identity import WEIGHTS
 from leap_repro.sparsity.budget import parse_sparsity
 from leap_repro.sparsity.masks import MASK_FILE, block_of, check_budget, check_pattern, pack
 from leap_repro.sparsity.pruned import cell_files, read_pruned, tensor_row
@@ -74,4 +75,4 @@ def _facts(
         "blocks": {str(block): list(counts) for block, counts in block_of(rows).items()},
         "tensors": rows,
     }
-    return facts | {name: pruned.facts[name] for name in ("recovery",) if name in pruned.facts}
+    return facts | {name: pruned.facts[name] for name in ("recovery", WEIGHTS) if name in pruned.facts}

@@ -35,6 +35,8 @@ from leap_repro.own_model.workflow import (
     run_workflow,
     stop_on_signals,
 )
+from leap_repro.pipeline.asked import asked_of
+from leap_repro.pipeline.chain import Chain
 from leap_repro.pipeline.grid import Cell, Study, read_study
 from leap_repro.pipeline.inputs import check_inputs
 from leap_repro.pipeline.launch.devices import devices
@@ -85,6 +87,7 @@ def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock
         return
     run_workflow(run, path, targets(cell, arguments.evaluate), arguments.cores, lock)
     root = run / "results" / SCALE
+    Chain(root, asked_of(study, cell.model)).check_mask(cell.path)
     export(arguments, root, cell, licence(study.models[model], run))
     print(summary(root, cell, arguments.output.absolute(), run, path, time.time() - started))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from leap_repro.export.lineage import lineage_of
 from leap_repro.pipeline.grid import Cell
 from leap_repro.pipeline.run_log import took
-from leap_repro.store.artifacts import PROVENANCE, Artifact
+from leap_repro.store.artifacts import Artifact
 
 SHOWN = ("perplexity", "average")
 
@@ -21,7 +21,7 @@ def summary(root: Path, cell: Cell, export: Path, run: Path, overlay: Path, seco
         ("weights kept", _weights(model, hardened)),
         ("weight files", _sizes(model, export)),
         ("computed in", _arithmetic(root, cell)),
-        *_metrics(root, cell),
+        *_metrics(model, hardened),
         ("seconds", f"{seconds:.0f}{_by_stage(root / 'benchmarks', cell)}"),
         ("export", str(export)),
         ("run", f"{run} (its grid: {overlay.name}; what is done there is not done again)"),
@@ -46,19 +46,21 @@ def _sizes(model: Artifact, export: Path) -> str:
 
 
 def _arithmetic(root: Path, cell: Cell) -> str:
-    origin = json.loads((root / "prune" / cell.path / PROVENANCE).read_text(encoding="utf-8"))
+    origin = Artifact.read(root / "prune" / cell.path).provenance()
     parameters, machine = origin["parameters"], origin["machine"]
     return f"{parameters['dtype']}, {parameters['bits']} bits, on {machine.get('gpu', machine['cpu'])}"
 
 
-def _metrics(root: Path, cell: Cell) -> Iterator[tuple[str, str]]:
-    """Perplexities and the average accuracy, before and after; nothing where nothing was evaluated."""
+def _metrics(model: Artifact, hardened: Artifact) -> Iterator[tuple[str, str]]:
+    """Perplexities and the average accuracy, before and after; nothing where nothing was evaluated, or where what lies
+    there is the evaluation of another model, mask or text."""
     import pyarrow.parquet as pq
 
-    files = [root / "evaluate" / path for path in (f"{cell.model}/dense/0/{cell.seed}", cell.path)]
-    if not all((folder / "manifest.json").is_file() for folder in files):
+    lineage = lineage_of(model, hardened)
+    if lineage.evaluated is None or lineage.dense is None:
         return
-    before, after = (pq.read_table(Artifact.read(folder).file("metrics.parquet")).to_pylist() for folder in files)
+    files = [evaluated.file("metrics.parquet") for evaluated in (lineage.dense, lineage.evaluated)]
+    before, after = (pq.read_table(file).to_pylist() for file in files)
     for old, new in zip(before, after, strict=True):
         if new["task"] in SHOWN:
             name = new["metric"] if new["task"] == "perplexity" else "accuracy (%)"

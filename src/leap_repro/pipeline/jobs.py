@@ -64,22 +64,36 @@ def masks_files(study: Study, method: str) -> list[str]:
     return [str(path) for path in method_files(study.methods[method])]
 
 
-def shard_arguments(study: Study, role: str) -> str:
-    """How a token shard is cut."""
+def shard_parameters(study: Study, role: str) -> dict[str, Any]:
+    """How a token shard is cut: {"recipe", "sequences", "length", "after"}; its seed is the cell's."""
     _, sizes, recipe = SHARDS[role]
     shard = getattr(study.settings, sizes)
     if role == "calibration" and shard.draw == "as_released":
         recipe = "windows_as_released"
-    after = f" --after {study.settings.calibration.sequences}" if role == "held_out" else ""
-    return f"--recipe {recipe} --sequences {shard.sequences} --length {shard.length}{after}"
+    after = study.settings.calibration.sequences if role == "held_out" else 0
+    return {"recipe": recipe, "sequences": shard.sequences, "length": shard.length, "after": after}
+
+
+def shard_arguments(study: Study, role: str) -> str:
+    """The same as a job is told it."""
+    asked = shard_parameters(study, role).items()
+    return " ".join(f"--{name} {value}" for name, value in asked if value)
+
+
+def scoring_parameters(study: Study) -> dict[str, Any]:
+    """How a cell is scored: {"lengths" of windows, "batch_size", "windows", "questions"}; of the last
+    two None stands for all of them."""
+    asked = study.settings.evaluation
+    parts = {"windows": asked.perplexity_windows, "questions": asked.questions}
+    return {"lengths": list(asked.perplexity_lengths), "batch_size": asked.batch_size} | parts
 
 
 def scoring_arguments(study: Study) -> str:
-    """How a cell is scored: window lengths, batch, and what is left out of windows and questions, if anything."""
-    asked = study.settings.evaluation
-    arguments = [f"--lengths {' '.join(map(str, asked.perplexity_lengths))}", f"--batch-size {asked.batch_size}"]
-    parts = {"windows": asked.perplexity_windows, "questions": asked.questions}
-    return " ".join(arguments + [f"--{name} {most}" for name, most in parts.items() if most is not None])
+    """The same as a job is told it."""
+    asked = scoring_parameters(study)
+    arguments = [f"--lengths {' '.join(map(str, asked['lengths']))}", f"--batch-size {asked['batch_size']}"]
+    parts = [(name, asked[name]) for name in ("windows", "questions")]
+    return " ".join(arguments + [f"--{name} {most}" for name, most in parts if most is not None])
 
 
 ARGUMENTS = {"warm_start": "warm-start", "parent": "parent", "budget_from": "budgets"}
@@ -105,11 +119,6 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
 def hardened_from(study: Study, model: str, method: str, sparsity: str, seed: str) -> str:
     """The folder of the pruning whose logits or masks the cell is hardened from: another line's, if it names one."""
     return f"prune/{study.pruned(Cell(model, method, sparsity, int(seed))).path}"
-
-
-def hardens(study: Study) -> dict[str, str]:
-    """{line: the line whose logits it hardens} of those without a training of their own."""
-    return {name: line.hardens for name, line in study.methods.items() if line.hardens}
 
 
 def logits_read_by(study: Study, model: str) -> dict[str, list[str]]:

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.pipeline.fingerprint import PACKAGE, fingerprint, module_digests, packages, read_pins
-from leap_repro.pipeline.grid import DEFAULT, Method, Study
+from leap_repro.pipeline.grid import Method
 from leap_repro.pipeline.stale_reason import stale_reason
 from leap_repro.prune.methods import module_of
-
-CELL_STAGES = ("models", "calibration", "harden", "evaluate")
-"""The stages besides prune whose code every result row of a cell depends on."""
 
 
 def stage(name: str) -> str:
@@ -45,13 +42,6 @@ def pins(requirements: Path, *modules: str) -> str:
 def prune_modules(method: Method) -> tuple[str, ...]:
     """What a prune job runs: the stage, and the files that it loads by name, the method's and its selector's."""
     return (stage("prune"), *map(module_of, method.modules))
-
-
-def asked_code(study: Study, grid: str = DEFAULT) -> dict[str, Any]:
-    """The fingerprint that every row of a grid must have been made with, by stage; of prune by method."""
-    methods = study.grid_methods(grid)
-    stages: dict[str, Any] = {name: code(stage(name)) for name in CELL_STAGES}
-    return stages | {"prune": {name: code(*prune_modules(study.methods[name])) for name in methods}}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Gather one model's cells into long-form parquet: results, outcomes of every question, densities.
 
-`python -m leap_repro.report.collect`. Every row carries what it takes to trace its number to the files that made it.
-A job may start long after the workflow asked for it, and run code that was edited meanwhile: a row made by other code
-than the workflow asked for is refused.
+`python -m leap_repro.report.collect`. Every row carries what it takes to trace its number to the files that made it,
+and none is taken that was not made as the workflow asks and from what lies there now (`pipeline/chain.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ import pandas as pd
 
 from leap_repro.cli import json_argument, run_stage
 from leap_repro.errors import UserError
+from leap_repro.pipeline.chain import Chain, pruned_cell
 from leap_repro.pipeline.provenance import git_commit, provenance
 from leap_repro.report.layout import TASK_TITLES
-from leap_repro.store.artifacts import MANIFEST, MASK_FILE, PROVENANCE, Artifact, writing
+from leap_repro.store.artifacts import MANIFEST, MASK_FILE, Artifact, writing
 
 RESULTS, OUTCOMES, DENSITY = "results.parquet", "outcomes.parquet", "density.parquet"
 TRAINING, LOG = "training.parquet", "log.parquet"
@@ -32,50 +32,20 @@ def cell_keys(cell: str) -> dict[str, Any]:
     return {"model": parts[0], "method": parts[1], "sparsity_target": float(parts[2]), "seed": int(parts[3])}
 
 
-def pruned_cell(cell: str, hardens: dict[str, str]) -> str:
-    """The cell whose pruning was hardened for this one: `hardens` is {method: the one whose logits it hardens}."""
-    model, method, place = cell.split("/", 2)
-    return f"{model}/{hardens.get(method, method)}/{place}"
+def result_rows(root: Path, cell: str, commit: str, methods: dict[str, Any]) -> pd.DataFrame:
+    """The cell's metrics, one row each, with model revision, counts, hashes, fingerprints, versions and machine.
 
-
-def recorded(artifact: Artifact) -> dict[str, Any]:
-    """What the artifact's provenance.json says."""
-    return json.loads((artifact.folder / PROVENANCE).read_text(encoding="utf-8"))
-
-
-def check_fingerprints(root: Path, cell: str, asked: dict[str, Any], hardens: dict[str, str]) -> None:
-    """Compare what every stage recorded for this cell with `asked`, {stage: fingerprint}, for prune {method: …}.
-
-    UserError, naming the folder, for the first result that other code made.
+    UserError if the weights that the evaluation counted are not those of the mask.
     """
-    keys = cell_keys(cell)
-    folders = {
-        "models": f"models/{keys['model']}",
-        "calibration": f"calibration/{keys['model']}/calibration/{keys['seed']}",
-        "prune": f"prune/{pruned_cell(cell, hardens)}",
-        **{stage: f"{stage}/{cell}" for stage in ("harden", "evaluate")},
-    }
-    for stage, name in folders.items():
-        expected = asked[stage][keys["method"]] if stage == "prune" else asked[stage]
-        found = recorded(Artifact.read(root / name))["code"]
-        if found != expected:
-            raise UserError(
-                f"{root / name} was made by code {found}, the workflow asked for {expected}: the code was edited "
-                "between the planning of the job and its start; delete that folder and run again"
-            )
-
-
-def result_rows(root: Path, cell: str, commit: str, hardens: dict[str, str]) -> pd.DataFrame:
-    """The cell's metrics, one row each, with model revision, counts, hashes, fingerprints, versions and machine."""
     keys = cell_keys(cell)
     model = Artifact.read(root / "models" / keys["model"])
     hardened, evaluated = Artifact.read(root / "harden" / cell), Artifact.read(root / "evaluate" / cell)
     calibration = Artifact.read(root / "calibration" / keys["model"] / "calibration" / str(keys["seed"]))
-    pruned, evaluated_by = Artifact.read(root / "prune" / pruned_cell(cell, hardens)), recorded(evaluated)
-    if recorded(hardened)["inputs"]["pruned"] != pruned.manifest_sha256:
-        raise UserError(f"cell {cell}: its mask was made from another {pruned.folder}; delete {hardened.folder}")
-    if evaluated_by["inputs"]["cell"] != hardened.manifest_sha256:
-        raise UserError(f"cell {cell}: its evaluation was made from another mask; delete {evaluated.folder}")
+    pruned, evaluated_by = Artifact.read(root / "prune" / pruned_cell(cell, methods)), evaluated.provenance()
+    pruned_by = pruned.provenance()
+    if evaluated.facts["kept"] != hardened.facts["kept"]:
+        counts = f"{evaluated.facts['kept']} weights, its mask keeps {hardened.facts['kept']}"
+        raise UserError(f"cell {cell}: its evaluation counted {counts}; delete {evaluated.folder} and run again")
     facts = hardened.facts
     metrics = pd.read_parquet(evaluated.file("metrics.parquet"))
     row = keys | {
@@ -92,10 +62,10 @@ def result_rows(root: Path, cell: str, commit: str, hardens: dict[str, str]) -> 
         "calibration_sha256": calibration.facts["ids_sha256"],
         "tokens_sha256": facts["tokens_sha256"],
         "mask_sha256": hardened.files[MASK_FILE]["sha256"],
-        "code_prune": recorded(pruned)["code"],
+        "code_prune": pruned_by["code"],
         "code_evaluate": evaluated_by["code"],
         "versions": json.dumps(evaluated_by["versions"], sort_keys=True),
-        "bits": bits_of(recorded(pruned), evaluated_by),
+        "bits": bits_of(pruned_by, evaluated_by),
         "machine": json.dumps(evaluated_by["machine"], sort_keys=True),
         "git_commit": commit,
     }
@@ -138,17 +108,18 @@ def training_rows(root: Path, cell: str) -> pd.DataFrame:
 def main(arguments: argparse.Namespace) -> None:
     """Write the four tables of one model."""
     commit = git_commit()
-    root, cells, hardens = arguments.root, arguments.cells, arguments.hardens
+    root, cells, methods = arguments.root, arguments.cells, arguments.asked["methods"]
+    chain = Chain(root, arguments.asked)
     for cell in cells:
-        check_fingerprints(root, cell, arguments.code, hardens)
+        chain.check(cell)
     inputs = {cell: Artifact.read(root / "evaluate" / cell) for cell in cells}
     origin = provenance(("leap_repro.report.collect",), {"root": str(root)}, inputs)
     with writing(arguments.output, origin) as (payload, facts):
-        rows = [result_rows(root, cell, commit, hardens) for cell in cells]
+        rows = [result_rows(root, cell, commit, methods) for cell in cells]
         pd.concat(rows).to_parquet(payload / RESULTS, index=False)
         pd.concat([outcome_rows(root, cell) for cell in cells]).to_parquet(payload / OUTCOMES, index=False)
         pd.concat([density_rows(root, cell) for cell in cells]).to_parquet(payload / DENSITY, index=False)
-        trained = [cell for cell in cells if cell == pruned_cell(cell, hardens)]
+        trained = [cell for cell in cells if cell == pruned_cell(cell, methods)]
         trainings = [rows for cell in trained if not (rows := training_rows(root, cell)).empty]
         none = pd.DataFrame(columns=[*cell_keys(cells[0])])
         (pd.concat(trainings) if trainings else none).to_parquet(payload / TRAINING, index=False)
@@ -167,8 +138,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
     parser.add_argument("--model", required=True)
     parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed> ...")
-    parser.add_argument("--code", required=True, type=json_argument, help="{stage: fingerprint}, prune by method")
-    parser.add_argument("--hardens", type=json_argument, default={}, help="{method: the one whose logits it hardens}")
+    parser.add_argument("--asked", required=True, type=json_argument, help="what `pipeline.asked` says of the model")
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

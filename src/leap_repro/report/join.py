@@ -8,13 +8,15 @@ from pathlib import Path
 from leap_repro.cli import run_stage
 from leap_repro.report.collect import RESULTS, read_models
 from leap_repro.store.atomic import replacing
+from leap_repro.store.sums import SUFFIX, write_sums
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Read, concatenate, write through a rename."""
+    """Read, concatenate, write through a rename, and beside it the digest."""
     frame = read_models(arguments.root, arguments.models, RESULTS)
     with replacing(arguments.output) as temporary:
         frame.to_parquet(temporary, index=False)
+    write_sums(arguments.output.with_suffix(SUFFIX), [arguments.output])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from leap_repro.store.atomic import write_text
+from leap_repro.store.sums import SUFFIX, write_sums
 
 LATEX_SPECIAL = {mark: rf"\{mark}" for mark in "&%_#${}"}
 LATEX_SPECIAL |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
@@ -74,11 +75,17 @@ class Table:
         return style.to_latex(hrules=True, position_float="centering", column_format=columns, caption=caption)
 
     def write(self, stem: Path) -> None:
-        """Write <stem>.md, <stem>.html, <stem>.csv and <stem>.tex."""
-        write_text(Path(f"{stem}.md"), self.markdown())
-        write_text(Path(f"{stem}.html"), self.html())
-        write_text(Path(f"{stem}.csv"), self.numbers.to_csv(index=False))
-        write_text(Path(f"{stem}.tex"), self.latex())
+        """Write <stem>.md, <stem>.html, <stem>.csv and <stem>.tex, and <stem>.sha256 with their digests."""
+        texts = {
+            "md": self.markdown(),
+            "html": self.html(),
+            "csv": self.numbers.to_csv(index=False),
+            "tex": self.latex(),
+        }
+        files = {Path(f"{stem}.{suffix}"): text for suffix, text in texts.items()}
+        for file, text in files.items():
+            write_text(file, text)
+        write_sums(Path(f"{stem}{SUFFIX}"), files)
 
     def _text(self, embolden: Callable[[str], str], escape: Callable[[str], str] = str) -> pd.DataFrame:
         """Every cell as it is shown, head and all escaped, the best in bold."""

@@ -14,6 +14,7 @@ import pandas as pd
 from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
 from leap_repro.report.collect import RESULTS, read_models
+from leap_repro.store.sums import checked_file
 
 CELL = ["model", "method", "sparsity_target", "seed"]
 ROUNDING = 1e-5
@@ -89,10 +90,10 @@ def read_run(root: Path) -> pd.DataFrame:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the table and the line, return the exit status."""
+    """Print the table and the line, return the exit status; UserError for a record that was changed."""
     if not arguments.record.is_file():
         raise UserError(f"{arguments.record} is no file: --record names the published results.parquet")
-    run, record = read_run(arguments.run), pd.read_parquet(arguments.record)
+    run, record = read_run(arguments.run), pd.read_parquet(checked_file(arguments.record))
     cells = compare(run, record)
     print(page(cells))
     print(summary(cells, record.groupby(CELL).ngroups - len(cells)))

@@ -3,16 +3,17 @@
 A folder that holds a manifest is whole: the payload is written into a temporary folder, moved into place in one rename
 and hashed, and the manifest comes last. It says *what* the result is (files, sizes, sha256, facts) and nothing
 of how it came about, so that code which changes without changing a result leaves the manifest identical and reruns
-nothing downstream. How it came about (code fingerprint, versions, inputs) is in `provenance.json`.
+nothing downstream. How it came about (code fingerprint, versions, inputs) is in `provenance.json`. Both carry a digest
+of themselves (`sealed.py`), and a payload that holds anything the manifest does not list is refused: what reads whole
+folders (a tokenizer, task sets) would read that too.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any
 
 from leap_repro.errors import UserError
 from leap_repro.store.atomic import share, write_json
-from leap_repro.store.hashes import known_sha256, sha256_of
+from leap_repro.store.hashes import is_as_recorded, sha256_of
+from leap_repro.store.sealed import read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -29,6 +31,8 @@ DELETED = "deleted.json"
 """What was deleted of a whole artifact on purpose: {payload file: bytes}."""
 MASK_FILE = "mask.safetensors"
 """The hard mask of a cell: here, because its sha256 is asked for without any need to unpack it."""
+NOT_OURS = (".snakemake_timestamp",)
+"""What Snakemake leaves in every folder that is an output."""
 
 
 @dataclass
@@ -55,7 +59,8 @@ class Artifact:
                 f"{path} was deleted by clean_up: to make it again, run `snakemake --cores all --force "
                 f"{self.folder / MANIFEST}` by itself, then what you ran before"
             )
-        if not path.is_file() or known_sha256(self.folder, path, self.to_be_sure) != self.files[name]["sha256"]:
+        recorded = self.files[name]["sha256"]
+        if not path.is_file() or not is_as_recorded(self.folder, path, recorded, self.to_be_sure):
             raise UserError(
                 f"{path} is missing or differs from its manifest's sha256: delete {self.folder} and run again"
             )
@@ -81,17 +86,44 @@ class Artifact:
     def manifest_sha256(self) -> str:
         return sha256_of(self.folder / MANIFEST)
 
+    def provenance(self) -> dict[str, Any]:
+        """How it came about, as `provenance.json` says; UserError if that is not there or was changed."""
+        return _read(self.folder / PROVENANCE)
+
     @classmethod
     def read(cls, folder: str | Path, to_be_sure: bool = False) -> Artifact:
-        """Open the artifact in `folder` (or the one of a manifest's path); UserError if there is no whole one."""
+        """Open the artifact in `folder` (or the one of a manifest's path); UserError if there is no whole one, or if
+        its manifest was changed or does not list all that is there."""
         folder = Path(folder)
         if folder.name == MANIFEST:
             folder = folder.parent
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return cls(folder, manifest["facts"], manifest["files"], to_be_sure)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} holds no readable {MANIFEST} ({type(error).__name__}: {error})") from error
+        manifest = _read(folder / MANIFEST)
+        if manifest.keys() != {"facts", "files"}:
+            raise UserError(f"{folder / MANIFEST} is no manifest, it has {sorted(manifest)}: delete {folder}")
+        unlisted = next(_unlisted(folder / PAYLOAD, manifest["files"]), None)
+        if unlisted is not None:
+            raise UserError(f"{unlisted} is not in the {MANIFEST} of {folder}: delete it, or {folder} and run again")
+        return cls(folder, manifest["facts"], manifest["files"], to_be_sure)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no {path.name}: it is not whole")
+    try:
+        return read_sealed(path)
+    except UserError as error:
+        raise UserError(f"{error}: delete {path.parent} and run again") from error
+
+
+def _unlisted(payload: Path, files: Iterable[str]) -> Iterator[Path]:
+    """What lies in the payload and is neither one of the files nor a folder above one; links are followed."""
+    listed = {payload / name for name in files}
+    listed |= {parent for path in listed for parent in path.parents}
+    for folder, folders, names in os.walk(payload, followlinks=True):
+        for name in sorted([*folders, *names]):
+            path = Path(folder, name)
+            if path not in listed and name not in NOT_OURS:
+                yield path
 
 
 def _clear_remains(folder: Path) -> None:
@@ -123,7 +155,7 @@ def writing(folder: str | Path, provenance: dict[str, Any]) -> Iterator[tuple[Pa
         files = _listing(temporary)
         shutil.rmtree(folder / PAYLOAD, ignore_errors=True)
         os.replace(temporary, folder / PAYLOAD)
-        write_json(folder / PROVENANCE, provenance)
-        write_json(folder / MANIFEST, {"facts": facts, "files": files})
+        write_sealed(folder / PROVENANCE, provenance)
+        write_sealed(folder / MANIFEST, {"facts": facts, "files": files})
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

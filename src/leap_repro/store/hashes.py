@@ -2,7 +2,8 @@
 
 What was found is kept in a hidden file beside the artifact: for which inode, size and modification time, and how often
 it has been believed since. Whatever changes a file through the file system changes one of the three; a bit that flips
-on the disk changes none, so every EVERY-th reading, and every one that is to be sure, hashes again.
+on the disk changes none, so every EVERY-th reading, and every one that is to be sure, hashes again. The jobs that make
+numbers final are sure: a hash that is good then was good when the others read.
 """
 
 from __future__ import annotations
@@ -31,21 +32,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def known_sha256(folder: Path, path: Path, to_be_sure: bool = False) -> str:
-    """The sha256 of a file of the artifact in `folder`, as it was found before where that may be believed."""
+def is_as_recorded(folder: Path, path: Path, sha256: str, to_be_sure: bool = False) -> bool:
+    """Whether a file of the artifact in `folder` has this sha256: as was found before, where that may be believed."""
     found = path.stat()
     if found.st_size < LARGE:
-        return sha256_of(path)
+        return sha256_of(path) == sha256
     known, name = _read(folder / KNOWN), str(path.relative_to(folder))
     state = [found.st_ino, found.st_size, found.st_mtime_ns]
     last = known.get(name, {})
-    if not to_be_sure and last.get("state") == state and last["believed"] < EVERY - 1:
+    same = last.get("state") == state and last["sha256"] == sha256
+    if not to_be_sure and same and last["believed"] < EVERY - 1:
         entry = last | {"believed": last["believed"] + 1}
     else:
         entry = {"state": state, "believed": 0, "sha256": sha256_of(path)}
     if time.time_ns() - found.st_mtime_ns > SETTLED:
         _write(folder / KNOWN, known | {name: entry})
-    return entry["sha256"]
+    return entry["sha256"] == sha256
 
 
 def _read(path: Path) -> dict[str, Any]:

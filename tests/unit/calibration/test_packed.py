@@ -12,6 +12,8 @@ from leap_repro.calibration import packed
 from leap_repro.calibration.packed import CURSOR, pack_sequences
 from leap_repro.errors import UserError
 from leap_repro.miniature.text import pages
+from leap_repro.store.atomic import write_json
+from leap_repro.store.sealed import write_sealed
 from leap_repro.store.tokens import TokenRows
 
 LENGTH = 48
@@ -120,9 +122,42 @@ def test_a_killed_pass_goes_on_to_the_same_bits(files, tokenizer, tmp_path, smal
 def test_a_shard_that_is_gone_starts_the_pass_anew(files, tokenizer, tmp_path, small_shards):
     paths = pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path)
     before = read(paths).clone()
-    assert json.loads((tmp_path / CURSOR).read_text())["shards"] == 4
+    assert len(json.loads((tmp_path / CURSOR).read_text())["sha256s"]) == 4
     paths[1].unlink()
     assert torch.equal(read(pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path)), before)
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "a shard's last id": lambda folder: flip(folder / "tokens-00001.safetensors", -1),
+    "a shard's header": lambda folder: flip(folder / "tokens-00000.safetensors", 12),
+    "a shard cut off": lambda folder: (folder / "tokens-00002.safetensors").write_bytes(b""),
+    "an empty cursor": lambda folder: (folder / CURSOR).write_text(""),
+    "a cursor that is no mapping": lambda folder: (folder / CURSOR).write_text("null"),
+    "another cursor": lambda folder: write_sealed(folder / CURSOR, {"shards": 3}),
+    "a flipped cursor": lambda folder: flip(folder / CURSOR, 40),
+    "an earlier release's cursor": lambda folder: write_json(
+        folder / CURSOR, {"shards": 3, "group": 1, "document": 2, "left": []}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_pass_whose_leavings_were_changed_starts_anew_with_one_line(
+    files, tokenizer, tmp_path, small_shards, caplog, damage
+):
+    """One flipped byte gave other ids, an empty cursor a traceback for ever."""
+    whole = read(pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path / "whole"))
+    pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path / "again")
+    damage(tmp_path / "again")
+    assert torch.equal(read(pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path / "again")), whole)
+    (line,) = caplog.messages
+    assert line.startswith(f"started the packing in {tmp_path / 'again'} anew: ")
 
 
 def test_one_document_may_fill_several_shards(tokenizer, tmp_path, small_shards):

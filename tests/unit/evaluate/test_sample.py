@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import leap_repro
 from leap_repro.data.tasks import place_tasks
 from leap_repro.evaluate.rows import accuracy_rows
-from leap_repro.evaluate.zero_shot import evaluate_tasks, sample
+from leap_repro.evaluate.zero_shot import Answers, evaluate_tasks, sample
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.report.tables import sampled
 
@@ -84,6 +84,17 @@ def test_accuracy_and_its_error_are_those_of_the_sample_and_the_protocol_says_so
         assert rows[task]["stderr"] == pytest.approx(100 * (share * (1 - share) / 4) ** 0.5)
         assert rows[task]["protocol"] == f"zero-shot, 5 of {part.held[task]} questions"
         assert rows[task]["n"] == 5
+
+
+def test_the_average_is_of_the_six_tasks_however_many_there_are_besides(part):
+    outcome = part.outcomes[0] | {"task": "boolq", "leaf": "boolq", "correct": 1}
+    more = Answers(part.accuracies | {"boolq": 1.0}, [*part.outcomes, *[outcome] * 7], part.held | {"boolq": 7})
+    six = {row["task"]: row for row in accuracy_rows(part)}
+    seven = {row["task"]: row for row in accuracy_rows(more)}
+    assert seven["boolq"]["value"] == 100
+    assert seven["average"] == six["average"]
+    assert six["average"]["n"] == 30
+    assert six["average"]["value"] == pytest.approx(100 * sum(part.accuracies.values()) / 6)
 
 
 def test_a_table_says_what_was_asked_of_each_task():

@@ -78,6 +78,17 @@ def test_a_group_broken_after_hardening_is_refused_when_evaluating(pruned, build
         apply_cell(build_tiny("llama"), Artifact.read(tmp_path / "broken"))
 
 
+def test_a_manifest_that_says_another_count_than_its_masks_have_is_refused(pruned, build_tiny, tmp_path, refused):
+    """Of a rounding that promises no budget the count is all that can be checked."""
+    tensors, facts = pruned(thanos, pattern="2:4", alpha=0.1)
+    cell = harden(tmp_path, tensors, facts)
+    with writing(cell.folder, {}) as (payload, manifest):
+        save_file({name: pack(mask) for name, mask in dict(unpack_masks(cell)).items()}, payload / MASK_FILE)
+        manifest |= cell.facts | {"kept": cell.facts["kept"] + 1}
+    with refused(CELL, f"keeps {cell.facts['kept']} weights, its manifest says {cell.facts['kept'] + 1}"):
+        apply_cell(build_tiny("llama"), Artifact.read(cell.folder))
+
+
 def test_rounding_as_released_is_recorded_and_promises_nothing(pruned, build_tiny, tmp_path):
     tensors, facts = pruned(thanos, pattern="2:4", alpha=0.1)
     cell = harden(tmp_path, tensors, facts)

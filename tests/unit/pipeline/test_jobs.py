@@ -103,7 +103,6 @@ def test_a_row_is_traced_to_two_folders_a_cell_and_three_benchmarks(study):
 def test_a_line_that_hardens_anothers_logits_reads_its_pruning_and_has_none(study):
     assert jobs.hardened_from(study, "m", "leap-threshold", "0.6", "0") == "prune/m/leap/0.6/0"
     assert jobs.hardened_from(study, "m", "leap-hard", "0.6", "0") == "prune/m/leap-hard/0.6/0"
-    assert jobs.hardens(study) == {"leap-threshold": "leap", "patch-tile-threshold": "patch-tile"}
     names = jobs.benchmark_names(study, "extended")
     assert not [name for name in names if name.startswith("prune/") and "threshold" in name]
     assert {f"{stage}/qwen2.5-0.5b-mini/leap-threshold/0.6/0" for stage in ("harden", "evaluate")} < set(names)

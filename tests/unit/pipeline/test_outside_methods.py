@@ -6,10 +6,11 @@ import pytest
 from outside_methods import TEMPERED, install, methods_may_come, write  # noqa: F401
 
 from leap_repro.errors import UserError
+from leap_repro.pipeline.asked import asked_of
 from leap_repro.pipeline.fingerprint import fingerprint, module_digests
 from leap_repro.pipeline.grid import read_study
-from leap_repro.pipeline.stale_reason import why
-from leap_repro.pipeline.tracking import Tracker, asked_code, code, digests, prune_modules
+from leap_repro.pipeline.stale_reason import stale_reason
+from leap_repro.pipeline.tracking import Tracker, code, digests, prune_modules
 from leap_repro.prune import methods
 from leap_repro.prune.methods import names
 from leap_repro.store.atomic import write_json
@@ -77,14 +78,14 @@ def test_an_edit_changes_the_fingerprint_of_its_cells_alone_and_has_a_name(study
     study = study_with(before)
     run = prune_modules(study.methods["mine"])
     assert run[1:] == (str(before),)
-    assert asked_code(study)["prune"]["mine"] == code(*run)
+    assert asked_of(study, next(iter(study.models)))["methods"]["mine"]["code"] == code(*run)
     assert code(*run) == code(run[0], str(remarked)) != code(run[0], str(edited))
     assert code(*run) != code(run[0]), "the file itself enters"
     assert {"tempered.py", "leap_repro.prune.layerwise.select"} < set(digests(*run))
     assert not {"leap_repro.prune.methods.wanda"} & set(digests(*run))
     write_json(tmp_path / "cell/provenance.json", {"modules": digests(*run), "parameters": {"options": {}}})
-    assert why(tmp_path / "cell", digests(run[0], str(edited)), {}) == "tempered.py changed"
-    assert why(tmp_path / "cell", digests(run[0], str(remarked)), {}) == ""
+    assert stale_reason(tmp_path / "cell", digests(run[0], str(edited)), {}) == "tempered.py changed"
+    assert stale_reason(tmp_path / "cell", digests(run[0], str(remarked)), {}) == ""
     monkeypatch.chdir(tmp_path / "2")
     assert fingerprint("tempered.py") == fingerprint(str(edited))
 

@@ -1,9 +1,9 @@
-"""A prune job's fingerprint holds its own method's file and no other's; every row is asked for its stages' code."""
+"""A prune job's fingerprint holds its own method's file and no other's."""
 
 from types import SimpleNamespace
 
 from leap_repro.pipeline.fingerprint import closure
-from leap_repro.pipeline.tracking import CELL_STAGES, Tracker, asked_code, code, prune_modules
+from leap_repro.pipeline.tracking import Tracker, code, prune_modules
 from leap_repro.prune.methods import names
 
 
@@ -27,14 +27,6 @@ def test_layer_wise_methods_do_not_run_the_trainer_nor_learned_ones_the_driver(s
     driver, trainer = "leap_repro.prune.layerwise.driver", "leap_repro.prune.learned.trainer"
     assert (driver in run("admm"), trainer in run("admm")) == (True, False)
     assert (driver in run("leap"), trainer in run("leap")) == (False, True)
-
-
-def test_rows_are_asked_for_the_code_of_every_stage_and_of_their_method(study):
-    asked = asked_code(study)
-    assert set(asked) == {*CELL_STAGES, "prune"}
-    assert set(asked["prune"]) == set(study.settings.methods)
-    assert asked["prune"]["leap"] == code(*prune_modules(study.methods["leap"]))
-    assert len(set(asked["prune"].values())) == len(asked["prune"])
 
 
 def test_a_rule_is_given_code_pins_and_words(project, tmp_path):

@@ -5,8 +5,9 @@ import math
 import pandas as pd
 import pytest
 
+from leap_repro.pipeline.chain import pruned_cell
 from leap_repro.pipeline.provenance import provenance
-from leap_repro.report.collect import LOG, bits_of, density_rows, pruned_cell, training_rows
+from leap_repro.report.collect import LOG, bits_of, density_rows, result_rows, training_rows
 from leap_repro.store.artifacts import writing
 
 CELL = "tiny/leap/0.5/3"
@@ -39,8 +40,9 @@ def test_densities_are_counted_per_block_and_kind_of_matrix_experts_together(tmp
 
 
 def test_the_pruning_of_a_cell_is_its_own_or_that_of_the_line_whose_logits_it_hardens():
-    assert pruned_cell("m/leap-threshold/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
-    assert pruned_cell("m/leap/0.6/0", {"leap-threshold": "leap"}) == "m/leap/0.6/0"
+    methods = {"leap-threshold": {"pruned": "leap"}, "leap": {"pruned": "leap"}}
+    assert pruned_cell("m/leap-threshold/0.6/0", methods) == "m/leap/0.6/0"
+    assert pruned_cell("m/leap/0.6/0", methods) == "m/leap/0.6/0"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,15 @@ def test_the_pruning_of_a_cell_is_its_own_or_that_of_the_line_whose_logits_it_ha
 )
 def test_a_row_is_portable_if_all_that_made_it_was(made, said):
     assert bits_of(*({"parameters": {"bits": bits}} for bits in made)) == said
+
+
+def test_an_evaluation_that_counted_other_weights_than_the_mask_keeps_is_refused(tmp_path, refused):
+    folders = ("models/tiny", f"harden/{CELL}", f"evaluate/{CELL}", "calibration/tiny/calibration/3", f"prune/{CELL}")
+    for folder in folders:
+        with writing(tmp_path / folder, {}) as (_, facts):
+            facts["kept"] = 11 if folder.startswith("evaluate") else 12
+    with refused(f"cell {CELL}: its evaluation counted 11 weights, its mask keeps 12", f"delete {tmp_path}/evaluate"):
+        result_rows(tmp_path, CELL, "commit", {"leap": {"pruned": "leap"}})
 
 
 def pruned(root, cell, log):

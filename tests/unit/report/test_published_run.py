@@ -7,6 +7,7 @@ import pytest
 
 from leap_repro.report.layout import wide
 from leap_repro.report.pages import BLOCK, filled
+from leap_repro.store.sums import ALL, checked_files
 
 TOP = Path(__file__).resolve().parents[3]
 RUN = TOP / "figures/miniature"
@@ -34,7 +35,18 @@ def test_every_block_of_a_page_is_the_file_that_it_names(page):
     assert filled(text, TOP) == text
 
 
-@pytest.mark.parametrize("grid", [RUN, RUN / "extended", RUN / "evidence"], ids=["default", "extended", "evidence"])
+GRIDS = pytest.mark.parametrize(
+    "grid", [RUN, RUN / "extended", RUN / "evidence"], ids=["default", "extended", "evidence"]
+)
+
+
+@GRIDS
+def test_every_file_is_the_one_that_was_published(grid):
+    there = {path for path in grid.iterdir() if path.is_file()} - {grid / ALL}
+    assert set(checked_files(grid / ALL)) == there
+
+
+@GRIDS
 def test_the_main_table_says_what_the_results_say(grid):
     shown = pd.read_csv(grid / "main.csv").set_index(["sparsity_target", "method"])
     rows = wide(pd.read_parquet(grid / "results.parquet")).set_index(["sparsity_target", "method"])

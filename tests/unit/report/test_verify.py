@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from leap_repro.report import verify
+from leap_repro.store.sums import write_sums
 
 RECORD = "figures/miniature/results.parquet"
 
@@ -74,6 +75,22 @@ def test_the_exit_status_says_which(record, project, monkeypatch, capsys, factor
     arguments = verify.parser().parse_args(["--record", str(project / RECORD)])
     assert verify.main(arguments) == status
     assert capsys.readouterr().out.splitlines()[-1].startswith("80 cells compared with the published run: ")
+
+
+def test_a_record_that_was_changed_or_has_no_digest_is_refused(record, tmp_path, monkeypatch, refused):
+    """29 of 400 flipped bytes of this file were read as other numbers."""
+    monkeypatch.setattr(verify, "read_run", lambda root: record)
+    arguments = verify.parser().parse_args(["--record", str(tmp_path / "results.parquet")])
+    record.to_parquet(tmp_path / "results.parquet", index=False)
+    with refused("has no digest beside it"):
+        verify.main(arguments)
+    write_sums(tmp_path / "SHA256SUMS", [tmp_path / "results.parquet"])
+    assert verify.main(arguments) == 0
+    data = bytearray((tmp_path / "results.parquet").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "results.parquet").write_bytes(data)
+    with refused("results.parquet is missing or was changed"):
+        verify.main(arguments)
 
 
 def test_without_a_run_or_a_record_it_says_what_to_do(tmp_path, project, refused):

@@ -13,6 +13,7 @@ import pytest
 from leap_repro.errors import UserError
 from leap_repro.store.artifacts import MANIFEST, PROVENANCE, Artifact, writing
 from leap_repro.store.atomic import write_json, write_text
+from leap_repro.store.sealed import DIGEST, read_sealed, write_sealed
 
 CONTENT = {"a.bin": b"\x00\x01\x02", "deep/b.txt": b"two"}
 
@@ -73,7 +74,7 @@ def test_the_manifest_says_nothing_of_the_provenance(tmp_path):
     two = leave(tmp_path / "two", content=dict(reversed(CONTENT.items())), provenance={"code": "2"})
     assert (one / MANIFEST).read_bytes() == (two / MANIFEST).read_bytes()
     assert Artifact.read(one).manifest_sha256 == Artifact.read(two).manifest_sha256
-    assert json.loads((two / PROVENANCE).read_text()) == {"code": "2"}
+    assert Artifact.read(two).provenance() == {"code": "2"}
 
 
 @pytest.mark.parametrize("change", [{"content": {"a.bin": b"\x00\x01\x03"}}, {"facts": {"n": 4}}])
@@ -96,14 +97,84 @@ def test_one_changed_byte_is_noticed_and_its_file_named(tmp_path, refused, name)
     assert all(artifact.file(other) for other in CONTENT if other != name)
 
 
-def test_a_missing_file_and_an_unlisted_file_are_refused_by_name(tmp_path, refused):
+def test_a_missing_file_and_one_that_the_manifest_does_not_list_are_refused_by_name(tmp_path, refused):
     artifact = Artifact.read(leave(tmp_path / "cell"))
     (artifact.payload / "a.bin").unlink()
-    (artifact.payload / "extra.bin").write_bytes(b"")
     with refused("a.bin"):
         artifact.file("a.bin")
     with refused("extra.bin"):
         artifact.file("extra.bin")
+
+
+def added_file(payload):
+    (payload / "deep/added_tokens.json").write_text("{}")
+
+
+def added_folder(payload):
+    (payload / "mmlu_virology").mkdir()
+
+
+def added_link(payload):
+    (payload / "mmlu_virology").symlink_to(payload / "deep")
+
+
+def hidden_behind_a_link(payload):
+    (payload / "deep").rename(payload.parent / "elsewhere")
+    (payload.parent / "elsewhere/more.txt").write_text("")
+    (payload / "deep").symlink_to(payload.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("add", [added_file, added_folder, added_link, hidden_behind_a_link])
+def test_what_no_manifest_lists_is_refused_by_name_whoever_opens_the_folder(tmp_path, refused, add):
+    """A tokenizer reads every file that it knows by name, lm-eval every subject that is there."""
+    folder = leave(tmp_path / "cell")
+    before = {path for path in (folder / "payload").rglob("*")}
+    add(folder / "payload")
+    (new,) = {*(folder / "payload").rglob("*"), *(folder / "payload/deep").glob("*")} - before
+    with refused(str(new), "delete it"):
+        Artifact.read(folder)
+
+
+def test_what_snakemake_leaves_in_an_output_is_no_stranger(tmp_path):
+    folder = leave(tmp_path / "cell")
+    (folder / "payload/.snakemake_timestamp").touch()
+    assert Artifact.read(folder).verified_payload()
+
+
+FACTS = {"parameters": 1234567, "revision": "a" * 40, "share": 0.125, "none": None, "label": "Müller", "10": [1, 2]}
+
+
+@pytest.mark.parametrize("name", [MANIFEST, PROVENANCE])
+def test_every_flipped_bit_of_a_manifest_and_of_a_provenance_is_refused(tmp_path, name):
+    folder = leave(tmp_path / "cell", facts=FACTS, provenance={"parameters": FACTS, "code": "1"})
+    good = (folder / name).read_bytes()
+    for place, bit in itertools.product(range(len(good)), range(8)):
+        bad = bytearray(good)
+        bad[place] ^= 1 << bit
+        (folder / name).write_bytes(bad)
+        with pytest.raises(UserError, match=f"{name}.*delete"):
+            Artifact.read(folder).provenance()
+    (folder / name).write_bytes(good)
+    assert Artifact.read(folder).provenance()["parameters"] == FACTS
+
+
+def test_what_an_earlier_release_wrote_is_refused_and_said_to_be(tmp_path, refused):
+    folder = leave(tmp_path / "cell")
+    write_json(folder / MANIFEST, {"facts": {}, "files": {}})
+    with refused(str(folder / MANIFEST), "an earlier release", f"delete {folder}"):
+        Artifact.read(folder)
+
+
+def test_a_sealed_file_of_another_kind_is_no_manifest(tmp_path, refused):
+    write_sealed(tmp_path / MANIFEST, {"code": "1"})
+    with refused("is no manifest", "['code']"):
+        Artifact.read(tmp_path)
+
+
+def test_a_sealed_file_says_what_was_written_as_json_says_it(tmp_path):
+    write_sealed(tmp_path / "a.json", {"b": {2: (1.5, None)}, "10": 1e-300})
+    assert read_sealed(tmp_path / "a.json") == {"b": {"2": [1.5, None]}, "10": 1e-300}
+    assert DIGEST in json.loads((tmp_path / "a.json").read_text())
 
 
 def write_until_killed(folder, over):

@@ -1,6 +1,7 @@
 """A large file is hashed once and then believed; every change through the file system is noticed at the next reading,
 and one that leaves no trace there before long."""
 
+import json
 import os
 
 import pytest
@@ -106,6 +107,17 @@ def test_a_broken_memory_is_none(artifact, hashed, text):
     (artifact.folder / KNOWN).write_text(text)
     artifact.verified_payload()
     assert hashed.count("large.bin") == 1
+
+
+def test_a_memory_of_another_hash_is_looked_at_again(artifact, hashed):
+    """A bit that flips in the memory does not make a good file a damaged one."""
+    artifact.verified_payload()
+    known = json.loads((artifact.folder / KNOWN).read_text())
+    known["payload/large.bin"]["sha256"] = "0" * 64
+    (artifact.folder / KNOWN).write_text(json.dumps(known))
+    artifact.verified_payload()
+    artifact.verified_payload()
+    assert hashed.count("large.bin") == 2
 
 
 def test_where_nothing_can_be_remembered_everything_is_hashed(artifact, hashed, monkeypatch):

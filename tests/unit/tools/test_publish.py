@@ -7,6 +7,7 @@ import pytest
 from publish import computed_on, publish_files
 
 from leap_repro.errors import UserError
+from leap_repro.store.sums import checked_files, write_sums
 
 CPU = {"cpu": "AMD EPYC", "instructions": "avx2", "threads": 1}
 GPU = CPU | {"gpu": "NVIDIA H100", "threads": 4}
@@ -43,29 +44,60 @@ def test_every_machine_is_named_with_its_cells():
     assert "1 cell on AMD EPYC (avx2) and NVIDIA H100, 4 threads a job" in said
 
 
-def test_what_an_older_run_left_goes(tmp_path):
+TABLES = {"tables/main.md": "new", "tables/main.html": "for the report only"}
+
+
+def digests(folder):
+    """Write the digests of a run's tables and figures."""
+    for stem in {path.with_suffix("") for path in folder.rglob("*/*.*")}:
+        write_sums(stem.with_suffix(".sha256"), sorted(stem.parent.glob(f"{stem.name}.*")))
+
+
+def made(tmp_path, files):
+    """(root, target) of a finished run with these files."""
     root, target = tmp_path / "root", tmp_path / "target"
     for folder in (root / "tables", root / "figures", target / "extended"):
         folder.mkdir(parents=True)
     results([CPU]).to_parquet(root / "results.parquet")
-    (root / "tables/main.md").write_text("new")
-    (root / "tables/main.html").write_text("for the report only")
+    write_sums(root / "results.sha256", [root / "results.parquet"])
+    for place, text in files.items():
+        (root / place).write_text(text)
+    digests(root)
     (target / "gone.md").write_text("old")
+    return root, target
+
+
+def test_what_an_older_run_left_goes_and_the_rest_has_digests(tmp_path):
+    root, target = made(tmp_path, TABLES)
     publish_files(root, target)
-    assert sorted(path.name for path in target.iterdir()) == ["extended", "machine.md", "main.md", "results.parquet"]
+    published = ["machine.md", "main.md", "results.parquet"]
+    assert sorted(path.name for path in target.iterdir()) == ["SHA256SUMS", "extended", *published]
+    assert checked_files(target / "SHA256SUMS") == [target / name for name in published]
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "tables/main.md", "figures/density.csv"])
+def test_a_file_that_was_changed_is_refused_and_nothing_is_lost(tmp_path, refused, name):
+    root, target = made(tmp_path, TABLES | {"figures/density.csv": "1"})
+    data = bytearray((root / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (root / name).write_bytes(data)
+    with refused(str(root / name), "sha256"):
+        publish_files(root, target)
+    assert (target / "gone.md").is_file()
+
+
+def test_a_file_without_a_digest_is_refused(tmp_path, refused):
+    root, target = made(tmp_path, TABLES)
+    (root / "tables/older.md").write_text("an earlier release's")
+    with refused("tables/older.md", "no digest"):
+        publish_files(root, target)
 
 
 def test_a_table_and_a_figure_of_one_name_are_refused_and_nothing_is_lost(tmp_path, refused):
-    root, target = tmp_path / "root", tmp_path / "target"
-    for folder in (root / "tables", root / "figures", target):
-        folder.mkdir(parents=True)
-    results([CPU]).to_parquet(root / "results.parquet")
-    for folder in ("tables", "figures"):
-        (root / folder / "same.csv").write_text(folder)
-    (target / "main.md").write_text("old")
+    root, target = made(tmp_path, {"tables/same.csv": "tables", "figures/same.csv": "figures"})
     with refused("tables/same.csv", "figures/same.csv", "one name"):
         publish_files(root, target)
-    assert [path.name for path in target.iterdir()] == ["main.md"]
+    assert (target / "gone.md").is_file()
 
 
 def test_an_unfinished_run_is_refused_and_nothing_is_lost(tmp_path):

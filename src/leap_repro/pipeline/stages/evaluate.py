@@ -16,6 +16,7 @@ import torch
 from leap_repro.evaluate.rows import accuracy_rows, dropped_shares, perplexity_rows
 from leap_repro.evaluate.zero_shot import evaluate_tasks, stay_offline
 from leap_repro.models.cell import apply_cell
+from leap_repro.models.identity import require_made_from
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.shares import shares_of
 from leap_repro.pipeline.provenance import provenance
@@ -33,7 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
         use_portable_kernels(arguments.dtype)
     stay_offline()
     names = ("model", "cell", "tasks", "text")
-    sources = {name: Artifact.read(getattr(arguments, name)) for name in names}
+    sources = {name: Artifact.read(getattr(arguments, name), to_be_sure=True) for name in names}
+    require_made_from(sources["cell"], sources["model"])
     scoring = ("lengths", "windows", "questions", "batch_size", "dtype")
     parameters = {name: getattr(arguments, name) for name in scoring}
     parameters["bits"] = promised(arguments.bits, arguments.dtype)

@@ -13,7 +13,7 @@ from leap_repro.store.artifacts import Artifact, writing
 
 def main(arguments: argparse.Namespace) -> None:
     """Harden, check, pack, write."""
-    pruned = Artifact.read(arguments.pruned)
+    pruned = Artifact.read(arguments.pruned, to_be_sure=True)
     origin = provenance(("leap_repro.pipeline.stages.harden",), {"rule": arguments.rule}, {"pruned": pruned})
     cell = harden_cell(pruned, arguments.cell, arguments.rule)
     with writing(arguments.output, origin) as (payload, facts):

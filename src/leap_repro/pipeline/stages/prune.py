@@ -11,6 +11,7 @@ import torch
 
 from leap_repro.cli import json_argument
 from leap_repro.errors import UserError
+from leap_repro.models.identity import WEIGHTS, require_made_from, weights_sha256
 from leap_repro.pipeline.provenance import provenance, scratch_folder
 from leap_repro.portable import CHOICES, PORTABLE
 from leap_repro.portable.install import promised, use_portable_kernels
@@ -39,11 +40,26 @@ def read_tokens(artifact: Artifact | None, model: PreTrainedModel) -> torch.Tens
     return rows[:] if artifact.facts["recipe"].startswith("windows") else rows
 
 
+CELLS = ("warm_start", "pattern_start", "parent", "budgets")
+"""The sources that are hardened cells."""
+
+
 def read_sources(arguments: argparse.Namespace) -> dict[str, Artifact]:
-    """The artifacts that the job reads, by argument."""
-    names = ("model", "tokens", "warm_start", "pattern_start", "parent", "held_out", "budgets")
-    given = {name: getattr(arguments, name) for name in names}
-    return {name: Artifact.read(folder) for name, folder in given.items() if folder}
+    """The artifacts that the job reads, by argument; UserError for a cell of another model."""
+    given = {name: getattr(arguments, name) for name in ("model", "tokens", "held_out", *CELLS)}
+    sources = {name: Artifact.read(folder) for name, folder in given.items() if folder}
+    for name in CELLS:
+        if name in sources:
+            require_made_from(sources[name], sources["model"])
+    return sources
+
+
+def verify_again(sources: dict[str, Artifact]) -> None:
+    """Hash for good what no later job reads, or reads for good, now that it has been read: all but the model, which an
+    evaluation or an export hashes. UserError if a file was damaged meanwhile."""
+    for name, source in sources.items():
+        if name != "model":
+            Artifact.read(source.folder, to_be_sure=True).verified_payload()
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -97,7 +113,9 @@ def prune(arguments: argparse.Namespace) -> None:
             "sparsity": arguments.sparsity,
             "seed": arguments.seed,
             "tokens_sha256": sources["tokens"].facts["ids_sha256"] if arguments.tokens else None,
+            WEIGHTS: weights_sha256(sources["model"]),
         }
+        verify_again(sources)
     if checkpoints:
         shutil.rmtree(checkpoints, ignore_errors=True)
 

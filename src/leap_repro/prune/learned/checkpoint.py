@@ -1,14 +1,13 @@
 """The state of a killed training on disk: whole and verified, or not used.
 
 A checkpoint is a folder of safetensors files that torch.distributed.checkpoint writes and reads: every process its own
-shards, so that another number of processes can go on from it. Beside them lie their sha256s. One that is cut off or
-damaged is discarded with a log line and the one before it is taken, if there is one: a resumed run never starts from a
-state that no run has been in.
+shards, so that another number of processes can go on from it. Beside them lie their sha256s, with a digest of their
+own. One that is cut off or damaged is discarded with a log line and the one before it is taken, if there is one: a
+resumed run never starts from a state that no run has been in.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -22,6 +21,7 @@ from torch import Tensor
 from leap_repro.errors import UserError, reason
 from leap_repro.prune.learned import processes
 from leap_repro.store.hashes import sha256_of
+from leap_repro.store.sealed import read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -125,7 +125,7 @@ def _empty(temporary: Path) -> None:
 
 def _publish(temporary: Path, path: Path) -> None:
     digests = {file.name: sha256_of(file) for file in sorted(temporary.iterdir())}
-    (temporary / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+    write_sealed(temporary / DIGESTS, digests)
     shutil.rmtree(path, ignore_errors=True)
     temporary.replace(path)
     for old in _states(path.parent)[KEPT:]:
@@ -137,7 +137,10 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _verify(path: Path) -> None:
-    digests = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
+    digests = read_sealed(path / DIGESTS)
+    unlisted = sorted({file.name for file in path.iterdir()} - {DIGESTS, *digests})
+    if unlisted:
+        raise ValueError(f"{unlisted} were not written with it")
     for name, written in digests.items():
         if sha256_of(path / name) != written:
             raise ValueError(f"{name} differs from the sha256 written with it")

@@ -27,6 +27,7 @@ from leap_repro.cli import json_argument
 from leap_repro.errors import UserError
 from leap_repro.report.layout import LEAP, REFERENCE, Methods, called, is_dense
 from leap_repro.store.atomic import replacing
+from leap_repro.store.sums import SUFFIX, write_sums
 
 SINGLE, DOUBLE = 3.3, 6.8
 """Widths of a printed column and of a page of two, in inches."""
@@ -158,7 +159,8 @@ def entries_of(*axes: Axes) -> dict[str, Any]:
 
 
 def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
-    """Write <stem>.png, <stem>.pdf and the plotted numbers as <stem>.csv, each whole or not at all."""
+    """Write <stem>.png, <stem>.pdf and the plotted numbers as <stem>.csv, each whole or not at all, and their digests
+    as <stem>.sha256."""
     for suffix, metadata in METADATA.items():
         drawn = io.BytesIO()  # drawn first, then written: matplotlib hides the system's error if a disk is full
         figure.savefig(drawn, format=suffix, metadata=metadata)
@@ -166,6 +168,7 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
             path.write_bytes(drawn.getvalue())
     with replacing(Path(f"{stem}.csv")) as path:
         data.to_csv(path, index=False)
+    write_sums(Path(f"{stem}{SUFFIX}"), [Path(f"{stem}.{suffix}") for suffix in (*METADATA, "csv")])
     plt.close(figure)
 
 

@@ -13,6 +13,8 @@ from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import checkpoint
 from leap_repro.prune.methods import leap, maskllm, patch
+from leap_repro.store.atomic import write_json
+from leap_repro.store.sealed import read_sealed, write_sealed
 
 OPTIONS = {"steps": 40, "batch_size": 2, "micro_batch_size": 1}
 METHODS = {
@@ -143,3 +145,30 @@ def test_a_folder_that_cannot_be_written_is_an_error_by_name(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file cannot hold the checkpoint"):
         checkpoint.save(tmp_path / "file", 1, {"a": torch.zeros(1)})
+
+
+def listed_by_nobody(folder):
+    (folder / "more.safetensors").write_bytes(b"x")
+
+
+def emptied(folder):
+    write_json(folder / checkpoint.DIGESTS, {})
+
+
+def no_mapping(folder):
+    (folder / checkpoint.DIGESTS).write_text("[]")
+
+
+def one_forgotten(folder):
+    digests = read_sealed(folder / checkpoint.DIGESTS)
+    write_sealed(folder / checkpoint.DIGESTS, dict(list(digests.items())[1:]))
+
+
+@pytest.mark.parametrize("damage", [listed_by_nobody, emptied, no_mapping, one_forgotten])
+def test_the_list_of_a_checkpoint_is_checked_like_its_files(damage, tmp_path, caplog):
+    """torch reads every file of the folder, whatever the list says."""
+    checkpoint.save(tmp_path, 3, {"one.exp_avg": torch.ones(2), "two.exp_avg": torch.zeros(2)})
+    assert checkpoint.newest(tmp_path) == 3
+    damage(tmp_path / "state-00000003")
+    assert checkpoint.newest(tmp_path) is None
+    assert caplog.text.count("discarded the checkpoint") == 1
