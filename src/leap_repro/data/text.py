@@ -111,6 +111,8 @@ def _text_of(line: str, number: int) -> str | None:
     """The text in one line; ValueError that names the line, which the JSON reader, given one line only, cannot."""
     try:
         text = json.loads(line)["text"]
+    except RecursionError as error:
+        raise ValueError(f"line {number}: its brackets are too deep") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
     except (KeyError, TypeError) as error:

@@ -1,9 +1,9 @@
 """Token perplexity by the pruning literature's protocol.
 
-The documents are joined with blank lines, tokenised once (with the tokenizer's own special tokens, so a BOS stands at
-the very beginning where the family uses one), cut into windows of `length` tokens without overlap, the rest dropped;
-perplexity = exp(mean over windows of the mean next-token loss). A family that needs a BOS in every window (Gemma) says
-so with `bos_per_window`: the window's first token is then the BOS and it scores length - 1 tokens of text.
+The documents are joined with blank lines, tokenised once (with what the tokenizer puts before a text, so a BOS stands
+at the very beginning where the family uses one, and without what it puts behind one), cut into windows of `length`
+tokens without overlap, the rest dropped; perplexity = exp(mean over windows of the mean next-token loss). A family that
+needs a BOS in every window (Gemma) gets one: it is the window's first token, and length - 1 tokens of text are scored.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import position_limit
 from leap_repro.models.head import Head
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, vocabulary_size
+from leap_repro.models.tokenizing import added_tokens, left_out, without_appended
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,7 +35,7 @@ SEPARATOR = "\n\n"
 @dataclass(frozen=True)
 class Perplexity:
     """`value`, the standard error of it over windows (delta method), windows scored and `held` by the text, scored
-    tokens, and the BOS policy."""
+    tokens, the BOS policy, and the tokens that the tokenizer would have put behind the text."""
 
     value: float
     stderr: float
@@ -42,6 +43,7 @@ class Perplexity:
     held: int
     tokens: int
     bos: str
+    left_out: str = ""
 
 
 def windows_of(ids: Sequence[int], length: int, bos: int | None) -> Tensor:
@@ -122,6 +124,7 @@ def evaluate_perplexity(
     limit = position_limit(model.config.to_dict())
     if limit is not None and length > limit:
         raise UserError(f"perplexity length {length} exceeds the model's {limit} positions")
+    tokenizer = without_appended(tokenizer)
     needs_bos = model.config.model_type.startswith(NEEDS_BOS_IN_EVERY_WINDOW)
     ids = tokenizer(SEPARATOR.join(documents), add_special_tokens=not needs_bos, verbose=False)["input_ids"]
     held_NT = windows_of(ids, length, cast("int | None", tokenizer.bos_token_id) if needs_bos else None)
@@ -141,5 +144,14 @@ def evaluate_perplexity(
         windows=len(losses),
         held=len(held_NT),
         tokens=windows_NT.numel() - len(windows_NT),
-        bos="every window" if needs_bos else "once" if ids[:1] == [tokenizer.bos_token_id] else "none",
+        bos="every window" if needs_bos else _bos(tokenizer),
+        left_out=left_out(tokenizer),
     )
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What stands before the whole text: "once" for the BOS, "none", or the names of other tokens."""
+    before = list(added_tokens(tokenizer).before)
+    if before in ([], [tokenizer.bos_token_id]):
+        return "once" if before else "none"
+    return " ".join(tokenizer.convert_ids_to_tokens(before))

@@ -29,20 +29,38 @@ def accuracy_rows(answers: Answers) -> list[Row]:
     six = [row for row in rows if row["task"] in TASKS]
     mean = sum(row["value"] for row in six) / len(six)
     stderr = math.sqrt(sum(row["stderr"] ** 2 for row in six)) / len(six)
-    rows.append(_row("average", "acc", mean, stderr, sum(row["n"] for row in six), "mean of the six tasks"))
+    asked, cut = sum(row["n"] for row in six), sum(answers.cut.get(task, (0, 0))[0] for task in TASKS)
+    tokens = max((tokens for _, tokens in answers.cut.values()), default=0)
+    parts = ["mean of the six tasks", _cut(cut, asked, tokens), _left_out(answers.left_out)]
+    rows.append(_row("average", "acc", mean, stderr, asked, ", ".join(part for part in parts if part)))
     return rows
 
 
 def _protocol(task: str, asked: int, answers: Answers) -> str:
     """How a task was asked, with what was left out: a mean over a part is not what others report."""
+    cut, tokens = answers.cut.get(task, (0, 0))
+    parts = ["zero-shot", _part(task, asked, answers), _cut(cut, asked, tokens), _left_out(answers.left_out)]
+    return ", ".join(part for part in parts if part)
+
+
+def _part(task: str, asked: int, answers: Answers) -> str:
     held = answers.held[task]
     if asked < held:
-        return f"zero-shot, {asked} of {held} questions"
+        return f"{asked} of {held} questions"
     if task != "mmlu":
-        return "zero-shot"
+        return ""
     subjects, all_subjects = {o["leaf"] for o in answers.outcomes if o["task"] == task}, mmlu_subjects()
     part = len(subjects) < len(all_subjects)
-    return f"zero-shot, {len(subjects)} of {len(all_subjects)} subjects" if part else "zero-shot"
+    return f"{len(subjects)} of {len(all_subjects)} subjects" if part else ""
+
+
+def _cut(cut: int, asked: int, tokens: int) -> str:
+    """A question is cut from the left, as lm-eval does it."""
+    return f"{cut} of {asked} questions cut to {tokens} tokens" if cut else ""
+
+
+def _left_out(tokens: str) -> str:
+    return f"without the {tokens} that the tokenizer appends" if tokens else ""
 
 
 def perplexity_rows(
@@ -59,7 +77,8 @@ def perplexity_rows(
     for length in lengths:
         result = evaluate_perplexity(model, tokenizer, texts, length, batch_size, windows)
         part = f", first {result.windows} of {result.held} windows" if result.windows < result.held else ""
-        protocol = f"length {length}, BOS {result.bos}, {result.tokens} tokens{part}"
+        appended = _left_out(result.left_out)
+        protocol = f"length {length}, BOS {result.bos}, {result.tokens} tokens{part}{', ' * bool(appended)}{appended}"
         rows.append(_row("perplexity", f"perplexity@{length}", result.value, result.stderr, result.windows, protocol))
     return rows
 

@@ -8,7 +8,7 @@ import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from leap_repro.errors import UserError
 from leap_repro.evaluate.tasks import write_task_yamls
+from leap_repro.models.tokenizing import left_out
 from leap_repro.seeds import named_seed
 
 if TYPE_CHECKING:
@@ -34,12 +35,15 @@ class Outcome(TypedDict):
 
 @dataclass(frozen=True)
 class Answers:
-    """{task: accuracy as lm-eval aggregates it (MMLU by question count)}, an outcome per question that was asked, and
-    {task: questions that its sets hold}."""
+    """{task: accuracy as lm-eval aggregates it (MMLU by question count)}, an outcome per question that was asked,
+    {task: questions that its sets hold}, {task: (questions that lost their beginning, tokens that were left of them)},
+    and the tokens that the tokenizer would have put behind every text."""
 
     accuracies: dict[str, float]
     outcomes: list[Outcome]
     held: dict[str, int]
+    cut: dict[str, tuple[int, int]] = field(default_factory=dict)
+    left_out: str = ""
 
 
 def evaluate_tasks(
@@ -52,7 +56,8 @@ def evaluate_tasks(
 ) -> Answers:
     """Ask the task sets under `data`, or of each task no more than `questions`, the same ones of every model.
 
-    `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy.
+    `further` maps tasks beyond the six to their stock YAMLs; UserError for one that reports no accuracy, and for a task
+    of which too many questions are longer than the model's positions.
     """
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
@@ -74,8 +79,10 @@ def evaluate_tasks(
         for task in tasks["tasks"].values():
             task.set_config(key="num_fewshot", value=0)
         # What `simple_evaluate` does around this is a report on the machine, which takes seconds for every cell.
+        task_of = {leaf: task for task, members in leaves.items() for leaf in members}
+        scored = BatchEncoded(model, tokenizer, task_of, batch_size=batch_size)
         results = evaluate(
-            BatchEncoded(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            scored,
             task_dict=tasks | {"tasks": {leaf: task for leaf, task in tasks["tasks"].items() if leaf in asked}},
             samples=None if questions is None else asked,
             bootstrap_iters=0,
@@ -90,6 +97,8 @@ def evaluate_tasks(
         {task: results["results"][task]["acc,none"] for task in leaves},
         _outcomes(results["samples"], leaves),
         {task: sum(held[leaf] for leaf in members) for task, members in leaves.items()},
+        {task: (cut.questions, cut.tokens) for task, cut in scored.cut.items()},
+        left_out(scored.tokenizer),
     )
 
 

@@ -33,7 +33,7 @@ def read_lock(path: Path = LOCK_FILE) -> Lock:
         for entry in lock.values():
             _ = entry["asked"], entry["revision"], [(file["bytes"], file["sha256"]) for file in entry["files"].values()]
         return lock
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no lock file ({type(error).__name__}): delete it and run {PIN}") from error
 
 

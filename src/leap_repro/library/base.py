@@ -13,12 +13,14 @@ import torch
 
 from leap_repro.errors import UserError
 from leap_repro.miniature.bundled import bundled_models
+from leap_repro.models.agreement import check_tied_in_memory
 from leap_repro.models.checkpoint import read_config
 from leap_repro.models.examine import examine
 from leap_repro.models.load import DTYPES, load_model, load_tokenizer
 from leap_repro.models.prunable import linears_by_block
 from leap_repro.models.shares import Shares, refuse_dense, shares_of
 from leap_repro.models.stream import Residency
+from leap_repro.models.tokenizing import without_appended
 from leap_repro.portable import CHOICES, NATIVE, PORTABLE
 from leap_repro.portable.install import portable_kernels
 from leap_repro.prune.declaration import Declaration
@@ -51,6 +53,7 @@ class Base:
         if own not in DTYPES or dtype not in (None, own):
             raise UserError(f"dtype is {dtype!r}, the model in memory is in {own}: load it in {list(DTYPES)}")
         refuse_dense(model)
+        check_tied_in_memory(model)
         name = Path(str(getattr(model.config, "_name_or_path", "") or model.config.model_type)).name
         return cls(model, name, own, shares_of(model))
 
@@ -66,9 +69,9 @@ class Base:
         return copy.deepcopy(self.source)
 
     def tokenizer(self, given: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
-        """The one that was given, or the folder's; UserError without either."""
+        """The one that was given, or the folder's, either without what it puts behind a text; UserError without one."""
         if given is not None:
-            return given
+            return without_appended(given)
         if not isinstance(self.source, Path):
             raise UserError("tokenizer is not given, which texts need: give the one of the model in memory")
         return load_tokenizer(self.source)

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from leap_repro.errors import UserError, reason
-from leap_repro.models.checkpoint import FLOATING, Entry, tensors
+from leap_repro.models.checkpoint import FLOATING, Entry, tensors, weight_files
 from leap_repro.models.layout import load_headers, sources_of
 from leap_repro.models.prunable import decoder_blocks
+from leap_repro.store.tensor_files import TensorFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+ROWS = 4096
 SHOWN = 3
 """How many names a sentence gives of a longer list."""
 META = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -30,11 +33,12 @@ META = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16"
 def check_agreement(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """UserError that names tensors unless the files in `folder` hold `model` (which may be on the meta device).
 
-    Tensors outside the decoder blocks that the model has no use for, as a vision tower's, are allowed and logged.
+    Tensors of other modules that the model has no use for, as a vision tower's, are allowed and logged.
     Returns the model as loaded from headers, which knows how its tensors are called in the files.
     """
     entries = tensors(folder)
     _check_types(model, entries, folder)
+    _check_tied(model, entries, folder)
     headers = {
         name: torch.empty(entry.shape, dtype=META.get(entry.dtype, torch.int64), device="meta")
         for name, entry in entries.items()
@@ -49,10 +53,15 @@ def check_agreement(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     blocks = f"{decoder_blocks(model)[0]}."
     blocks = (blocks, blocks.removeprefix(f"{model.base_model_prefix}."))
     surplus = sorted(found["unexpected_keys"])
+    owners = _owners(model)
+
+    def is_ours(name: str) -> bool:
+        return name.startswith(blocks) or name.rpartition(".")[0] in owners
+
     complaints = [
         _listed("the files lack", sorted(found["missing_keys"])),
         _listed("of another shape are", [_shapes(*mismatch) for mismatch in sorted(found["mismatched_keys"])]),
-        _listed("the model has no", [name for name in surplus if found["missing_keys"] or name.startswith(blocks)]),
+        _listed("the model has no", [name for name in surplus if found["missing_keys"] or is_ours(name)]),
     ]
     if any(complaints):
         words = "; ".join(complaint for complaint in complaints if complaint)
@@ -69,6 +78,44 @@ def _check_types(model: PreTrainedModel, entries: dict[str, Entry], folder: Path
         for key in keys:
             if state[name].is_floating_point() and entries[key].dtype not in FLOATING:
                 raise UserError(f"{folder}: the tensor {key} is of type {entries[key].dtype}, no floating point number")
+
+
+def _check_tied(model: PreTrainedModel, entries: dict[str, Entry], folder: Path) -> None:
+    """UserError for weights that the configuration makes one (embeddings and head) and the files hold as two: some who
+    load them take both, some one for both, and perplexity and accuracies would be of different models."""
+    sources, files = sources_of(model, list(entries)), TensorFiles(weight_files(folder))
+    for one, other in model.all_tied_weights_keys.items():
+        keys = [key for name in (one, other) for key in sources.get(name, [])[:1]]
+        if len(keys) == 2 and not _same(files[keys[0]], files[keys[1]]):
+            raise UserError(
+                f"{folder}: config.json ties {one} to {other} (tie_word_embeddings), and the files hold two different "
+                f"tensors, {keys[0]} and {keys[1]}: set tie_word_embeddings to false, or take out the one not meant"
+            )
+
+
+def check_tied_in_memory(model: PreTrainedModel) -> None:
+    """The same of a model in memory, whose weights may have been parted."""
+    state = dict(model.named_parameters(remove_duplicate=False))
+    for one, other in model.get_expanded_tied_weights_keys(all_submodels=True).items():
+        if one in state and other in state and state[one] is not state[other] and not _same(state[one], state[other]):
+            raise UserError(
+                f"the model's configuration ties {one} to {other}, and in memory they differ: set tie_word_embeddings "
+                "to false"
+            )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, looked at a part at a time."""
+    if one.shape != other.shape:
+        return False
+    parts = zip(one.detach().split(ROWS), other.detach().split(ROWS), strict=True)
+    return all(torch.equal(mine.float(), theirs.to(mine.device).float()) for mine, theirs in parts)
+
+
+def _owners(model: PreTrainedModel) -> set[str]:
+    """The modules with parameters of their own, with and without the prefix that some files leave out."""
+    names = {name for name, module in model.named_modules() if module._parameters}
+    return names | {name.removeprefix(f"{model.base_model_prefix}.") for name in names}
 
 
 def _shapes(name: str, in_file: tuple[int, ...], in_model: tuple[int, ...]) -> str:

@@ -25,15 +25,24 @@ CONFIG = "config.json"
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 COMPANIONS = (".json", ".model", ".tiktoken", ".txt", ".jinja")
 """Suffixes of what lies beside the weights: configurations, tokenizer, processor; no code, no pickles."""
+HEADER = 100_000_000
+"""The longest header of a safetensors file in bytes, as its format says."""
+BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
+BITS |= {"I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
+"""Bits of an element, by type; others are left to who reads them."""
 FLOATING = ("F64", "F32", "F16", "BF16")
 NOT_CODES = ("bias", "position_ids")
 """Integer tensors that old checkpoints keep besides weights: causal masks and positions."""
+SHALLOW = 1000
+"""Numbers of layers and experts up to here are built at once, whatever the files hold."""
 OTHER_WEIGHTS = "transformers_weights"
 QUANTISATION = ("quantization_config", "compression_config")
 NUMBERED = re.compile(r".*?\.\d+\.")
 """How the name of a block's tensor begins."""
 ROUTERS = {"router", "gate", "shared_expert_gate"}
 """How families call what chooses and weighs experts, and everything below it."""
+REPEATED = re.compile(r"(layers?|blocks?|depth|experts|labels)$")
+"""How the names of settings end that say how many of something are built one by one."""
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
 """How configurations call the most tokens that a model has positions for."""
 
@@ -86,7 +95,7 @@ def chosen_weights(names: set[str], index: dict[str, Any] | None, folder: str) -
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the checkpoint's weights; UserError as `chosen_weights`."""
     names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
-    index = _json(folder / INDEX) if INDEX in names else None
+    index = read_object(folder / INDEX) if INDEX in names else None
     if CONFIG not in names and not any(name.endswith(".safetensors") for name in names - set(ADAPTERS)):
         beside = (
             f"; it holds only an adapter ({ADAPTERS[0]}): merge it into its base first" if has_adapter(folder) else ""
@@ -124,7 +133,7 @@ def tensors(folder: Path) -> dict[str, Entry]:
                 raise UserError(f"{folder}: the tensor {name} is in {found[name].file.name} and in {path.name}")
             found[name] = entry
     if (folder / INDEX).is_file():
-        for name, file in _json(folder / INDEX)["weight_map"].items():
+        for name, file in read_object(folder / INDEX)["weight_map"].items():
             if name not in found or found[name].file.name != file:
                 raise UserError(f"{folder / INDEX} puts the tensor {name} into {file}, which does not hold it")
     return found
@@ -136,16 +145,43 @@ def _header(path: Path) -> dict[str, Entry]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, size)))
+            if length > HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length), object_pairs_hook=_once)
         header.pop("__metadata__", None)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
         entries = {name: Entry(entry["dtype"], tuple(entry["shape"]), path) for name, entry in header.items()}
-        whole = 8 + length + max(ends, default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        places = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+        whole = 8 + length + max((end for _, end, _ in places), default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not a safetensors file: its header cannot be read") from error
     if size != whole:
         raise UserError(f"{path} has {size} bytes, its header asks for {whole}: it is cut short; copy it again")
+    _check_places(path, entries, places)
     return entries
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError for a name that is in it twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def _check_places(path: Path, entries: dict[str, Entry], places: list[tuple[int, int, str]]) -> None:
+    """UserError unless tensors lie one behind the other, each as long as its type and shape say."""
+    expected = 0
+    for begin, end, name in places:
+        entry = entries[name]
+        if any(not isinstance(number, int) or number < 0 for number in (begin, end, *entry.shape)):
+            raise UserError(f"{path}: the place or the shape of the tensor {name} is no list of whole numbers")
+        if begin != expected:
+            raise UserError(f"{path}: the tensor {name} begins at byte {begin}, the one before it ends at {expected}")
+        bits = BITS.get(entry.dtype)
+        if bits is not None and 8 * (end - begin) != bits * entry.elements:
+            said = f"{entry.dtype} {list(entry.shape)}"
+            raise UserError(f"{path}: the tensor {name} has {end - begin} bytes, which {said} does not fit")
+        expected = end
 
 
 def largest_block(entries: dict[str, Entry]) -> tuple[int, int]:
@@ -166,13 +202,14 @@ def largest_block(entries: dict[str, Entry]) -> tuple[int, int]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The model's configuration; UserError if it is no JSON object."""
-    return _json(folder / CONFIG)
+    return read_object(folder / CONFIG)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; UserError for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON object") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a JSON object")
@@ -183,7 +220,19 @@ def check_json(folder: Path) -> None:
     """UserError for a configuration beside the weights, all of which transformers reads, that is no JSON object."""
     for name in ("generation_config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            _json(folder / name)
+            read_object(folder / name)
+
+
+def refuse_deep(folder: Path, tensors: int) -> None:
+    """UserError for a configuration of more layers, or experts, than the files have tensors: building that many would
+    take for ever."""
+    waiting: list[tuple[str, Any]] = list(read_config(folder).items())
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif type(value) is int and value > max(tensors, SHALLOW) and REPEATED.search(key):
+            raise UserError(f"{folder}: {CONFIG} says {key} {value}; its files hold {tensors} tensors, so it cannot be")
 
 
 def position_limit(config: dict[str, Any]) -> int | None:

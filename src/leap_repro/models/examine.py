@@ -7,21 +7,32 @@ The models stage asks for every model, and a run asks for those on this machine 
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leap_repro.errors import UserError, reason
 from leap_repro.models.agreement import check_agreement
-from leap_repro.models.checkpoint import check_json, read_config, refuse_quantised, tensors, weight_files
+from leap_repro.models.checkpoint import (
+    check_json,
+    read_config,
+    refuse_deep,
+    refuse_quantised,
+    tensors,
+    weight_files,
+)
+from leap_repro.models.contained import contained
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_tokenizer, vocabulary_size
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.shares import ALLOWED, refuse_dense, shares_of
+from leap_repro.models.tokenizing import added_tokens, check_file, left_out
 from leap_repro.store.hashes import sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 MOSTLY = 0.9
 """A model may have a few more embeddings than its tokenizer has tokens (rows are padded), never a tenth of them."""
 
@@ -47,15 +58,28 @@ def examine(folder: Path, allow_dense_share: float = ALLOWED) -> PreTrainedModel
     """The model in `folder` on the meta device, after all checks.
 
     Raises UserError if the checkpoint is quantised, cut short or not what config.json says, if its architecture is
-    unknown, cannot be pruned or keeps more than `allow_dense_share` of a block dense, or if the tokenizer is another's.
+    unknown, cannot be pruned or keeps more than `allow_dense_share` of a block dense, or if the tokenizer is another's,
+    does not cut text as its file says, or cannot be used within bounds of time and memory.
     """
-    refuse_quantised(folder, tensors(folder))
+    entries = tensors(folder)
+    refuse_quantised(folder, entries)
     check_json(folder)
+    refuse_deep(folder, len(entries))
     model = empty_model(folder)
     check_agreement(model, folder)
     refuse_dense(model, allow_dense_share)
-    check_tokenizer(load_tokenizer(folder), model)
+    appended = contained(lambda: _try_tokenizer(folder, model), f"{folder}: the tokenizer cannot be used")
+    if appended:
+        log.info("%s: note: its tokenizer puts %s behind every text, which is left out here", folder, appended)
     return model
+
+
+def _try_tokenizer(folder: Path, model: PreTrainedModel) -> str:
+    """The tokens that it puts behind a text, after all checks."""
+    tokenizer = load_tokenizer(folder)
+    check_tokenizer(tokenizer, model)
+    check_file(tokenizer, folder)
+    return left_out(tokenizer)
 
 
 def describe(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
@@ -115,6 +139,12 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
     family = model.config.model_type
     if family.startswith(NEEDS_BOS_IN_EVERY_WINDOW) and tokenizer.bos_token_id is None:
         raise UserError(f"the tokenizer has no bos_token, which a {family} needs: name it in tokenizer_config.json")
+    before = added_tokens(tokenizer).before
+    if family.startswith(NEEDS_BOS_IN_EVERY_WINDOW) and before[-1:] != (tokenizer.bos_token_id,):
+        raise UserError(
+            f"the tokenizer puts no {tokenizer.bos_token} before a text, which a {family} needs: let the "
+            "post_processor of tokenizer.json do so"
+        )
 
 
 def _weights_revision(folder: Path) -> str:

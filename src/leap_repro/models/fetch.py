@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from leap_repro.errors import UserError
 from leap_repro.hub.client import download, model_files
 from leap_repro.hub.lock import Lock, pinned_files, repositories
 from leap_repro.miniature.bundled import bundled_models
-from leap_repro.models.checkpoint import ADAPTERS, INDEX, checkpoint_files, chosen_weights, has_adapter
+from leap_repro.models.checkpoint import ADAPTERS, INDEX, checkpoint_files, chosen_weights, has_adapter, read_object
 from leap_repro.store.atomic import place
 from leap_repro.store.hashes import sha256_of
 
@@ -54,7 +53,7 @@ def fetch_hub(spec: dict[str, Any], payload: Path, lock: Lock) -> str:
     beside = [name for name in wanted if not name.endswith(".safetensors")]
     for name in beside:
         place(download(repository, wanted[name]), payload / name)
-    index = json.loads((payload / INDEX).read_text(encoding="utf-8")) if INDEX in beside else None
+    index = read_object(payload / INDEX) if INDEX in beside else None
     weights = chosen_weights(set(wanted), index, str(repository))
     for name in weights:
         place(download(repository, wanted[name]), payload / name)

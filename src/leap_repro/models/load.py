@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from leap_repro.errors import UserError, reason
+from leap_repro.models.tokenizing import without_appended
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,10 +69,15 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`; UserError if there is none."""
+    """The tokenizer in `folder`, which puts nothing behind a text (`tokenizing.py`); UserError if there is none, or
+    none that can do without."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raise plain exceptions, and a package that is not installed is one more
         raise UserError(f"{folder} has no tokenizer that transformers can load: {reason(error)}") from error
+    try:
+        return without_appended(tokenizer)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error

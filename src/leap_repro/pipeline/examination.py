@@ -19,7 +19,7 @@ from typing import Any
 
 import leap_repro
 from leap_repro.cli import json_argument, run_stage
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, reason
 from leap_repro.models.checkpoint import checkpoint_files
 from leap_repro.pipeline.fingerprint import fingerprint
 from leap_repro.pipeline.grid import Study
@@ -27,6 +27,10 @@ from leap_repro.pipeline.inputs import task_files
 from leap_repro.sparsity.patterns import UNSTRUCTURED, check_shape, parse_pattern
 from leap_repro.store.machine import versions
 
+NOTE = "note: "
+"""How what is worth knowing begins, in the log of an examination."""
+SECONDS = 600
+"""The longest time that one model, or the task sets, may take."""
 VERDICTS = Path(".snakemake/examined")
 """Empty files, named by digests of what was examined."""
 
@@ -38,12 +42,19 @@ def examine_inputs(study: Study) -> None:
         return
     print(f"Examining {', '.join(new)} (once, and again after a change)", file=sys.stderr)
     source = str(Path(leap_repro.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-m", "leap_repro.pipeline.examination", "--items", json.dumps(new)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "leap_repro.pipeline.examination", "--items", json.dumps(new)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])},
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS * len(new),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"config: examining {', '.join(new)} takes more than {error.timeout:g} seconds") from None
+    for line in done.stderr.splitlines():
+        if NOTE in line:
+            print(line[line.index(NOTE) :], file=sys.stderr)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise UserError(last.removeprefix("error: "))
@@ -94,6 +105,8 @@ def main(arguments: argparse.Namespace) -> None:
             _examine(item)
         except UserError as error:
             raise UserError(f"config: {key}: {error}") from error
+        except Exception as error:  # files of strangers, read by libraries that trust them
+            raise UserError(f"config: {key} cannot be read: {type(error).__name__}: {reason(error)}") from error
 
 
 def _examine(item: dict[str, Any]) -> None:

@@ -113,10 +113,12 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
 
 def scored(results: pd.DataFrame) -> str:
     """Which text a perplexity is over: window length, BOS and scored tokens of each length, as they were evaluated; and
-    which part of the questions was asked, if not all."""
+    which part of the questions was asked, if not all, and how many of them were cut."""
     protocols = results.loc[results["task"] == "perplexity", "protocol"]
     subjects = "".join(f" {title}: {part}." for title, part in _parts(results, "subjects").items())
-    return "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + subjects + sampled(results)
+    text = "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + subjects + sampled(results)
+    cut = "; ".join(f"{title} {part}" for title, part in _parts(results, "tokens").items())
+    return f"{text} Longer than the model's positions: {cut}." if cut else text
 
 
 def sampled(results: pd.DataFrame) -> str:
@@ -127,13 +129,13 @@ def sampled(results: pd.DataFrame) -> str:
 
 def _parts(results: pd.DataFrame, what: str) -> dict[str, str]:
     """{title: "N of M <what>"} of the tasks whose protocol says so."""
-    said = results["protocol"].fillna("")
-    partly = results[said.str.startswith(f"{WHOLE}, ") & said.str.endswith(what)]
     found = {}
     for task, title in titled_tasks(results).items():
-        of_task = dict.fromkeys(partly.loc[partly["task"] == task, "protocol"])
-        if of_task:
-            found[title] = "; ".join(protocol.removeprefix(f"{WHOLE}, ") for protocol in of_task)
+        protocols = dict.fromkeys(results.loc[results["task"] == task, "protocol"].fillna(""))
+        said = [protocol.split(", ") for protocol in protocols if protocol.startswith(f"{WHOLE}, ")]
+        parts = [part for protocol in said for part in protocol if part.endswith(what)]
+        if parts:
+            found[title] = "; ".join(dict.fromkeys(parts))
     return found
 
 

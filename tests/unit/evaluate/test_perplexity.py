@@ -160,3 +160,34 @@ def test_the_first_windows_alone_are_those_of_the_whole(texts, vocabulary):
     found = evaluate_perplexity(tiny(), tokenizer, texts, 16, batch_size=7, at_most=3)
     assert found.value == pytest.approx(by_hand(tiny(), [ids[:16], ids[16:32], ids[32:48]]), rel=1e-5)
     assert (found.windows, found.held, found.tokens) == (3, len(ids) // 16, 45)
+
+
+@pytest.mark.parametrize("more", [0, 1, 15])
+def test_a_text_of_whole_windows_loses_none(texts, vocabulary, more):
+    tokenizer = family_tokenizer(vocabulary, bos=False)
+    ids = tokenizer("\n\n".join(texts))["input_ids"][: 4 * 16 + more]
+    text = tokenizer.decode(ids)
+    assert tokenizer(text)["input_ids"] == ids
+    found = evaluate_perplexity(tiny(), tokenizer, [text], 16, batch_size=3)
+    assert (found.windows, found.held, found.tokens) == (4, 4, 4 * 15)
+    assert found.value == pytest.approx(by_hand(tiny(), [ids[i : i + 16] for i in range(0, 64, 16)]), rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [4, 5])
+def test_windows_with_a_bos_of_their_own_take_one_token_less_each(length):
+    count = {4: 4, 5: 3}[length]
+    windows = windows_of(list(range(10, 22)), length, 1)
+    assert windows.shape == (count, length)
+    assert windows[:, 0].tolist() == [1] * count
+    assert windows[:, 1:].flatten().tolist() == list(range(10, 22))
+
+
+def test_the_standard_error_is_that_of_the_mean_over_windows_carried_through_the_exponential(texts, vocabulary):
+    tokenizer = family_tokenizer(vocabulary, bos=True)
+    ids = tokenizer("\n\n".join(texts))["input_ids"][: 5 * 16]
+    windows = [ids[start : start + 16] for start in range(0, len(ids), 16)]
+    losses = [math.log(by_hand(tiny(), [window])) for window in windows]
+    mean = sum(losses) / 5
+    variance = sum((loss - mean) ** 2 for loss in losses) / 4
+    found = evaluate_perplexity(tiny(), tokenizer, texts, 16, batch_size=2, at_most=5)
+    assert found.stderr == pytest.approx(math.exp(mean) * math.sqrt(variance / 5), rel=1e-4)

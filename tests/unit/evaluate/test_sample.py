@@ -1,19 +1,24 @@
 """A sample of the questions: the same for every model, drawn evenly, scored as the whole is."""
 
+import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 import leap_repro
 from leap_repro.data.tasks import place_tasks
 from leap_repro.evaluate.rows import accuracy_rows
 from leap_repro.evaluate.zero_shot import Answers, evaluate_tasks, sample
 from leap_repro.models.load import load_model, load_tokenizer
-from leap_repro.report.tables import sampled
+from leap_repro.report.tables import sampled, scored
 
 RELEASED = Path(leap_repro.__file__).parent / "miniature/released"
 SETS = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 30), min_size=1, max_size=5)
@@ -103,3 +108,54 @@ def test_a_table_says_what_was_asked_of_each_task():
     said = sampled(results)
     assert said == " Asked (a sample, the same in every cell): MMLU 500 of 14042 questions."
     assert sampled(results[1:]) == ""
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A function that gives a copy of a miniature, its tokenizer's template and its configuration changed."""
+
+    def build(name, single=None, **config):
+        folder = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(RELEASED / name, folder)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if single:
+            used = [token for token in ("<|begin|>", "<|end|>") if token in single]
+            known = [(token, tokenizer.token_to_id(token)) for token in used]
+            tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=known)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config))
+        return folder
+
+    return build
+
+
+def answers_in(folder, data, questions=5):
+    return evaluate_tasks(load_model(folder), load_tokenizer(folder), data, 64, {}, questions)
+
+
+@pytest.mark.parametrize("single", ["<|begin|> $A <|end|>", "<|begin|> $A"])
+def test_accuracies_are_those_of_the_tokenizer_that_appends_nothing(part, changed, data, single):
+    found = answers_in(changed("llama3.2-1b-mini", single), data)
+    assert (found.accuracies, found.outcomes) == (part.accuracies, part.outcomes)
+    end = ", without the <|end|> that the tokenizer appends" if "<|end|>" in single else ""
+    for row, plain in zip(accuracy_rows(found), accuracy_rows(part), strict=True):
+        assert row == plain | {"protocol": plain["protocol"] + end}
+
+
+def test_a_task_of_questions_longer_than_the_positions_is_refused(changed, data, refused):
+    with refused("5 of 5 questions", "10 positions"):
+        answers_in(changed("llama3.2-1b-mini", max_position_embeddings=10), data)
+
+
+def test_what_is_cut_is_said_in_each_row(part):
+    rows = accuracy_rows(replace(part, cut={"piqa": (2, 64), "mmlu": (1, 64)}))
+    said = {row["task"]: row["protocol"] for row in rows}
+    held = part.held
+    assert said["piqa"] == f"zero-shot, 5 of {held['piqa']} questions, 2 of 5 questions cut to 64 tokens"
+    assert said["arc_easy"] == f"zero-shot, 5 of {held['arc_easy']} questions"
+    assert said["average"] == "mean of the six tasks, 3 of 30 questions cut to 64 tokens"
+    table = scored(pd.DataFrame(rows))
+    assert f"PIQA 5 of {held['piqa']} questions; " in table
+    cut = "MMLU 1 of 5 questions cut to 64 tokens; PIQA 2 of 5 questions cut to 64 tokens"
+    assert table.endswith(f" Longer than the model's positions: {cut}.")

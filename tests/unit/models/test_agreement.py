@@ -7,7 +7,7 @@ import torch
 from families import tiny
 from safetensors.torch import load_file, save_file
 
-from leap_repro.models.agreement import check_agreement
+from leap_repro.models.agreement import check_agreement, check_tied_in_memory
 from leap_repro.models.examine import empty_model
 
 
@@ -110,3 +110,66 @@ def test_a_bare_body_with_tied_embeddings_is_the_model(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
     check(tmp_path)
+
+
+@pytest.fixture
+def tied(tmp_path):
+    """A function that saves a tied model whose files hold the head too, as `change` makes it of the embeddings."""
+
+    def build(change):
+        tiny("llama", tie_word_embeddings=True).save_pretrained(tmp_path)
+        embeddings = "model.embed_tokens.weight"
+        edit(tmp_path, lambda t: t | {"lm_head.weight": change(t[embeddings])})
+        return tmp_path
+
+    return build
+
+
+@pytest.mark.parametrize("change", [torch.clone, torch.Tensor.double], ids=["equal", "in another type"])
+def test_a_head_that_is_the_embeddings_once_more_is_allowed(tied, change):
+    check(tied(change))
+
+
+def one_more(weight):
+    weight = weight.clone()
+    weight[-1, -1] += 1
+    return weight
+
+
+def test_a_tied_model_with_another_head_in_its_files_is_refused(tied, refused):
+    """transformers would score with that head, lm-eval with the embeddings."""
+    with refused("lm_head.weight", "model.embed_tokens.weight", "tie_word_embeddings"):
+        check(tied(one_more))
+
+
+def test_a_tied_model_of_which_only_the_head_is_there_is_whole(tied):
+    folder = tied(torch.clone)
+    edit(folder, lambda t: {name: tensor for name, tensor in t.items() if "embed" not in name})
+    check(folder)
+
+
+def test_a_tied_model_with_neither_is_refused(tied, refused):
+    folder = tied(torch.clone)
+    edit(folder, lambda t: {name: v for name, v in t.items() if "embed" not in name and "head" not in name})
+    with refused("the files lack"):
+        check(folder)
+
+
+@pytest.mark.parametrize("name", ["lm_head.bias", "model.norm.bias", "norm.bias", "model.embed_tokens.scale"])
+@pytest.mark.parametrize("family", ["llama"], indirect=True)
+def test_a_tensor_more_of_a_module_that_the_model_has_is_refused(folder, refused, name):
+    edit(folder, lambda t: t | {name: torch.ones(3)})
+    with refused("the model has no", name):
+        check(folder)
+
+
+def test_a_model_in_memory_that_was_parted_is_refused(refused):
+    model = tiny("llama", tie_word_embeddings=True)
+    check_tied_in_memory(model)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    check_tied_in_memory(model)
+    model.lm_head.weight.data[0, 0] += 1
+    with refused("lm_head.weight", "tie_word_embeddings"):
+        check_tied_in_memory(model)
+    model.config.tie_word_embeddings = False
+    check_tied_in_memory(model)

@@ -1,15 +1,18 @@
 """Which files are the checkpoint is one rule, and what their headers and configuration tell is refused by name."""
 
 import json
+import struct
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from leap_repro.models.checkpoint import (
+    check_json,
     checkpoint_files,
     position_limit,
     read_config,
+    refuse_deep,
     refuse_quantised,
     tensors,
     weight_files,
@@ -174,3 +177,74 @@ def test_masks_and_positions_of_old_checkpoints_are_no_codes(folder):
 def test_positions_are_limited_under_any_name(folder, config, limit):
     (folder / "config.json").write_text(json.dumps(config))
     assert position_limit(read_config(folder)) == limit
+
+
+def write_header(folder, header, data=b"\0" * 40, length=None):
+    """A safetensors file with this header, right or wrong."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path = folder / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+
+
+def entry(begin, end, shape, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+WHOLE = {"a": entry(0, 24, [2, 3]), "b": entry(24, 40, [4])}
+HEADERS = {
+    "overlapping": (WHOLE | {"b": entry(20, 40, [5])}, "begins at byte 20"),
+    "a hole": (WHOLE | {"a": entry(0, 20, [5])}, "begins at byte 24"),
+    "backwards": ({"a": entry(24, 0, [6]), "b": entry(24, 40, [4])}, "a"),
+    "a larger shape": (WHOLE | {"a": entry(0, 24, [2, 10**12])}, "24 bytes"),
+    "a smaller shape": (WHOLE | {"a": entry(0, 24, [2, 2])}, "24 bytes"),
+    "another type": (WHOLE | {"a": entry(0, 24, [2, 3], "F16")}, "24 bytes"),
+    "a negative shape": (WHOLE | {"a": entry(0, 24, [-2, -3])}, "whole numbers"),
+    "a shape of fractions": (WHOLE | {"a": entry(0, 24, [2.0, 3.0])}, "whole numbers"),
+    "a shape of words": (WHOLE | {"a": entry(0, 24, ["2", "3"])}, "a"),
+    "places of words": (WHOLE | {"a": entry("0", "24", [2, 3])}, "header"),
+    "a name twice": (json.dumps(WHOLE)[:-1].encode() + b', "a": {}}', "header"),
+    "a list": (b"[]", "header"),
+    "brackets without end": (b"[" * 100_000, "header"),
+    "an entry that is a number": (WHOLE | {"a": 3}, "header"),
+}
+
+
+def test_a_header_that_is_right_is_read(folder):
+    write_header(folder, WHOLE)
+    assert tensors(folder)["b"].shape == (4,)
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_that_is_wrong_is_one_sentence(folder, refused, case):
+    header, words = HEADERS[case]
+    write_header(folder, header)
+    with refused("model.safetensors", words):
+        tensors(folder)
+
+
+def test_a_header_that_says_that_it_is_huge_is_not_read(folder, refused):
+    write_header(folder, WHOLE, length=2**62)
+    with refused("model.safetensors", "header"):
+        tensors(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "generation_config.json"])
+def test_brackets_without_end_are_no_json(folder, refused, name):
+    (folder / name).write_text('{"a":' * 100_000)
+    with refused(name, "not a JSON object"):
+        read_config(folder), weight_files(folder), check_json(folder)
+
+
+@pytest.mark.parametrize("part", [None, "text_config"])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer", "num_local_experts", "num_labels", "depth"])
+def test_more_layers_than_the_files_have_tensors_are_not_built(folder, refused, key, part):
+    config = {key: 10**7}
+    (folder / "config.json").write_text(json.dumps({part: config} if part else config))
+    with refused("config.json", f"{key} 10000000", "2 tensors"):
+        refuse_deep(folder, 2)
+
+
+def test_large_numbers_of_other_things_are_nobodys_business(folder):
+    config = {"vocab_size": 10**6, "num_hidden_layers": 126, "layer_types": ["a"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    refuse_deep(folder, 2)

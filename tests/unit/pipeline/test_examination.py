@@ -210,3 +210,38 @@ def test_a_pattern_that_a_matrix_does_not_fit_is_refused(place, here, study, ref
     change_weights(place, lambda t: {name: v.new_zeros(1280, 32) if name in wider else v for name, v in t.items()})
     with refused(MODEL, "mlp.down_proj.weight has 46 inputs", "2:4"):
         examine_inputs(study())
+
+
+def test_an_examination_that_does_not_end_is_ended(place, study, refused, monkeypatch):
+    monkeypatch.setattr(examination, "SECONDS", 0.01)
+    with refused("examining", MODEL, "more than"):
+        examine_inputs(study())
+    assert not VERDICTS.exists()
+
+
+def test_ten_million_layers_are_refused_at_once(place, here, study, refused):
+    change_config(place, num_hidden_layers=10**7)
+    with refused(MODEL, "num_hidden_layers 10000000"):
+        examine_inputs(study())
+
+
+def test_whatever_a_library_makes_of_a_file_is_one_sentence(place, here, study, refused, monkeypatch):
+    def fail(*arguments):
+        raise RecursionError("too deep\nfor it")
+
+    monkeypatch.setattr("leap_repro.models.examine.examine", fail)
+    with refused(MODEL, "cannot be read", "RecursionError: too deep"):
+        examine_inputs(study())
+
+
+def test_what_is_appended_is_told_before_any_job(place, study, capfd):
+    path = place / "model/tokenizer.json"
+    content = json.loads(path.read_text())
+    content["post_processor"] = {"type": "TemplateProcessing"} | {
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|end|>", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [2], "tokens": ["<|end|>"]}},
+    }
+    path.write_text(json.dumps(content))
+    examine_inputs(study())
+    assert "note: its tokenizer puts <|end|> behind every text, which is left out here" in capfd.readouterr().err

@@ -9,10 +9,11 @@ though no mask touches it, an embedding or a norm, is refused: scored without it
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +24,8 @@ from leap_repro.prune.declaration import Declaration, Tokens
 from leap_repro.sparsity.patterns import UNSTRUCTURED, parse_pattern
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.lib.npyio import NpzFile
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 BESIDE_A_PASS = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 BESIDE_A_PASS |= {"bos_token_id", "eos_token_id", "pad_token_id", "attn_implementation", "_attn_implementation"}
 """What a configuration says that no score depends on."""
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, MemoryError)
+UNREADABLE += (zipfile.BadZipFile, zlib.error)
+"""What reading an .npz may raise: RuntimeError where entries are packed or enciphered in a way that nobody knows."""
 CLOSE = 0.005
 """How far the share of zeros may be from the sparsity that the line says: public codes round."""
 
@@ -109,21 +115,32 @@ def _npz_matrices(job: Job[Options], path: Path) -> Iterator[tuple[int, dict[str
         for block, linears in linears_by_block(job.model).items():
             tensors = {}
             for linear in linears:
-                bits = masks[f"{linear.name}.mask"]
                 size = linear.weight.numel()
-                if bits.dtype != np.uint8 or bits.shape != ((size + 7) // 8,):
-                    found = f"{bits.dtype} {list(bits.shape)}"
+                dtype, shape = _header(masks, f"{linear.name}.mask")
+                if dtype != np.uint8 or shape != ((size + 7) // 8,):
+                    found = f"{dtype} {list(shape)}"
                     raise UserError(f"{path}: the mask of {linear.name} is {found}, not {size} packed bits")
+                bits = masks[f"{linear.name}.mask"]
                 keep = torch.from_numpy(np.unpackbits(bits, count=size).astype(bool))
                 tensors[f"{linear.name}.keep"] = keep.view(linear.weight.shape)
                 left.discard(f"{linear.name}.mask")
             yield block, tensors
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is no .npz with a mask for each matrix of the model: {reason(error)}") from error
     if left:
         raise UserError(f"{path} has masks of what is no prunable matrix of the model: {sorted(left)[:3]}")
+
+
+def _header(masks: NpzFile, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Type and shape of an entry, before as much memory is asked for; KeyError or ValueError if there is none."""
+    from numpy.lib import format as npy
+
+    with masks.zip.open(f"{name}.npy") as file:
+        reads = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, _, dtype = reads[npy.read_magic(file)](file)
+    return dtype, shape
 
 
 def _checkpoint_matrices(job: Job[Options]) -> Iterator[tuple[int, dict[str, Tensor]]]:

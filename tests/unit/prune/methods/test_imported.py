@@ -1,6 +1,8 @@
 """Masks of others become cells: the bits that they say, the values that they hold, and nothing of another model."""
 
+import io
 import json
+import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -126,6 +128,41 @@ def test_an_npz_of_another_model_or_a_damaged_one_is_refused(tmp_path, refused):
     with refused("masks.npz"):
         imported(tmp_path / "base", tmp_path / "masks.npz")
     np.savez(tmp_path / "masks.npz", **{f"{name}.mask": np.array([{}], dtype=object)})
+    with refused("masks.npz"):
+        imported(tmp_path / "base", tmp_path / "masks.npz")
+
+
+def with_entry(path, name, content):
+    """The .npz with other bytes under one name."""
+    with zipfile.ZipFile(path) as file:
+        entries = {entry: file.read(entry) for entry in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for entry, data in (entries | {name: content}).items():
+            file.writestr(entry, data)
+
+
+def npy(shape, dtype="|u1", data=b""):
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return head.getvalue() + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [npy((10**15,)), npy((2**31, 2**31, 4)), npy((512,), "<f8"), npy((128,)), b"", b"\x93NUMPY\x09\x00", b"[" * 9999],
+    ids=["huge", "huge in parts", "another type", "too short", "empty", "another version", "brackets"],
+)
+def test_an_entry_that_is_not_what_it_says_is_refused_before_it_is_read(tmp_path, refused, content):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    path = npz_of(tmp_path, "llama")
+    with_entry(path, "model.layers.0.self_attn.q_proj.weight.mask.npy", content)
+    with refused("masks.npz"):
+        imported(tmp_path / "base", path)
+
+
+def test_an_npy_under_the_name_of_an_npz_is_refused(tmp_path, refused):
+    tiny("llama").save_pretrained(tmp_path / "base")
+    (tmp_path / "masks.npz").write_bytes(npy((4,), data=b"\0" * 4))
     with refused("masks.npz"):
         imported(tmp_path / "base", tmp_path / "masks.npz")
 
