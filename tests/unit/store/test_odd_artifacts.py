@@ -111,3 +111,14 @@ def test_what_is_added_moved_or_exchanged_is_refused(written, tmp_path):
         assert found == good if how == "exchange" and one == other else str(folder) in sentence
 
     hold()
+
+
+def test_what_was_deleted_on_purpose_is_forgotten_once_it_is_made_again(folder):
+    """Else a file that is lost later would be said to have been deleted by clean_up."""
+    Artifact.read(folder).delete(["metrics.parquet"])
+    with writing(folder, ORIGIN) as (payload, facts):
+        (payload / "metrics.parquet").write_bytes(b"new")
+        facts |= FACTS
+    (folder / "payload/metrics.parquet").unlink()
+    _, sentence = outcome(opened, folder)
+    assert "is missing or differs" in sentence
