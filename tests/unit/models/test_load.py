@@ -71,9 +71,15 @@ def test_a_family_that_only_the_folders_code_knows_is_refused(folder, with_code,
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["Tokenizer", "PreTrainedTokenizerFast"])
-def test_a_tokenizers_own_code_does_not_run(folder, with_code, name):
-    marker = with_code("llama", name)
+def test_a_tokenizer_that_only_the_folders_code_knows_is_refused(folder, with_code, refused):
+    marker = with_code("llama")
+    with refused(str(folder), "tokenizer"):
+        load_tokenizer(folder)
+    assert not marker.exists()
+
+
+def test_a_tokenizers_own_code_does_not_run(folder, with_code):
+    marker = with_code("llama", "PreTrainedTokenizerFast")
     ids = load_tokenizer(bundled_models()["llama3.2-1b-mini"])("In which town?")["input_ids"]
     assert load_tokenizer(folder)("In which town?")["input_ids"] == ids
     examine(folder)
