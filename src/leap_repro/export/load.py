@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leap_repro.errors import UserError
 from leap_repro.export.index import INDEX_FILE, read_file, read_index
+from leap_repro.models.agreement import check_agreement
 from leap_repro.models.checkpoint import CONFIG
 from leap_repro.models.examine import empty_model
 from leap_repro.models.load import DTYPES, reading
@@ -33,6 +34,7 @@ def load_pruned(folder: str | Path, dtype: str | None = None) -> PreTrainedModel
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is no folder with a {CONFIG}: give the folder of an export or of a checkpoint")
     if not (folder / INDEX_FILE).is_file():
+        check_agreement(empty_model(folder), folder)
         with reading(folder):
             return AutoModelForCausalLM.from_pretrained(
                 folder, dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False

@@ -24,7 +24,7 @@ from leap_repro.hub.lock import COMMIT, LOCK_FILE, read_lock, repositories
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.sources import source_of
 from leap_repro.own_model.asked import check_asked, check_method
-from leap_repro.own_model.overlay import SCALE, overlay
+from leap_repro.own_model.overlay import SCALE, overlay, read_once
 from leap_repro.own_model.summary import summary
 from leap_repro.own_model.turn import turn, unlock
 from leap_repro.own_model.workflow import (
@@ -46,7 +46,19 @@ from leap_repro.store.atomic import write_text
 
 FORMATS = ("dense", "packed", "2:4")
 PRECISIONS = ("float32", "bfloat16", "float16")
-DECIDES = ("masks", "text", "data", "sequences", "length", "seed", "dtype", "revision", "export_dtype", "format")
+DECIDES = (
+    "masks",
+    "text",
+    "data",
+    "sequences",
+    "length",
+    "steps",
+    "seed",
+    "dtype",
+    "revision",
+    "export_dtype",
+    "format",
+)
 """The options that decide what an export holds, besides method and sparsity."""
 
 
@@ -78,6 +90,9 @@ def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock
     path = run / f"{model}-{arguments.method}-{arguments.sparsity}.yaml"
     write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
     study = read_study(read_config([path], home))
+    if arguments.text and read_once(written, study, arguments.method):
+        write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+        study = read_study(read_config([path], home))
     cell = only_cell(study, arguments.method)
     refuse_form(study, arguments.method, arguments.format)
     check_inputs(study, outputs=(str(run),))
@@ -184,10 +199,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="the checkpoint folder to write; new or empty")
     parser.add_argument("--format", choices=FORMATS, default="dense", help="of the export: docs/take-home.md")
     parser.add_argument("--evaluate", choices=("none", "quick", "full"), default="quick", help="before and after")
-    parser.add_argument("--text", type=Path, help="calibrate on this file (.txt, .jsonl, .parquet) instead of C4")
+    parser.add_argument("--text", type=Path, help="calibrate, or train a mask, on this .txt, .jsonl, .parquet")
     parser.add_argument("--data", help="hub, bundled (the miniature's), or a folder: docs/take-home.md")
     parser.add_argument("--sequences", type=int, help="of the calibration sample")
-    parser.add_argument("--length", type=int, help="of a calibration sequence in tokens")
+    parser.add_argument("--length", type=int, help="of a sequence in tokens")
+    parser.add_argument("--steps", type=int, help="of a method that trains")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=PRECISIONS, help="to prune and score in; default: bfloat16 on a GPU")
     parser.add_argument("--export-dtype", choices=PRECISIONS, help="of the export; default: each tensor as in MODEL")

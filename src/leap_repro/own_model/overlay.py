@@ -13,6 +13,7 @@ from leap_repro.errors import UserError, shown
 from leap_repro.models.checkpoint import position_limit, read_config
 from leap_repro.models.sources import meant_by, source_of
 from leap_repro.pipeline.cross_checks import TABLES
+from leap_repro.pipeline.grid import Study
 from leap_repro.pipeline.inheritance import scale_options
 from leap_repro.places import expanded
 
@@ -57,6 +58,10 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     }
     given = {"sequences": asked.sequences, "length": asked.length}
     scale["calibration"] |= {key: value for key, value in given.items() if value is not None}
+    if asked.text and asked.length is not None:
+        scale["mask_training"] |= {"length": asked.length}
+    if asked.steps is not None:
+        scale["options"][asked.method] = scale["options"].get(asked.method, {}) | {"steps": asked.steps}
     scale["evaluation"] |= QUICK if asked.evaluate == "quick" else {}
     _cut(scale, source)
     scale |= {
@@ -73,6 +78,17 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     return {"scale": SCALE, "scales": {SCALE: scale}} | _imported(asked.masks)
 
 
+def read_once(written: dict[str, Any], study: Study, method: str) -> bool:
+    """Let a text of one's own be cut into as many sequences as the method's training reads; whether that changed it."""
+    options, shard = study.methods[method].options.model_dump(), written["scales"][SCALE]["mask_training"]
+    if not study.methods[method].declaration.trains or not {"steps", "batch_size"} <= options.keys():
+        return False
+    needed = options["steps"] * options["batch_size"]
+    changed = needed != shard["sequences"]
+    shard["sequences"] = needed
+    return changed
+
+
 def _imported(masks: Path | None) -> dict[str, Any]:
     """The line of the masks that another made; nothing without them."""
     options = {"path": str(masks.expanduser().absolute())} if masks else {}
@@ -80,15 +96,16 @@ def _imported(masks: Path | None) -> dict[str, Any]:
 
 
 def data(asked: Namespace, config: dict[str, Any], scale: str) -> dict[str, Any]:
-    """The sources of text and questions, those of `scale` if none are asked for; `--text` stands in for the calibration
-    text."""
+    """The sources of text and questions, those of `scale` if none are asked for; `--text` stands in for the text that
+    a method sees, be it to calibrate or to train on."""
     if asked.data is None or asked.data in DATA_SCALES:
         chosen = DATA_SCALES[asked.data] if asked.data else scale
         found = copy.deepcopy(config["scales"][chosen]["data"])
     else:
         found = dict(_in_folder(expanded(Path(asked.data), "--data").absolute()))
     if asked.text:
-        found["calibration"] = {"source": "path", "path": str(asked.text.expanduser().absolute())}
+        own = {"source": "path", "path": str(asked.text.expanduser().absolute())}
+        found |= {"calibration": own, "mask_training": own}
     return found
 
 

@@ -19,6 +19,7 @@ from leap_repro.models.fetch import fetch_hub
 from leap_repro.store.hashes import sha256_of
 
 WEIGHTS = "model.safetensors"
+FETCHED = {"config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"}
 TOKEN = "hf_aTokenThatNobodyMaySee"
 
 
@@ -32,15 +33,22 @@ def whole(payload, hub):
     return sha256_of(payload / WEIGHTS) == sha256_of(served / WEIGHTS)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["code.py", "config.py", "tokenizer.py", "model.safetensors.py", "sub/config.json", "tokenizer.pkl", "model.bin"],
+)
+def test_code_and_pickles_of_a_repository_are_not_asked_for(hub, spec, payload, name):
+    path = hub.repositories["models/owner/tiny"].folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("raise SystemExit('this ran')")
+    fetch_hub(spec, payload, {})
+    assert {path.name for path in payload.iterdir()} == FETCHED
+    assert not [asked for _, asked in hub.requests if asked.endswith(name)]
+
+
 def test_only_weights_tokenizer_and_configuration_are_fetched(hub, spec, payload):
     assert fetch_hub(spec, payload, {}) == spec["revision"]
-    assert {path.name for path in payload.iterdir()} == {
-        "config.json",
-        "generation_config.json",
-        WEIGHTS,
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    assert {path.name for path in payload.iterdir()} == FETCHED
     assert whole(payload, hub)
     assert not [path for _, path in hub.requests if "original" in path or path.endswith((".bin", ".md"))]
 

@@ -13,7 +13,7 @@ from leap_repro.export.forms import DENSE, FORMS
 from leap_repro.models.load import DTYPES
 from leap_repro.models.sources import meant_by
 from leap_repro.own_model.__main__ import FORMATS, PRECISIONS, licence, only_cell, parser, refuse_form, said, targets
-from leap_repro.own_model.overlay import SCALE, grid_name, overlay
+from leap_repro.own_model.overlay import SCALE, grid_name, overlay, read_once
 from leap_repro.own_model.workflow import checkout, failure
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
@@ -68,7 +68,7 @@ def test_data_are_where_they_are_told(config, tmp_path, model):
     (tmp_path / "data").mkdir()
     text = tmp_path / "text.txt"
     data = study_of(config, tmp_path, model, "--data", tmp_path / "data", "--text", text).data
-    assert data["calibration"] == {"source": "path", "path": str(text)}
+    assert data["calibration"] == data["mask_training"] == {"source": "path", "path": str(text)}
     assert data["tasks"]["path"] == str(tmp_path / "data/tasks")
     assert study_of(config, tmp_path, model).data["calibration"]["id"] == "allenai/c4"
     assert study_of(config, tmp_path, model, "--data", "bundled").data["tasks"] == {"source": "bundled"}
@@ -171,3 +171,29 @@ def test_every_command_is_a_module_with_a_parser(capsys):
     done = subprocess.run([sys.executable, "-m", "leap_repro", "nothing"], capture_output=True, text=True)
     assert done.returncode == 2
     assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_a_training_on_a_text_of_ones_own_reads_it_once(config, tmp_path):
+    """8,000 sequences are the miniature's; 500 steps of 8 read 4,000."""
+    given = ["llama3.2-1b-mini", "--method", "leap", "--text", "my.txt"]
+    for more, needed, length in (([], 4000, 128), (["--steps", "30", "--length", "64"], 240, 64)):
+        asked = parser().parse_args(["--output", "out", *given, *more])
+        written, study = overlay(asked, config, False), study_of(config, tmp_path, *given, *more)
+        assert read_once(written, study, "leap")
+        assert written["scales"][SCALE]["mask_training"] == {"sequences": needed, "length": length}
+        assert not read_once(written, study, "leap")
+        assert not read_once(written, study_of(config, tmp_path, "llama3.2-1b-mini"), "wanda")
+
+
+def test_without_a_text_of_ones_own_the_streams_are_the_scales(config, tmp_path):
+    settings = study_of(config, tmp_path, "llama3.2-1b-mini", "--method", "leap", "--length", "64").settings
+    assert (settings.mask_training.sequences, settings.mask_training.length) == (8000, 128)
+
+
+def test_steps_are_for_methods_that_train(config, tmp_path, refused):
+    assert (
+        study_of(config, tmp_path, "llama3.2-1b-mini", "--method", "leap", "--steps", "7").methods["leap"].options.steps
+        == 7
+    )
+    with refused("steps"):
+        study_of(config, tmp_path, "llama3.2-1b-mini", "--method", "wanda", "--steps", "7")

@@ -137,6 +137,7 @@ def _header(masks: NpzFile, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Type and shape of an entry, before as much memory is asked for; KeyError or ValueError if there is none."""
     from numpy.lib import format as npy
 
+    assert masks.zip is not None, "it is open"
     with masks.zip.open(f"{name}.npy") as file:
         reads = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         shape, _, dtype = reads[npy.read_magic(file)](file)
