@@ -168,5 +168,5 @@ rule build_time_table:
         "Summing up where the time went{params.stale_reason}"
     shell:
         "python -m leap_repro.report.times --benchmarks {params.benchmarks} --cells {params.cells}"
-        " --pruned {params.pruned} --shards {params.shards} --grid {params.grid:q}"
+        " --pruned {params.pruned} --shards {params.shards} --grid={params.grid}"
         " --output {params.root}/tables/time 2> {log}"
