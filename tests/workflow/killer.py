@@ -66,7 +66,7 @@ class Job:
     def trains(self, folder):
         """Whether its log tells of a step."""
         log = folder / "logs" / Path(option(self.command, "--output")).relative_to("results")
-        return "training:" in log.with_name(f"{log.name}.log").read_text()
+        return "steps:" in log.with_name(f"{log.name}.log").read_text()
 
 
 @dataclass
