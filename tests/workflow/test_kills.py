@@ -167,7 +167,7 @@ def training(folder, snakemake_process):
     """{"client", "child", "server"}: who waits for LEAP's training, once it is under way, who does it, and who forked
     that one, which writes into the same log."""
     log = folder / f"logs/tiny/prune/{LEAP}.log"
-    while not (log.exists() and "training:" in log.read_text()):
+    while not (log.exists() and "steps:" in log.read_text()):
         assert snakemake_process.poll() is None, (folder / "output.txt").read_text()[-3000:]
         time.sleep(0.01)
     family = psutil.Process(snakemake_process.pid).children(recursive=True)

@@ -141,12 +141,11 @@ rule build_evidence_table:
         " --output {params.root}/tables/{wildcards.table} {params.further} 2> {log}"
 
 
-# It waits for whatever it counts: without the last two lines, which of them it finds would be a matter of the order.
+# It waits for whatever it counts: without the last line, which of them it finds would be a matter of the order.
 rule build_time_table:
     input:
         lambda w: [f"{ROOT}/benchmarks/{name}.tsv" for name in jobs.benchmark_names(STUDY, grid_name(w))],
-        collected(),
-        lambda w: figures(*selection.figures(STUDY, grid_name(w)), grid=w.grid, suffixes=("csv",)),
+        lambda w: [ancient(f"{ROOT}/{w.grid}aggregate/{model}/manifest.json") for model in STUDY.models],
     output:
         tables("time"),
         table_page("time", "time_table"),
