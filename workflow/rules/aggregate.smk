@@ -141,11 +141,9 @@ rule build_evidence_table:
         " --output {params.root}/tables/{wildcards.table} {params.further} 2> {log}"
 
 
-# It waits for whatever it counts: without the last line, which of them it finds would be a matter of the order.
 rule build_time_table:
     input:
         lambda w: [f"{ROOT}/benchmarks/{name}.tsv" for name in jobs.benchmark_names(STUDY, grid_name(w))],
-        lambda w: [ancient(f"{ROOT}/{w.grid}aggregate/{model}/manifest.json") for model in STUDY.models],
     output:
         tables("time"),
         table_page("time", "time_table"),
@@ -162,10 +160,8 @@ rule build_time_table:
         cells=lambda w: jobs.from_file(cell.path for cell in STUDY.cells(grid=grid_name(w))),
         pruned=lambda w: jobs.from_file(cell.path for cell in STUDY.pruned_cells(grid=grid_name(w))),
         shards=lambda w: jobs.from_file(jobs.token_shards(STUDY, grid_name(w))),
-        grid=grid_name,
     message:
         "Summing up where the time went{params.stale_reason}"
     shell:
         "python -m leap_repro.report.times --benchmarks {params.benchmarks} --cells {params.cells}"
-        " --pruned {params.pruned} --shards {params.shards} --grid={params.grid}"
-        " --output {params.root}/tables/time 2> {log}"
+        " --pruned {params.pruned} --shards {params.shards} --output {params.root}/tables/time 2> {log}"

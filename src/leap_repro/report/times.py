@@ -1,4 +1,5 @@
-"""Where the time goes: `python -m leap_repro.report.times` sums up the benchmark files of a run's jobs."""
+"""Where the time goes: `python -m leap_repro.report.times` sums up the benchmark files of a run's jobs, without tables
+and figures, which take seconds: which of them are there depends on the order."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from leap_repro.errors import UserError
 from leap_repro.pipeline.run_log import took
 from leap_repro.report.render import Table
 
-STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate", "aggregate")
+STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate")
 OF_CELLS = ("prune", "harden", "evaluate")
 PER_METHOD = ("prune",)
-OF_GRIDS = ("aggregate",)
+OF_GRIDS = ("aggregate", "figures")
 """Stages whose rows lie in a folder of each grid."""
 UNKNOWN = "not measured"
 """The memory of several processes together."""
@@ -31,7 +32,7 @@ def read_benchmarks(
 ) -> pd.DataFrame:
     """One row per job. Other grids' jobs lie in the same folders: only `cells` (model/method/sparsity/seed) and
     `shards` of tokens (model/role/seed) are counted, and of prune jobs those of the cells `pruned`, if not of all.
-    Collecting is counted of the `grid` alone: "" is the default one. Tables and figures take seconds and are left out.
+    Tables and figures are counted of the `grid` alone: "" is the default one.
 
     Columns: stage, method (of prune jobs), seconds on the clock, peak memory in MB.
     """
@@ -88,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--cells", required=True, nargs="+", help="model/method/sparsity/seed of the cells that count")
     parser.add_argument("--pruned", nargs="+", help="those of them that were pruned, where others only harden again")
     parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the tokens that they read")
-    parser.add_argument("--grid", default="", help="whose collecting counts; default: the default grid's")
+    parser.add_argument("--grid", default="", help="whose tables and figures count; default: the default grid's")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser
 

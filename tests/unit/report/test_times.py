@@ -57,8 +57,8 @@ def test_memory_that_nobody_measured_is_no_number(tmp_path):
     assert list(shown["Peak memory (MB)"]) == ["7", "not measured"]
 
 
-@pytest.mark.parametrize(("grid", "seconds"), [("", 1), ("evidence", 30)])
-def test_collecting_counts_where_it_is_of_the_grid(tmp_path, grid, seconds):
+@pytest.mark.parametrize(("grid", "seconds"), [("", 3), ("evidence", 70)])
+def test_tables_and_figures_count_where_they_are_of_the_grid(tmp_path, grid, seconds):
     found = {"aggregate/a": 1, "figures/forest": 2, "evidence/aggregate/a": 30, "evidence/figures/forest": 40}
     for name, number in found.items():
         path = tmp_path / f"{name}.tsv"
