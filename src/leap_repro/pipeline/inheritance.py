@@ -57,7 +57,17 @@ def _with_data(name: str, scale: Any, scales: dict[str, Any]) -> Any:
         allowed = f"it must be a scale with data of its own: {sorted(whole)}"
         raise UserError(f"config: scales.{name}.data.extends is {shown(base)}; {allowed}")
     own = {role: source for role, source in data.items() if role != "extends"}
-    return scale | {"data": whole[base] | own}
+    return scale | {"data": _laid_over(whole[base], own)}
+
+
+def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `own` laid over it, mapping by mapping; one that names a `source` is another's whole."""
+    found = dict(base)
+    for key, value in own.items():
+        below = base.get(key)
+        partial = isinstance(value, dict) and isinstance(below, dict) and "source" not in value
+        found[key] = _laid_over(below, value) if partial else value
+    return found
 
 
 def base_of(line: dict[str, Any]) -> str | None:

@@ -125,6 +125,16 @@ def test_data_of_another_scale_are_taken_over_role_by_role(config):
     assert config["scales"]["open"]["data"] == config["scales"]["paper"]["data"]
 
 
+def test_data_of_another_scale_are_overlaid_key_by_key_but_for_another_source():
+    paper = {"perplexity": {"source": "hub", "id": "a/b", "expect": {"documents": 3}}, "tasks": {"source": "hub"}}
+    own = {"extends": "paper", "perplexity": {"expect": {"documents": 4}}, "tasks": {"source": "path", "path": "p"}}
+    raw = {"scales": {"paper": {"data": paper}, "mine": {"data": own}}}
+    assert with_data(raw)["scales"]["mine"]["data"] == {
+        "perplexity": {"source": "hub", "id": "a/b", "expect": {"documents": 4}},
+        "tasks": {"source": "path", "path": "p"},
+    }
+
+
 def test_the_models_that_open_shares_with_the_paper_are_the_same(config):
     paper, free = (config["scales"][name]["models"] for name in ("paper", "open"))
     shared = set(paper) & set(free)
