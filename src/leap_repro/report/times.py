@@ -17,22 +17,15 @@ from leap_repro.report.render import Table
 STAGES = ("models", "data", "calibration", "prune", "harden", "evaluate")
 OF_CELLS = ("prune", "harden", "evaluate")
 PER_METHOD = ("prune",)
-OF_GRIDS = ("aggregate", "figures")
-"""Stages whose rows lie in a folder of each grid."""
 UNKNOWN = "not measured"
 """The memory of several processes together."""
 
 
 def read_benchmarks(
-    folder: Path,
-    cells: Sequence[str],
-    shards: Sequence[str],
-    pruned: Sequence[str] | None = None,
-    grid: str = "",
+    folder: Path, cells: Sequence[str], shards: Sequence[str], pruned: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """One row per job. Other grids' jobs lie in the same folders: only `cells` (model/method/sparsity/seed) and
     `shards` of tokens (model/role/seed) are counted, and of prune jobs those of the cells `pruned`, if not of all.
-    Tables and figures are counted of the `grid` alone: "" is the default one.
 
     Columns: stage, method (of prune jobs), seconds on the clock, peak memory in MB.
     """
@@ -40,9 +33,8 @@ def read_benchmarks(
     own["prune"] = own["prune"] if pruned is None else set(pruned)
     rows = []
     for stage in STAGES:
-        place = folder / (grid if stage in OF_GRIDS else "") / stage
-        for path in sorted(place.rglob("*.tsv")):
-            name = path.relative_to(place).with_suffix("").as_posix()
+        for path in sorted((folder / stage).rglob("*.tsv")):
+            name = path.relative_to(folder / stage).with_suffix("").as_posix()
             if stage in own and name not in own[stage]:
                 continue
             row = took(path)
@@ -78,7 +70,7 @@ def time_table(jobs: pd.DataFrame) -> Table:
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the benchmark files and write the table."""
-    found = read_benchmarks(arguments.benchmarks, arguments.cells, arguments.shards, arguments.pruned, arguments.grid)
+    found = read_benchmarks(arguments.benchmarks, arguments.cells, arguments.shards, arguments.pruned)
     time_table(found).write(arguments.output)
 
 
@@ -89,7 +81,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--cells", required=True, nargs="+", help="model/method/sparsity/seed of the cells that count")
     parser.add_argument("--pruned", nargs="+", help="those of them that were pruned, where others only harden again")
     parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the tokens that they read")
-    parser.add_argument("--grid", default="", help="whose tables and figures count; default: the default grid's")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser
 

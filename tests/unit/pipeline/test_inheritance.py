@@ -75,14 +75,14 @@ def test_options_at_a_scale_stand_in_the_line_and_the_scale_has_the_last_word(co
 
 def test_a_scale_says_of_a_group_what_holds_for_each_of_its_lines(config):
     scale = config["scales"]["miniature"]
-    scale["options"] |= {"schedules": {"steps": 40}, "leap-cosine": {"looks": 0}}
+    scale["options"] |= {"schedules": {"steps": 40}, "leap-cosine": {"held_out_evaluations": 0}}
     study = read_study(config)
     assert [study.methods[name].options.steps for name in ("leap-cosine", "leap-tau-to-2", "leap-hard")] == [
         40,
         40,
         500,
     ]
-    assert not study.methods["leap-cosine"].looks
+    assert not study.methods["leap-cosine"].is_scored_held_out
 
 
 def test_models_and_gpus_are_taken_over_until_a_line_says_otherwise(config):
@@ -219,14 +219,14 @@ def test_what_trains_the_same_at_other_sparsities_or_on_other_models_is_no_secon
     read_study(grid_of(config, "leap", "mine"))
 
 
-def test_what_only_hardens_is_its_bases_training_and_has_no_looks_of_its_own(config):
+def test_what_only_hardens_is_its_bases_training_and_is_not_scored_itself(config):
     study = read_study(config)
     line, base = study.methods["patch-tile-threshold"], study.methods["patch-tile"]
     assert (line.hardens, line.hardening, base.hardening) == ("patch-tile", "threshold", "exact")
     assert line.training == base.training
     cell = next(cell for cell in study.cells(grid="extended") if cell.method == "leap-threshold")
     assert study.pruned(cell).path == cell.path.replace("leap-threshold", "leap")
-    assert not study.methods["leap-threshold"].looks
+    assert not study.methods["leap-threshold"].is_scored_held_out
     pruned = study.pruned_cells(grid="extended")
     assert len(pruned) == len(set(pruned)) == len(study.cells(grid="extended")) - 4, "two lines on two models"
 

@@ -55,13 +55,3 @@ def test_memory_that_nobody_measured_is_no_number(tmp_path):
         path.write_text(f"s\tmax_rss\tcpu_time\n8\t{memory}\tNA\n")
     shown = time_table(read_benchmarks(tmp_path, CELLS, [])).shown
     assert list(shown["Peak memory (MB)"]) == ["7", "not measured"]
-
-
-@pytest.mark.parametrize(("grid", "seconds"), [("", 3), ("evidence", 70)])
-def test_tables_and_figures_count_where_they_are_of_the_grid(tmp_path, grid, seconds):
-    found = {"aggregate/a": 1, "figures/forest": 2, "evidence/aggregate/a": 30, "evidence/figures/forest": 40}
-    for name, number in found.items():
-        path = tmp_path / f"{name}.tsv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"s\tmax_rss\n{number}\t100\n")
-    assert read_benchmarks(tmp_path, [], [], grid=grid)["seconds"].sum() == seconds
