@@ -6,8 +6,7 @@ import hashlib
 import json
 
 from leap_repro.errors import UserError
-from leap_repro.store.artifacts import Artifact
-from leap_repro.store.tensor_files import SUFFIX
+from leap_repro.store.artifacts import SUFFIX, Artifact
 
 WEIGHTS = "weights_sha256"
 """What a pruned cell's manifest calls it."""

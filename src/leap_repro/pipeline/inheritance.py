@@ -65,8 +65,10 @@ def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     found = dict(base)
     for key, value in own.items():
         below = base.get(key)
-        partial = isinstance(value, dict) and isinstance(below, dict) and "source" not in value
-        found[key] = _laid_over(below, value) if partial else value
+        if isinstance(value, dict) and isinstance(below, dict) and "source" not in value:
+            found[key] = _laid_over(below, value)
+        else:
+            found[key] = value
     return found
 
 

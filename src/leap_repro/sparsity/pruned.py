@@ -14,8 +14,8 @@ from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.sparsity.masks import VALUES_STEM, pack, unpack_masks
-from leap_repro.store.artifacts import MASK_FILE, Artifact
-from leap_repro.store.tensor_files import SUFFIX, TensorFiles, TensorFolder, save_tensors
+from leap_repro.store.artifacts import MASK_FILE, SUFFIX, Artifact
+from leap_repro.store.tensor_files import TensorFiles, TensorFolder, save_tensors
 
 KINDS = ("keep", "values", "logits", "patterns", "tiles")
 PART = "masks-of-"

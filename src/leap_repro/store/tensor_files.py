@@ -14,9 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from leap_repro.errors import UserError, reason
+from leap_repro.store.artifacts import SUFFIX
 from leap_repro.store.atomic import share
-
-SUFFIX = ".safetensors"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -316,7 +316,7 @@ STAGES = {
     "a method that needs tokens and has none": (
         lambda f: None,
         ("prune", ["--module", "wanda", "--sparsity", "0.5"], "--model", "whole"),
-        "--tokens",
+        "it needs tokens",
     ),
 }
 

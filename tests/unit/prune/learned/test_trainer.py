@@ -326,7 +326,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name(trainer):
 
 
 def test_training_without_tokens_is_refused(tiny_llama):
-    with pytest.raises(UserError, match="--tokens"):
+    with pytest.raises(UserError, match="it needs tokens"):
         leap.METHOD.prune_cell(Job(tiny_llama(), Options(steps=1), Fraction("0.5"), seed=0))
 
 

@@ -59,7 +59,7 @@ def test_rows_do_not_compete_with_one_another(random_layer, make_layer):
 
 
 def test_a_job_without_tokens_is_refused(tiny_llama):
-    with pytest.raises(UserError, match="--tokens"):
+    with pytest.raises(UserError, match="it needs tokens"):
         wanda.METHOD.prune_cell(Job(tiny_llama(), wanda.Options(), Fraction("0.5"), seed=0))
 
 
