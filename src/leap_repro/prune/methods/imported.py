@@ -8,6 +8,7 @@ though no mask touches it, an embedding or a norm, is refused: scored without it
 
 from __future__ import annotations
 
+import logging
 import zipfile
 import zlib
 from collections.abc import Iterator, Set
@@ -29,14 +30,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from leap_repro.models.prunable import PrunableLinear
     from leap_repro.prune.job import Job, PrunedCell
 
+log = logging.getLogger(__name__)
 BESIDE_A_PASS = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 BESIDE_A_PASS |= {"bos_token_id", "eos_token_id", "pad_token_id", "attn_implementation", "_attn_implementation"}
 """What a configuration says that no score depends on."""
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, MemoryError)
 UNREADABLE += (zipfile.BadZipFile, zlib.error)
 """What reading an .npz may raise: RuntimeError where entries are packed or enciphered in a way that nobody knows."""
+INVERTED, NO_LARGER = 0.9, 1.05
+"""Ratios of sizes, of kept weights to dropped ones, below which masks are refused, and are told: 1 is chance."""
 CLOSE = 0.005
 """How far the share of zeros may be from the sparsity that the line says: public codes round."""
 
@@ -83,23 +88,45 @@ class Imported(Declaration[Options]):
 
     def run(self, job: Job[Options]) -> PrunedCell:
         """Take the masks over, block by block; UserError for those of another model, or of another sparsity."""
+        from leap_repro.models.prunable import linears_by_block
         from leap_repro.prune.job import PrunedCell
 
         (first, *_) = job.options.files
         source = _npz_matrices(job, first) if first.suffix == ".npz" else _checkpoint_matrices(job)
         cell = PrunedCell(job.store, [], dict(job.options.facts))
+        linears = linears_by_block(job.model)
         for block, tensors in source:
             job.store.write(f"block-{block:05d}", tensors)
-            for name, keep in tensors.items():
-                if name.endswith(".keep"):
-                    row = {"block": block, "tensor": name.removesuffix(".keep")}
-                    cell.log.append(row | {"kept": int(keep.sum()), "numel": keep.numel()})
+            with job.residency(block):
+                cell.log.extend(_row(linear, tensors[f"{linear.name}.keep"]) for linear in linears[block])
         found = 1 - sum(row["kept"] for row in cell.log) / sum(row["numel"] for row in cell.log)
         if abs(found - float(job.sparsity)) > CLOSE:
             raise UserError(
                 f"{job.options.path} drops {100 * found:.2f} %, sparsities says {float(100 * job.sparsity):g} %"
             )
+        _refuse_the_smaller_ones(job.options.path, cell.log)
         return cell
+
+
+def _row(linear: PrunableLinear, keep: Tensor) -> dict[str, Any]:
+    """A matrix's line in the log: counts, and the summed sizes of the base's weights that are kept, and of all."""
+    sizes = linear.weight.detach().abs().double().cpu()
+    row = {"block": linear.block, "tensor": linear.name, "kept": int(keep.sum()), "numel": keep.numel()}
+    return row | {"kept_size": float(sizes[keep].sum()), "size": float(sizes.sum())}
+
+
+def _refuse_the_smaller_ones(path: str, rows: list[dict[str, Any]]) -> None:
+    """UserError for masks whose kept weights are smaller than those that they drop, as inverted ones' are; a warning
+    where they are no larger, as those of masks whose bits lie in another order."""
+    kept, numel, kept_size, size = (sum(row[key] for row in rows) for key in ("kept", "numel", "kept_size", "size"))
+    if not 0 < kept < numel or size == kept_size:
+        return
+    ratio = (kept_size / kept) / ((size - kept_size) / (numel - kept))
+    words = f"{path}: the weights that its masks keep are on average {ratio:.2f} times as large as those that they drop"
+    if ratio < INVERTED:
+        raise UserError(f"{words}: 1 must mean kept, so invert its bits")
+    if ratio < NO_LARGER:
+        log.warning("%s, as by chance: are its bits in this order, the first in the highest bit?", words)
 
 
 def _npz_matrices(job: Job[Options], path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:

@@ -202,3 +202,33 @@ def test_a_folder_without_weights_is_refused(tmp_path, refused):
     (tmp_path / "theirs").mkdir()
     with refused("theirs", "an .npz file, or a folder with safetensors"):
         imported(tmp_path / "base", tmp_path / "theirs")
+
+
+def larger_half(linear):
+    sizes = linear.weight.detach().abs().flatten()
+    return (sizes.argsort().argsort() >= len(sizes) // 2).view(linear.weight.shape)
+
+
+def npz_by_size(folder, change):
+    """Magnitude's masks, each as `change` leaves it."""
+    masks = {f"{n.name}.mask": change(larger_half(n).numpy().reshape(-1)) for n in prunable_linears(tiny("llama"))}
+    np.savez_compressed(folder / "masks.npz", **masks)
+    return folder / "masks.npz"
+
+
+@pytest.fixture
+def plain(tmp_path):
+    tiny("llama").save_pretrained(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+def test_inverted_masks_are_refused(plain, tmp_path, refused):
+    with refused("masks.npz", "times as large as those that they drop", "invert its bits"):
+        imported(plain, npz_by_size(tmp_path, lambda bits: np.packbits(~bits)))
+
+
+def test_masks_in_another_bit_order_are_told(plain, tmp_path, caplog):
+    imported(plain, npz_by_size(tmp_path, np.packbits))
+    assert not caplog.records
+    imported(plain, npz_by_size(tmp_path, lambda bits: np.packbits(bits, bitorder="little")))
+    assert "are its bits in this order" in caplog.text
