@@ -16,7 +16,7 @@ HubId = Annotated[
 ]
 Revision = Annotated[
     str,
-    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._/-]*$"),
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"),
     told("it must be a commit of 40 digits, a branch or a tag"),
 ]
 Definition = Annotated[

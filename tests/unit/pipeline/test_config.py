@@ -441,3 +441,10 @@ def test_a_refusal_shows_the_beginning_of_a_long_value(config, where, value):
         read_study(config)
     assert "x" * (MOST_SHOWN + 1) not in str(caught.value)
     assert len(str(caught.value)) < 5000
+
+
+@pytest.mark.parametrize("revision", ["a/../b", "a//b", "../a", "a/.b", "a/"])
+def test_a_revision_is_no_way_out_of_a_folder(config, refused, revision):
+    config["scales"]["paper"]["models"]["qwen2.5-0.5b"]["revision"] = revision
+    with refused("revision", "it must be a commit of 40 digits, a branch or a tag"):
+        read_study(config | {"scale": "paper"})
