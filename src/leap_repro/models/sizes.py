@@ -70,13 +70,13 @@ def sizes_of_files(entries: dict[str, Entry], config: dict[str, Any]) -> Sizes |
     """
     of_lists = Counter[str]()
     for name, entry in entries.items():
-        if found := NUMBERED.match(name):
-            of_lists[found[0].rstrip(".0123456789")] += entry.elements
+        if (listed := _list_of(name)) is not None:
+            of_lists[listed] += entry.elements
     outside = [entry for name, entry in entries.items() if len(entry.shape) == 2 and not NUMBERED.match(name)]
     if not of_lists or not outside:
         return None
     decoder = max(of_lists, key=of_lists.__getitem__)
-    inside = {name: entry for name, entry in entries.items() if _is_in(name, decoder)}
+    inside = {name: entry for name, entry in entries.items() if _list_of(name) == decoder}
     matrices = {name: entry for name, entry in inside.items() if _is_prunable(name, entry)}
     if not matrices:
         return None
@@ -123,9 +123,10 @@ def _chosen(config: dict[str, Any]) -> int:
     return next((part[key] for part in parts for key in CHOSEN if isinstance(part.get(key), int)), 1)
 
 
-def _is_in(name: str, decoder: str) -> bool:
+def _list_of(name: str) -> str | None:
+    """The list of blocks that a tensor lies in, by its name; None for one under no number."""
     found = NUMBERED.match(name)
-    return found is not None and found[0].rstrip(".0123456789") == decoder
+    return found[0].rstrip(".0123456789") if found else None
 
 
 def _is_prunable(name: str, entry: Entry) -> bool:

@@ -12,11 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leap_repro.errors import UserError
+from leap_repro.errors import UserError, shown
 from leap_repro.store.artifacts import Artifact
-
-SHOWN = 200
-"""Characters of a value that a refusal shows."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ class Chain:
         yield from self._other_inputs(link, made.get("inputs", {}))
         asked = link.parameters | _arithmetic(link.parameters, made)
         for name, found, expected in _differences(made.get("parameters", {}), asked):
-            yield f"was made with {name} {_shown(found)}, the workflow asks for {_shown(expected)}"
+            yield f"was made with {name} {shown(found)}, the workflow asks for {shown(expected)}"
 
     def _other_inputs(self, link: Link, made: dict[str, str]) -> Iterator[str]:
         for name, folder in link.inputs.items():
@@ -153,8 +150,3 @@ def _differences(found: Any, asked: Any, name: str = "") -> Iterator[tuple[str, 
         return
     for key in sorted(found.keys() | asked.keys()):
         yield from _differences(found.get(key), asked.get(key), f"{name}.{key}" if name else key)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
