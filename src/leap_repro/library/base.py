@@ -21,6 +21,7 @@ from leap_repro.models.prunable import linears_by_block
 from leap_repro.models.shares import Shares, refuse_dense, shares_of
 from leap_repro.models.stream import Residency
 from leap_repro.models.tokenizing import without_appended
+from leap_repro.places import expanded
 from leap_repro.portable import CHOICES, NATIVE, PORTABLE
 from leap_repro.portable.install import portable_kernels
 from leap_repro.prune.declaration import Declaration
@@ -90,7 +91,7 @@ class Base:
 
 def checkpoint_folder(model: str | Path) -> Path:
     """The folder that is meant, or that of a bundled miniature by its name; UserError if there is none."""
-    folder = Path(model).expanduser()
+    folder = expanded(Path(model), "model")
     if folder.is_dir():
         return folder.absolute()
     if str(model) in bundled_models():

@@ -19,6 +19,7 @@ from leap_repro.library.evaluate import Evaluation
 from leap_repro.library.pruned import PrunedModel
 from leap_repro.models.examine import describe, empty_model, examine
 from leap_repro.models.load import DTYPES
+from leap_repro.places import expanded
 from leap_repro.store.artifacts import Artifact, writing
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def export_model(
         raise UserError(f"format is {format!r}; it must be one of {[DENSE, *FORMS]}")
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; it must be one of {list(DTYPES)}")
-    output = Path(folder).expanduser()
+    output = expanded(Path(folder), "folder")
     refuse_filled(output)
     with tempfile.TemporaryDirectory(prefix="leap-repro-") as temporary:
         top = Path(temporary)

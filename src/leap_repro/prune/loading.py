@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from leap_repro.errors import UserError, reason
+from leap_repro.places import expanded
 from leap_repro.prune.declaration import Declaration
 
 GROUP = "leap_repro.methods"
@@ -32,7 +33,7 @@ def is_path(name: str) -> bool:
 
 def own_file(name: str) -> Path:
     """The file that `module:` names; UserError if there is none. A relative path starts at the working directory."""
-    path = Path(name).expanduser().resolve()
+    path = expanded(Path(name), "module").resolve()
     if not path.is_file():
         raise UserError(f"no file {name} for a pruning method, seen from {Path.cwd()}")
     return path

@@ -160,3 +160,8 @@ def test_the_prune_stage_takes_a_path(tmp_path):
     assert done.returncode == 2
     assert "options of tempered.py: exponent is -1; it must be a number above 0" in done.stderr
     assert not Path(tmp_path, "out").exists()
+
+
+def test_a_file_in_the_home_of_nobody_is_refused(refused):
+    with refused("module", "~nosuchuser", "no such home folder"):
+        declaration("~nosuchuser/mine.py")
