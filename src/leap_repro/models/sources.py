@@ -17,6 +17,7 @@ from leap_repro.hub.card import licence_of
 from leap_repro.hub.lock import Lock, obey, repositories
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.fetch import fetch_bundled, fetch_hub, fetch_path
+from leap_repro.places import expanded
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 Spec = dict[str, Any]
@@ -66,7 +67,7 @@ class PathSource(ModelSource):
 
     def folder(self, spec: Spec) -> Path | None:
         """The folder that the configuration names."""
-        folder = Path(spec["path"]).expanduser()
+        folder = expanded(Path(spec["path"]), "path")
         if not folder.is_dir():
             raise UserError(f"path is {spec['path']!r}; it must be a folder that exists")
         return folder

@@ -25,7 +25,7 @@ from leap_repro.models.checkpoint import (
 from leap_repro.models.sources import source_of
 from leap_repro.pipeline.config import Scale
 from leap_repro.pipeline.grid import Method, Study
-from leap_repro.places import check_makable
+from leap_repro.places import check_makable, expanded
 from leap_repro.store.questions import check_forms
 
 TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json.gz", ".txt")
@@ -179,7 +179,7 @@ def task_files(spec: dict[str, Any]) -> list[Path]:
 
 
 def _check_data(key: str, role: str, text: str) -> None:
-    path = Path(text).expanduser()
+    path = expanded(Path(text), f"config: {key}")
     if role == "tasks":
         if not any(path.glob("*/*.parquet")):
             one = "it must be a folder with <set>/<split>.parquet files"

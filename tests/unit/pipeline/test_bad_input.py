@@ -445,3 +445,14 @@ def test_a_bad_input_is_refused_by_the_stage_that_opens_it(place, monkeypatch, c
     for word in words:
         assert word in sentence
     assert not (place / "out/manifest.json").exists()
+
+
+@pytest.mark.parametrize("role", ["models", "calibration", "tasks"])
+def test_a_path_in_the_home_of_nobody_is_refused_before_any_job(config, refused, role):
+    scale, source = config["scales"]["miniature"], {"source": "path", "path": "~nosuchuser/x.txt"}
+    if role == "models":
+        scale |= {"models": {"mine": source}, "only_models": {}}
+    else:
+        scale["data"][role] = source
+    with refused("path is '~nosuchuser/x.txt'", "no such home folder"):
+        check_inputs(read_study(config), outputs=())
