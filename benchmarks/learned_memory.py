@@ -92,7 +92,7 @@ class Plain(MaskedLinear):
 
     def backward(self, x: torch.Tensor, gradient: torch.Tensor, step: Step, needs_input: bool) -> torch.Tensor | None:
         gradient_TO = gradient.reshape(-1, gradient.shape[-1])
-        self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float(), step)
+        self._accumulate(gradient_TO.T, x.reshape(-1, x.shape[-1]), step)
         return matrix_product(gradient_TO, self.linear.weight).to(gradient.dtype).view(x.shape) if needs_input else None
 
 

@@ -163,6 +163,10 @@ class TrainingOptions(LoopOptions):
         "float32",
         description="of the gradients at masked weights, summed over micro-batches; bfloat16 is rounded by chance",
     )
+    masked_weights: Literal["kept", "remade"] = Field(
+        "kept",
+        description="made once for all passes with a mask, and kept in the weights' type; remade: for each use",
+    )
 
     @model_validator(mode="after")
     def _chance_rounds_bfloat16(self) -> TrainingOptions:
@@ -182,6 +186,16 @@ class TrainingOptions(LoopOptions):
     def is_late(self) -> bool:
         """As released."""
         return self.timing == "as_released"
+
+    @property
+    def keeps_products(self) -> bool:
+        """Whether masked weights are kept from a mask's first use to its last."""
+        return self.masked_weights == "kept"
+
+    @property
+    def keeps_masks(self) -> bool:
+        """Whether masks are kept beside them, with what their gradient needs; else they are made again for it."""
+        return self.keeps_products and not self.gradient_checkpointing
 
     @property
     def logits_per_weight(self) -> float:

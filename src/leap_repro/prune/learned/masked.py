@@ -1,9 +1,9 @@
 """Run a model with relaxed masks on its frozen weights, one matrix at a time.
 
-A masked linear layer makes W * M in the forward pass, forgets it, and makes it again in the backward pass, its mask
-from the same noise (`gates.py`) or, for small models, kept within the step. There the gradient at W * M is summed over
-micro-batches; in the step's last one it is carried to the logits, together with the slopes of the regulariser in this
-matrix's mask sum and size (`regularise.py`).
+Noise is drawn once a step, so a masked linear layer makes W * M once, in the weights' type, and its passes over
+micro-batches are plain products with it. The gradient at W * M is summed over micro-batches; in the step's last one it
+is carried to the logits, together with the slopes of the regulariser in this matrix's mask sum and size
+(`regularise.py`). Where memory is short W * M is made for each use, from the same noise (`gates.py`).
 
 Shapes: x is [..., in], gradients of outputs [..., out], weights and masks [out, in].
 """
@@ -36,7 +36,8 @@ class Step:
     seed: int
     number: int
     relaxation: Relaxation
-    remake: bool = True  # masks are made anew for each use; otherwise they are kept until the step ends
+    keeps_products: bool = False  # W * M is kept until its mask's last use; otherwise it is made for each
+    keeps_masks: bool = False  # so is the mask with its graph, so that no noise is drawn twice
     anew: bool = False  # every micro-batch draws its own masks
     absolute: bool = False  # sizes are absolute sums, not squared norms
     sums: torch.dtype = torch.float32  # of gradients at masked weights over micro-batches
@@ -76,7 +77,8 @@ class MaskedLinear:
     size: Tensor | None = None
     slopes: tuple[float, float] = (0.0, 0.0)
     gradient: Tensor | None = field(default=None, repr=False)
-    kept: Tensor | None = field(default=None, repr=False)
+    kept_mask: Tensor | None = field(default=None, repr=False)
+    kept_product: Tensor | None = field(default=None, repr=False)
 
     @property
     def anchor(self) -> Tensor:
@@ -89,11 +91,11 @@ class MaskedLinear:
     def mask(self, step: Step, graph: bool) -> Tensor:
         """The relaxed mask of this step or micro-batch, the same whenever asked for; with a graph if asked for, or
         if it is kept."""
-        if self.kept is not None:
-            return self.kept
-        with torch.set_grad_enabled(graph or not step.remake):
+        if self.kept_mask is not None:
+            return self.kept_mask
+        with torch.set_grad_enabled(graph or step.keeps_masks):
             mask = self.gate.mask(self.noise(step), step.relaxation)
-        self.kept = None if step.remake else mask
+        self.kept_mask = mask if step.keeps_masks else None
         return mask
 
     def noise(self, step: Step) -> Noise:
@@ -104,35 +106,48 @@ class MaskedLinear:
     @torch.no_grad()
     def forward(self, x: Tensor, step: Step) -> Tensor:
         if step.measuring and self.sum is not None:
-            raise UserError(f"{self.linear.name} is used twice in a pass: a mask is learned for one use of its weight")
-        masked = self._product(self.mask(step, graph=False), step, step.measuring)
-        return nn.functional.linear(x, masked.to(self.linear.weight.dtype), self.linear.module.bias)
+            name = self.linear.name
+            raise UserError(f"{name} is used twice in a pass: a mask is learned for one use of its weight")
+        if step.measuring:
+            self.kept_mask = self.kept_product = None
+        product = self.product(step, measuring=step.measuring)
+        return nn.functional.linear(x, product, self.linear.module.bias)
+
+    def product(self, step: Step, mask: Tensor | None = None, measuring: bool = False) -> Tensor:
+        """W * M in the weight's type: the kept one, or made of `mask` or of this step's."""
+        if self.kept_product is not None:
+            return self.kept_product
+        mask = self.mask(step, graph=False) if mask is None else mask
+        product = self._product(mask, step, measuring)
+        self.kept_product = product if step.keeps_products else None
+        return product
 
     def _product(self, mask: Tensor, step: Step, measuring: bool = False) -> Tensor:
-        """W * M; if measuring, the sum of M and the size of W * M are noted."""
+        """W * M, made; if measuring, the sum of M and the size of W * M before it is rounded are noted."""
         mask = mask.detach()
         masked = self.weight() * mask
         if measuring:
             self.sum, self.size = mask.sum(dtype=torch.float32), size_of(masked, step.absolute)
-        return masked
+        return masked.to(self.linear.weight.dtype)
 
     def backward(self, x: Tensor, gradient: Tensor, step: Step, needs_input: bool) -> Tensor | None:
         """Note the gradient at the masked weight and return the one at the input, if it is needed."""
-        mask = self.mask(step, graph=step.last)
         gradient_TO = gradient.reshape(-1, gradient.shape[-1])
-        self._accumulate(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float(), step)
+        self._accumulate(gradient_TO.T, x.reshape(-1, x.shape[-1]), step)
+        mask = self.mask(step, graph=True) if step.last else None
         at_input = None
         if needs_input:
-            masked = self._product(mask, step).to(gradient.dtype)
-            at_input = matrix_product(gradient_TO, masked).to(gradient.dtype).view(x.shape)
-        if step.last:
+            at_input = matrix_product(gradient_TO, self.product(step, mask))
+            at_input = at_input.to(gradient.dtype).view(x.shape)
+        if mask is not None:
             self._to_logits(mask, step)
         return at_input
 
-    def _accumulate(self, gradient: Tensor, step: Step) -> None:
+    def _accumulate(self, gradient_OT: Tensor, x_TI: Tensor, step: Step) -> None:
         """Add up this process's micro-batches, or take the only one that has this mask. Between them the sum may lie in
         bfloat16, rounded by chance, so that many small parts count."""
-        total = gradient if self.gradient is None else self.gradient.float().add_(gradient)
+        before = None if self.gradient is None else self.gradient.float()
+        total = with_product(before, gradient_OT, x_TI)
         whole = step.last or step.sums == torch.float32
         self.gradient = total if whole else by_chance(total, step.sums, self._chance(step))
 
@@ -143,7 +158,7 @@ class MaskedLinear:
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
         gradients = self._at_logits(mask, step, *self.slopes)
-        self.gradient = self.kept = None
+        self.gradient = self.kept_mask = self.kept_product = None
         for leaf, gradient in zip(self.gate.logits.values(), gradients, strict=True):
             leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
 
@@ -168,20 +183,54 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
     return a.float() @ b.float() if a.device.type == "cpu" else a @ b
 
 
+def with_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """total + a @ b in float32, in the place of `total`, or a @ b alone.
+
+    A GPU adds up 16-bit factors in float32 and leaves the sum there: nothing is rounded between.
+    """
+    if a.device.type == "cpu":
+        product = matrix_product(a, b).float()
+        return product if total is None else total.add_(product)
+    if a.dtype == torch.float32:
+        return a @ b if total is None else total.addmm_(a, b)
+    if total is None:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+
+
+class _Input(torch.autograd.Function):
+    """Keeps a layer's input before the layer computes. A block that is run again in the backward pass stops at the last
+    input that is kept: the product behind it is not made again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
+        return gradient, None
+
+
 class _Apply(torch.autograd.Function):
     """A layer as a node of the autograd graph. Its anchor makes the output need a gradient; what is trained gets its
     own by the layer's `backward`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: TrainedLayer, step: Step | None) -> Tensor:
-        ctx.layer, ctx.step = layer, step
-        ctx.save_for_backward(x)
+        ctx.input, ctx.layer, ctx.step = x.grad_fn, layer, step
         return layer.forward(x, step)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
-        (x,) = ctx.saved_tensors
-        return ctx.layer.backward(x, gradient, ctx.step, ctx.needs_input_grad[0]), None, None, None
+        (x,), needs_input = ctx.input.saved_tensors, ctx.input.needs_input_grad[0]
+        return ctx.layer.backward(x, gradient, ctx.step, needs_input), None, None, None
+
+
+def applied(layer: TrainedLayer, step: Step | None, x: Tensor) -> Tensor:
+    """The layer's output, in the graph."""
+    return _Apply.apply(_Input.apply(x, layer.anchor), layer.anchor, layer, step)
 
 
 @contextmanager
@@ -189,7 +238,7 @@ def masked(layers: Sequence[TrainedLayer], step: Step | None) -> Iterator[None]:
     """Within it, the model's prunable layers compute with their masks of `step`."""
     for layer in layers:
         module: Any = layer.linear.module
-        module.forward = lambda x, m=layer: _Apply.apply(x, m.anchor, m, step)
+        module.forward = partial(applied, layer, step)
     try:
         with unfused(layer.linear.module for layer in layers):
             yield

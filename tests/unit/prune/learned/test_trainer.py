@@ -124,7 +124,7 @@ def sums(trainer, parts, **options):
     layer = ours.layers[0]
     step = Step(0, 0, ours.options.relaxation(0), sums=getattr(torch, ours.options.gradients_dtype))
     for micro, part in enumerate(parts):
-        layer._accumulate(part.clone(), step.of_pass(micro, micro == 0, micro + 1 == len(parts)))
+        layer._accumulate(part, torch.eye(32), step.of_pass(micro, micro == 0, micro + 1 == len(parts)))
     return layer.gradient, sum(part.double() for part in parts)
 
 
@@ -167,13 +167,55 @@ def test_moments_in_bfloat16_leave_theta_in_float32_and_near_the_exact_run(train
 @pytest.mark.parametrize("micro_batch_size", [4, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_masks_and_activations_made_again_give_the_bits_of_those_kept(micro_batch_size, dtype, trainer):
+    shared = {"steps": 3, "micro_batch_size": micro_batch_size, "dtype": dtype}
     runs = [
-        trainer(steps=3, micro_batch_size=micro_batch_size, dtype=dtype, gradient_checkpointing=again)
+        trainer(**shared, gradient_checkpointing=again, masked_weights=masked_weights)
         for again in (False, True)
+        for masked_weights in ("kept", "remade")
     ]
     rows = [run.run(None) for run in runs]
-    assert rows[0] == rows[1]
-    assert torch.equal(*(flat(thetas(run)) for run in runs))
+    assert all(found == rows[0] for found in rows)
+    assert all(torch.equal(flat(thetas(run)), flat(thetas(runs[0]))) for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("options", "masks", "products"),
+    [
+        ({}, 1, 1),
+        ({"gradient_checkpointing": True}, 2, 1),
+        ({"noise": "forward"}, 4, 4),
+        ({"masked_weights": "remade"}, 8, 8),
+        ({"masked_weights": "remade", "gradient_checkpointing": True}, 12, 12),
+    ],
+    ids=str,
+)
+def test_masks_and_products_are_made_as_often_as_the_options_say(options, masks, products, trainer, monkeypatch):
+    """Of one up projection, in a step of four micro-batches."""
+    ours, made = trainer(micro_batch_size=2, **options), {"mask": 0, "product": 0}
+    layer = next(layer for layer in ours.layers if "up_proj" in layer.linear.name)
+    for owner, method, counted in ((layer.gate, "mask", "mask"), (layer, "_product", "product")):
+        usual = getattr(owner, method)
+
+        def counting(*arguments, usual=usual, counted=counted):
+            made[counted] += 1
+            return usual(*arguments)
+
+        monkeypatch.setattr(owner, method, counting)
+    ours.step(0)
+    assert made == {"mask": masks, "product": products}
+    assert layer.kept_mask is layer.kept_product is layer.gradient is None
+
+
+def test_a_block_that_runs_again_does_not_make_its_last_product_again(trainer, monkeypatch):
+    ours, passed = trainer(micro_batch_size=8, gradient_checkpointing=True), []
+    for layer in ours.layers:
+        usual, name = layer.forward, layer.linear.name.rsplit(".", 2)[-2]
+        monkeypatch.setattr(layer, "forward", lambda *a, usual=usual, name=name: (passed.append(name), usual(*a))[1])
+    ours.step(0)
+    blocks = len(ours.layers) // 7
+    assert {name: passed.count(name) for name in passed} == {
+        name: blocks if name == "down_proj" else 2 * blocks for name in passed
+    }
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 8])

@@ -1,0 +1,40 @@
+"""Gradients of masked weights are added up over micro-batches, on a GPU within the product itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from leap_repro.prune.learned.masked import with_product
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("started", [False, True])
+def test_a_sum_with_a_product_is_that_of_float64(dtype, started):
+    generator = torch.Generator().manual_seed(0)
+    a, b, total = (torch.randn(48, 48, generator=generator) for _ in range(3))
+    a, b = a.to(dtype), b.to(dtype)
+    expected = a.double() @ b.double() + (total.double() if started else 0)
+    found = with_product(total if started else None, a.T.contiguous().T, b)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    assert (found is total) == started
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_gpus_sum_stays_in_float32_and_in_its_place(dtype, monkeypatch):
+    """As far as shapes and types go, which need no GPU; where there is none nothing can be written to `out`."""
+    usual = torch.addmm
+
+    def addmm(*given, out, **more):
+        found = usual(*given, **more)
+        assert (found.dtype, found.shape) == (out.dtype, out.shape)
+        return out
+
+    monkeypatch.setattr(torch, "addmm", addmm)
+    with FakeTensorMode():
+        a, b = torch.empty(8, 16, dtype=dtype, device="cuda"), torch.empty(8, 32, dtype=dtype, device="cuda")
+        total = with_product(None, a.T, b)
+        assert (total.dtype, total.shape) == (torch.float32, (16, 32))
+        assert with_product(total, a.T, b) is total
