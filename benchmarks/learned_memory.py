@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from leap_repro.models.load import DTYPES, best_device
 from leap_repro.models.sizes import sizes_of
 from leap_repro.prune.job import Job
-from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, matrix_product, recomputed_blocks
+from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, matrix_product, running_blocks
 from leap_repro.prune.learned.memory import training_bytes
 from leap_repro.prune.learned.trainer import MaskTrainer
 from leap_repro.prune.methods import leap, maskllm
@@ -109,7 +109,7 @@ def plain_step(trainer: MaskTrainer) -> None:
     """A step's passes over its micro-batches without gates and without an optimiser."""
     layers = [Plain(layer.linear, layer.gate, layer.index) for layer in trainer.layers]
     step = Step(0, 0, trainer.options.relaxation(0))
-    with masked(layers, step), recomputed_blocks(trainer.model, trainer.options.gradient_checkpointing):
+    with masked(layers, step), running_blocks(trainer.model, trainer.options):
         for micro in trainer.tokens_NT.split(trainer.options.micro_batch_size):
             trainer.language_loss(micro.to(trainer.device)).backward()
 

@@ -34,7 +34,7 @@ def build(case):
 def loss_and_slope(model, tokens_at_once, monkeypatch):
     """The loss, and its gradient at the first prunable matrix, with the scores of so many tokens at a time."""
     vocabulary = model.get_input_embeddings().num_embeddings
-    monkeypatch.setattr(declaration, "SCORES_AT_ONCE", tokens_at_once * vocabulary)
+    monkeypatch.setitem(declaration.SCORES_AT_ONCE, "cpu", tokens_at_once * vocabulary)
     loss = LanguageLoss(model, TOKENS.numel())
     assert (loss.head is None) == (tokens_at_once >= TOKENS.numel())
     leaf = prunable_linears(model)[0].module.weight.requires_grad_(True)
@@ -63,7 +63,7 @@ def test_a_head_does_what_this_test_says_it_does(case):
 def test_no_scores_of_all_tokens_are_made(monkeypatch):
     model, seen = tiny("llama"), []
     model.lm_head.register_forward_hook(lambda module, given, output: seen.append(output.numel()))
-    monkeypatch.setattr(declaration, "SCORES_AT_ONCE", 5 * model.config.vocab_size)
+    monkeypatch.setitem(declaration.SCORES_AT_ONCE, "cpu", 5 * model.config.vocab_size)
     loss = LanguageLoss(model, TOKENS.numel())
     seen.clear()
     loss(TOKENS)

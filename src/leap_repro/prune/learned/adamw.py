@@ -2,7 +2,7 @@
 
 Ours, because torch's own keeps the moments in the parameter's precision: here logits can stay in float32 while the
 moments, two of them per logit and the largest part of a training's memory, take half the room in bfloat16, or a quarter
-in 8 bits (`moments.py`). The arithmetic is float32, a million entries at a time; gradients are freed one by one, the
+in 8 bits (`moments.py`). The arithmetic is float32, some million entries at a time; gradients are freed one by one, the
 moments are all of its state. A test holds it to torch's.
 """
 
@@ -14,19 +14,18 @@ import torch
 from torch import Tensor
 
 from leap_repro.prune.learned.moments import moments
-from leap_repro.prune.learned.stochastic_rounding import by_chance
-from leap_repro.seeds import named_seed
+from leap_repro.prune.learned.stochastic_rounding import Chance, by_chance
 
 EPSILON = 1e-8
-AT_ONCE = 2**20
-"""Entries updated at a time: 4 MiB of float32."""
+AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
+"""Entries updated at a time: 4 MiB of float32 on a CPU, on a GPU so many that calls are few."""
 
 
 class AdamW:
     """Adam with decoupled weight decay (arXiv 1711.05101) on `parameters`, whose `.grad` the caller sets.
 
     `dtype` is that of the moments, int8 for codes. With `chance` parameters in bfloat16 are rounded by chance, as codes
-    always are; what chance decides hangs on `seed`, the step and the parameter's number.
+    always are; what chance decides hangs on `seed`, the step and the parameter's number, and comes from `chances`.
     """
 
     def __init__(
@@ -37,8 +36,10 @@ class AdamW:
         dtype: torch.dtype,
         chance: bool = False,
         seed: int = 0,
+        chances: type[Chance] = Chance,
     ) -> None:
-        self.parameters, self.betas, self.decay, self.chance, self.seed = parameters, betas, decay, chance, seed
+        self.parameters, self.betas, self.decay = parameters, betas, decay
+        self.chance, self.seed, self.chances = chance, seed, chances
         self.draws = chance or dtype == torch.int8
         self.first = [moments(local(p), signed=True, dtype=dtype) for p in parameters]
         self.second = [moments(local(p), signed=False, dtype=dtype) for p in parameters]
@@ -62,16 +63,14 @@ class AdamW:
             assert parameter.grad is not None
             gradient = local(parameter.grad).contiguous()
             parameter.grad = None
-            chance = self._chance(gradient.device, number, index) if self.draws else None
+            chance = None
+            if self.draws:
+                chance = self.chances(gradient.device, "rounding", self.seed, number, index)
             for rows in _parts(gradient):
                 self._update(index, rows, _flat(gradient)[rows].float(), number, rate, chance)
 
-    def _chance(self, device: torch.device, number: int, index: int) -> torch.Generator:
-        """What decides how one parameter and its moments are rounded in a step."""
-        return torch.Generator(device).manual_seed(named_seed("rounding", self.seed, number, index))
-
     def _update(
-        self, index: int, rows: slice, gradient: Tensor, number: int, rate: float, chance: torch.Generator | None
+        self, index: int, rows: slice, gradient: Tensor, number: int, rate: float, chance: Chance | None
     ) -> None:
         """Some rows of one parameter."""
         beta1, beta2 = self.betas
@@ -102,5 +101,5 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def _parts(tensor: Tensor) -> Iterator[slice]:
     """Its rows, so many at a time as hold AT_ONCE entries."""
-    rows = max(1, AT_ONCE // tensor.shape[-1])
+    rows = max(1, AT_ONCE[tensor.device.type] // tensor.shape[-1])
     return (slice(start, start + rows) for start in range(0, tensor.numel() // tensor.shape[-1], rows))

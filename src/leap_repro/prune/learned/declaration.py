@@ -35,8 +35,8 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOAT_BYTES = DTYPE_BYTES["float32"]
 SCALE_BYTES = 4 / 256
 """Per 8-bit moment: a float32 for every block (`moments.py`)."""
-SCORES_AT_ONCE = 2**26
-"""Scores over the vocabulary made, or taken to float32, at a time: 256 MiB of float32."""
+SCORES_AT_ONCE = {"cpu": 2**26, "cuda": 2**29}
+"""Scores over the vocabulary made, or taken to float32, at a time, by type of device: 256 MiB or 2 GiB of float32."""
 Schedule = Literal["linear", "constant", "cosine", "exponential"]
 
 
@@ -87,6 +87,9 @@ class LoopOptions(Options):
     gradient_checkpointing: bool = Field(
         False, description="activations and masks are made again in the backward pass, not kept"
     )
+    compiled_blocks: bool = Field(
+        False, description="torch.compile fuses what blocks compute between their products; other rounding"
+    )
     state_dtype: Literal[Precision, "int8"] = Field(
         "float32", description="of the optimiser's two moments; int8: codes with a scale for every 256"
     )
@@ -136,10 +139,11 @@ class TrainingOptions(LoopOptions):
     noise: Literal["step", "forward"] = Field(
         "step", description="drawn once a step, for all its micro-batches; forward: anew for each of them, as released"
     )
-    noise_source: Literal["generator", "counter"] = Field(
-        "generator",
-        description="torch's, which draws other numbers on a GPU than on a CPU; counter: Philox4x32-10, the same "
-        "everywhere, with LEAP's gates in one pass on a GPU",
+    noise_source: Literal["auto", "generator", "counter"] = Field(
+        "auto",
+        description="of all random numbers of a step: counter, Philox4x32-10, the same on every device, with LEAP's "
+        "gates in one pass on a GPU; generator, torch's, other numbers on each kind of GPU; auto: counter on a GPU, "
+        "generator on a CPU",
     )
     timing: Literal["exact", "as_released"] = Field(
         "exact",
@@ -166,6 +170,11 @@ class TrainingOptions(LoopOptions):
     masked_weights: Literal["kept", "remade"] = Field(
         "kept",
         description="made once for all passes with a mask, and kept in the weights' type; remade: for each use",
+    )
+    gathered: Literal["pass", "step"] = Field(
+        "pass",
+        description="how long each of several processes has a block in whole: during its pass, or from its first pass "
+        "to the step's end",
     )
 
     @model_validator(mode="after")
@@ -231,9 +240,9 @@ class TrainingOptions(LoopOptions):
         return step / max(self.steps - (not self.is_late), 1)
 
 
-def tokens_at_once(vocabulary: float) -> int:
-    """How many tokens' scores over the vocabulary are made at a time."""
-    return max(1, int(SCORES_AT_ONCE // max(1, vocabulary)))
+def tokens_at_once(vocabulary: float, device: str = "cpu") -> int:
+    """How many tokens' scores over the vocabulary are made at a time on a type of device."""
+    return max(1, int(SCORES_AT_ONCE[device] // max(1, vocabulary)))
 
 
 class Trainer(Protocol):

@@ -8,7 +8,6 @@ but for rounding; `MaskedLinear` with counted noise is the oracle, and runs wher
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from leap_repro.prune.learned.declaration import Relaxation, TrainingOptions
 from leap_repro.prune.learned.gates import BernoulliGate, CounterNoise, Gate
+from leap_repro.prune.learned.kernels import BLOCK, kernels_run
 from leap_repro.prune.learned.masked import MaskedLinear, Step
 
-BLOCK = 2048
-"""Weights that one program of a kernel takes."""
 FLOAT = 4
 
 
@@ -125,13 +123,8 @@ class FusedLinear(MaskedLinear):
         return KernelSwitches(self.gate.gumbels, step.relaxation.hard, step.absolute)
 
 
-def kernels_run(device: torch.device) -> bool:
-    """Whether there is what the kernels need: a GPU, and triton, which PyTorch brings for Linux."""
-    return device.type == "cuda" and find_spec("triton") is not None
-
-
-def layer_kind(gate: Gate, options: TrainingOptions, device: torch.device) -> type[MaskedLinear]:
+def layer_kind(gate: Gate, options: TrainingOptions, source: str, device: torch.device) -> type[MaskedLinear]:
     """How a gate's matrix runs: fused for LEAP's gates in float32 with counted noise where kernels run, or plainly."""
     in_float32 = options.relaxation(0).dtype in (None, "float32")
-    fits = options.noise_source == "counter" and isinstance(gate, BernoulliGate) and in_float32
+    fits = source == "counter" and isinstance(gate, BernoulliGate) and in_float32
     return FusedLinear if fits and kernels_run(device) else MaskedLinear

@@ -11,16 +11,25 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def uniform_block(key, first, BLOCK: tl.constexpr):
-    """The numbers of `philox.uniforms` in the first draw, to the bit, at the positions `first` (a multiple of 4) to
+def uniform_block(key, draw, first, BLOCK: tl.constexpr):
+    """The numbers of `philox.uniforms` in one draw, to the bit, at the positions `first` (a multiple of 4) to
     `first + BLOCK - 1`, and their distances from 1."""
     counter = first // 4 + tl.arange(0, BLOCK // 4)
     low, high = (counter & 0xFFFFFFFF).to(tl.uint32), (counter >> 32).to(tl.uint32)
-    a, b, c, d = tl.philox(key, low, high, tl.zeros_like(low), tl.zeros_like(low))
+    a, b, c, d = tl.philox(key, low, high, tl.full(low.shape, draw, tl.uint32), tl.zeros_like(low))
     words = tl.interleave(tl.interleave(a, c), tl.interleave(b, d))
     # 22 bits and a 1 below them, as the fraction of a float from 1 to 2: the conversion takes several times as long
     above_1 = (words >> 9 | 0x3F800001).to(tl.float32, bitcast=True)
     return above_1 - 1, 2 - above_1
+
+
+@triton.jit(do_not_specialize=["key", "draw", "first"])
+def uniforms_kernel(found, key: tl.uint64, draw, first: tl.int64, count, BLOCK: tl.constexpr):
+    """The numbers of one draw at the positions `first` to `first + count - 1`."""
+    start = first - first % 4 + tl.program_id(0).to(tl.int64) * BLOCK
+    u, _ = uniform_block(key, draw, start, BLOCK)
+    place = start - first + tl.arange(0, BLOCK)
+    tl.store(found + place, u, mask=(place >= 0) & (place < count))
 
 
 @triton.jit
@@ -47,7 +56,7 @@ def log_ratio(a, b):
 @triton.jit
 def soft_gates(theta, key, first, scale, sharpness, GUMBELS: tl.constexpr, BLOCK: tl.constexpr):
     """m = sigmoid((kappa theta + noise) / tau), float32; `sharpness` is 1 / (tau log 2), `scale` kappa times that."""
-    u, rest = uniform_block(key, first, BLOCK)
+    u, rest = uniform_block(key, 0, first, BLOCK)
     if GUMBELS == 2:
         noise = log_ratio(u, rest)
     else:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.prune.learned.declaration import Relaxation
-from leap_repro.prune.learned.philox import uniforms
+from leap_repro.prune.learned.philox import named_key, uniforms
 from leap_repro.prune.learned.processes import whole
 from leap_repro.seeds import named_seed
 
@@ -52,8 +52,7 @@ class CounterNoise(Noise):
     any device (`philox.py`)."""
 
     def __init__(self, device: torch.device, *numbers: int) -> None:
-        self.device, self.draws = device, 0
-        self.key = named_seed("noise", *numbers) | named_seed("upper half of the noise's key", *numbers) << 32
+        self.device, self.draws, self.key = device, 0, named_key("noise", *numbers)
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
         self.draws += 1
@@ -61,7 +60,15 @@ class CounterNoise(Noise):
 
 
 NOISES = {"generator": Noise, "counter": CounterNoise}
-"""By the names that the option `noise_source` has for them."""
+"""By the source of random numbers (`source_on`)."""
+
+
+def source_on(device: torch.device, asked: str = "auto") -> str:
+    """Where a training's random numbers come from, of which `noise_source` asks for one: "generator" is torch's, whose
+    numbers differ between kinds of GPUs; "counter" has the same everywhere and is what "auto" takes on a GPU."""
+    if asked != "auto":
+        return asked
+    return "counter" if device.type == "cuda" else "generator"
 
 
 class Gate(ABC):

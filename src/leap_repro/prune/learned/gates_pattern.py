@@ -5,6 +5,8 @@ M = softmax((kappa theta + g) / tau) . patterns,  g ~ Gumbel(0, 1)
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ class PatternGate(Gate):
 
     def kept(self) -> Tensor:
         theta = self.logits["patterns"]
-        return torch.tensor(theta.numel() // PATTERNS * GROUP // 2, device=theta.device)
+        return torch.full((), theta.numel() // PATTERNS * GROUP // 2, device=theta.device)
 
     def results(self) -> dict[str, Tensor]:
         return {"patterns": whole(self.logits["patterns"].detach()).cpu().movedim(0, -1).contiguous()}
@@ -65,6 +67,7 @@ def pattern_logits(
     return (theta if draw else 0) + prior(theta, std) * (overlap - 1)
 
 
+@cache
 def _patterns(device: torch.device) -> Tensor:
     """float32 [6, 4]"""
     return torch.tensor(TWO_OF_FOUR, dtype=torch.float32, device=device)

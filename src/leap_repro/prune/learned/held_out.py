@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import PrunableLinear
-from leap_repro.prune.learned.gates import NOISES
+from leap_repro.prune.learned.gates import NOISES, source_on
 from leap_repro.prune.learned.loss import LanguageLoss
 from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, size_of
 from leap_repro.prune.learned.processes import whole
@@ -71,6 +71,7 @@ class HeldOut:
             raise UserError("held_out_evaluations asks for a score on held-out text: the job needs --held-out")
         self.tokens_NT, self.options, self.seed = job.held_out, job.options, job.seed
         self.sparsity, self.layers, self.loss = job.sparsity, layers, loss
+        self.device = layers[0].linear.weight.device
         self.regulariser, self.dense_sizes = regulariser, dense_sizes
         self.steps = evaluated_steps(job.options.steps, job.options.held_out_evaluations)
         self.numels = torch.tensor([layer.linear.weight.numel() for layer in layers], dtype=torch.float64)
@@ -106,10 +107,10 @@ class HeldOut:
 
     def _score(self, choose: Choose) -> float:
         """L_LM over the held-out tokens with the masks that `choose` makes, in nats per token."""
-        device, total = self.layers[0].linear.weight.device, 0.0
-        with masked([_Evaluated(layer, choose) for layer in self.layers], None):
+        total, keeps = 0.0, self.options.keeps_products
+        with masked([_Evaluated(layer, choose, keeps) for layer in self.layers], None):
             for part in self.tokens_NT[:].split(self.options.micro_batch_size):
-                total += len(part) * self.loss(part.to(device)).item()
+                total += len(part) * self.loss(part.to(self.device)).item()
         return total / len(self.tokens_NT)
 
     def _terms(self, relaxed: _Relaxed, number: int) -> float:
@@ -135,7 +136,7 @@ class HeldOut:
             options.steps + number,
             options.relaxation(number),
             absolute=self.regulariser.absolute,
-            noise=NOISES[options.noise_source],
+            noise=NOISES[source_on(self.device, options.noise_source)],
         )
 
 
@@ -167,7 +168,8 @@ class _Exact:
 
     def __call__(self, layer: MaskedLinear, theta: Tensor) -> Tensor:
         mask = self.cuts[layer.linear.name].mask(layer.linear.name, theta)
-        self.packed[layer.index] = pack(mask)
+        if layer.index not in self.packed:
+            self.packed[layer.index] = pack(mask)
         return mask
 
 
@@ -198,10 +200,13 @@ class _Logits(Mapping[str, Tensor]):
 
 @dataclass
 class _Evaluated:
-    """A matrix during a pass over held-out tokens: it computes with the mask that `choose` makes."""
+    """A matrix in the passes over held-out tokens: it computes with the mask that `choose` makes, once if W * M is kept
+    for all passes."""
 
     layer: MaskedLinear
     choose: Choose
+    keeps: bool
+    kept: Tensor | None = None
 
     @property
     def linear(self) -> PrunableLinear:
@@ -216,6 +221,12 @@ class _Evaluated:
         raise NotImplementedError
 
     def forward(self, x: Tensor, _: Step | None) -> Tensor:
+        return nn.functional.linear(x, self._product(), self.linear.module.bias)
+
+    def _product(self) -> Tensor:
+        if self.kept is not None:
+            return self.kept
         mask = self.choose(self.layer, self.layer.gate.logits["logits"].detach())
         product = (self.layer.weight() * mask).to(self.linear.weight.dtype)
-        return nn.functional.linear(x, product, self.linear.module.bias)
+        self.kept = product if self.keeps else None
+        return product

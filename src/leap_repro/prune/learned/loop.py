@@ -18,7 +18,9 @@ from leap_repro.progress import Progress
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import checkpoint, processes
 from leap_repro.prune.learned.adamw import AdamW
+from leap_repro.prune.learned.gates import source_on
 from leap_repro.prune.learned.loss import LanguageLoss
+from leap_repro.prune.learned.stochastic_rounding import CHANCES
 from leap_repro.seeds import named_seed
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,11 @@ class Loop(ABC):
         self.device = best_device()
         self.rows: list[dict[str, float]] = []
 
+    @property
+    def source(self) -> str:
+        """Where random numbers come from."""
+        return source_on(self.device)
+
     def _prepare(self, chance: bool = False) -> None:
         """The optimiser of all that `trained` names, and the loss; `chance`: the optimiser rounds by it."""
         options = self.options
@@ -45,6 +52,7 @@ class Loop(ABC):
             getattr(torch, options.state_dtype),
             chance=chance,
             seed=self.seed,
+            chances=CHANCES[self.source],
         )
         self.language_loss = LanguageLoss(self.model, options.micro_batch_size * self.tokens_NT.shape[1])
 

@@ -27,7 +27,8 @@ class LanguageLoss:
     """L_LM of a model as it stands, on micro-batches of at most so many tokens."""
 
     def __init__(self, model: PreTrainedModel, tokens: int) -> None:
-        self.model, self.rows = model, tokens_at_once(vocabulary_size(model))
+        self.model = model
+        self.rows = tokens_at_once(vocabulary_size(model), model.device.type)
         self.head = Head.of(model) if tokens > self.rows else None
 
     def __call__(self, tokens_BT: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores_NV: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
         index = targets_N[:, None]
-        rows = tokens_at_once(scores_NV.shape[1])
+        rows = tokens_at_once(scores_NV.shape[1], scores_NV.device.type)
         losses, slope = [], None
         for start in range(0, len(scores_NV), rows):
             part = slice(start, start + rows)

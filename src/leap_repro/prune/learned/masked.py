@@ -23,10 +23,12 @@ from torch.utils.checkpoint import checkpoint
 from leap_repro.errors import UserError
 from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
-from leap_repro.prune.learned.declaration import Relaxation
+from leap_repro.prune.learned.declaration import LoopOptions, Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
-from leap_repro.prune.learned.stochastic_rounding import by_chance
-from leap_repro.seeds import named_seed
+from leap_repro.prune.learned.stochastic_rounding import Chance, by_chance
+
+COMPILER = "inductor"
+"""What compiles blocks, by torch's name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Step:
     absolute: bool = False  # sizes are absolute sums, not squared norms
     sums: torch.dtype = torch.float32  # of gradients at masked weights over micro-batches
     noise: type[Noise] = Noise
+    chances: type[Chance] = Chance
     micro: int = 0  # the number of the pass's micro-batch in the step
     measuring: bool = True  # a forward pass notes each mask's sum and size
     last: bool = False  # a backward pass carries gradients to the logits: of the last micro-batch, or of each anew
@@ -151,10 +154,10 @@ class MaskedLinear:
         whole = step.last or step.sums == torch.float32
         self.gradient = total if whole else by_chance(total, step.sums, self._chance(step))
 
-    def _chance(self, step: Step) -> torch.Generator:
+    def _chance(self, step: Step) -> Chance:
         """What decides how a sum is rounded, of this matrix, step and micro-batch."""
         numbers = (step.seed, step.number, self.index, step.micro)
-        return torch.Generator(self.linear.weight.device).manual_seed(named_seed("sums", *numbers))
+        return step.chances(self.linear.weight.device, "sums", *numbers)
 
     def _to_logits(self, mask: Tensor, step: Step) -> None:
         gradients = self._at_logits(mask, step, *self.slopes)
@@ -228,6 +231,7 @@ class _Apply(torch.autograd.Function):
         return ctx.layer.backward(x, gradient, ctx.step, needs_input), None, None, None
 
 
+@torch.compiler.disable
 def applied(layer: TrainedLayer, step: Step | None, x: Tensor) -> Tensor:
     """The layer's output, in the graph."""
     return _Apply.apply(_Input.apply(x, layer.anchor), layer.anchor, layer, step)
@@ -248,11 +252,18 @@ def masked(layers: Sequence[TrainedLayer], step: Step | None) -> Iterator[None]:
 
 
 @contextmanager
-def recomputed_blocks(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Within it, if wanted, each decoder block keeps its input only and runs again in the backward pass."""
-    blocks = decoder_blocks(model)[1] if wanted else []
+def running_blocks(model: nn.Module, options: LoopOptions) -> Iterator[None]:
+    """Within it each decoder block runs as the options say: compiled; keeping its input only, and running again in the
+    backward pass."""
+    changed = options.compiled_blocks or options.gradient_checkpointing
+    blocks = decoder_blocks(model)[1] if changed else []
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+        forward = block.forward
+        if options.compiled_blocks:
+            forward = torch.compile(forward, backend=COMPILER)
+        if options.gradient_checkpointing:
+            forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
+        block.forward = forward
     try:
         yield
     finally:

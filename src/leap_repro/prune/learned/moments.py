@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from leap_repro.prune.learned.stochastic_rounding import to_codes
+from leap_repro.prune.learned.stochastic_rounding import Chance, to_codes
 
 BLOCK = 256
 OCTAVES = {True: 24, False: 48}
@@ -40,7 +40,7 @@ class Numbers:
         """The moments of some rows in float32; may be changed by the caller, who then writes them."""
         return self.tensors[""].view(-1, self.tensors[""].shape[-1])[rows].float()
 
-    def write(self, rows: slice, moments: Tensor, _: torch.Generator | None) -> None:
+    def write(self, rows: slice, moments: Tensor, _: Chance | None) -> None:
         """Take them back."""
         self.tensors[""].view(-1, moments.shape[-1])[rows] = moments
 
@@ -50,7 +50,7 @@ class Codes:
 
     def __init__(self, like: Tensor, signed: bool) -> None:
         blocks = -(-like.shape[-1] // BLOCK)
-        self.levels = levels(signed).to(like.device)
+        self.levels, self.stream = levels(signed).to(like.device), 1 if signed else 2
         self.tensors = {
             ".codes": torch.zeros_like(like, dtype=torch.uint8, requires_grad=False),
             ".scales": torch.zeros(*like.shape[:-1], blocks, device=like.device),
@@ -61,15 +61,15 @@ class Codes:
         found = self.levels.index_select(0, codes.flatten().int()).view(codes.shape)
         return found.mul_(_spread(scales, codes.shape[-1]))
 
-    def write(self, rows: slice, moments: Tensor, generator: torch.Generator | None) -> None:
-        assert generator is not None, "codes are rounded by chance"
+    def write(self, rows: slice, moments: Tensor, chance: Chance | None) -> None:
+        assert chance is not None, "codes are rounded by chance"
         codes, scales = (tensor.view(-1, tensor.shape[-1])[rows] for tensor in self.tensors.values())
         missing = scales.shape[-1] * BLOCK - moments.shape[-1]
         filled = nn.functional.pad(moments, (0, missing)) if missing else moments
         scales.copy_(torch.linalg.vector_norm(filled.view(*scales.shape, BLOCK), float("inf"), dim=-1))
         shares = _spread(scales, moments.shape[-1]).clamp_(min=torch.finfo(torch.float32).tiny)
         torch.div(moments, shares, out=shares)
-        codes.copy_(to_codes(shares.flatten(), self.levels, generator).view(codes.shape))
+        codes.copy_(to_codes(shares.flatten(), self.levels, chance, self.stream).view(codes.shape))
 
 
 def _spread(scales: Tensor, columns: int) -> Tensor:

@@ -12,6 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from leap_repro.prune.learned.kernels import counted_uniforms, kernels_run
+from leap_repro.seeds import named_seed
+
 WORD = 0xFFFFFFFF
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -23,6 +26,11 @@ UNIFORM_BITS = 22
 distance from 1; all lie within `gates.EDGE`."""
 AT_ONCE = {"cpu": 2**16, "cuda": 2**24}
 """Numbers made at a time: on a CPU so few that a core keeps them at hand, on a GPU so many that calls are few."""
+
+
+def named_key(name: str, *numbers: int) -> int:
+    """The 64-bit key of the draw `name` with `numbers` (seed, step, ...)."""
+    return named_seed(name, *numbers) | named_seed(f"upper half of the {name}'s key", *numbers) << 32
 
 
 def philox(counter: tuple[Tensor | int, ...], key: int) -> tuple[Tensor, ...]:
@@ -45,6 +53,12 @@ def uniforms(key: int, draw: int, first: int, count: int, device: torch.device) 
 
     Position p has word p mod 4 of the counter (p div 4 in 64 bits, draw, 0).
     """
+    make = counted_uniforms if kernels_run(device) else plain_uniforms
+    return make(key, draw, first, count, device)
+
+
+def plain_uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:
+    """The same in torch's integers: some 600 bytes are moved for each number."""
     found = torch.empty(count, device=device)
     for part in found.split(AT_ONCE[device.type]):
         blocks = torch.arange(first // WORDS, -(-(first + len(part)) // WORDS), device=device)

@@ -8,8 +8,10 @@ bits: docs/scaling.md says by how much.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import Shard
 
+log = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: while one hashes a checkpoint of a hundred gigabytes, for instance."""
 
 
 def join() -> None:
-    """Join the other processes if torchrun started this one: nccl with CUDA (one device each), gloo without."""
+    """Join the other processes if torchrun started this one: nccl with CUDA (one device each), gloo without. A warning
+    says where they run on several kinds of devices."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         return
     import torch.distributed.nn.functional  # before there is a group: see `leave`
@@ -34,6 +38,19 @@ def join() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    kinds = sorted(set(devices()))
+    if len(kinds) > 1 and rank() == 0:
+        mixed = "their products are rounded differently, so the result is that of no one kind"
+        log.warning("the processes run on %s: %s", " and ".join(kinds), mixed)
+
+
+def devices() -> list[str]:
+    """What kind of device every process runs on, by rank; called by all of them in the same order."""
+    return gathered(_device())
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def leave() -> None:
@@ -110,10 +127,26 @@ def shard(module: nn.Module, device: torch.device) -> None:
     )
 
 
-def synchronise(module: nn.Module, wanted: bool) -> None:
-    """Whether the next backward pass of a sharded module ends with the averaging of gradients."""
+def synchronise(module: nn.Module, wanted: bool, keeps: bool = False) -> None:
+    """Whether the next backward pass of a sharded module ends with the averaging of gradients. With `keeps` only such a
+    pass lets go what was gathered."""
     if count() > 1:
-        cast("FSDPModule", module).set_requires_gradient_sync(wanted)
+        sharded = cast("FSDPModule", module)
+        sharded.set_requires_gradient_sync(wanted)
+        sharded.set_reshard_after_backward(wanted or not keeps)
+
+
+@contextmanager
+def kept_gathered(module: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within it, if wanted, the forward pass of a sharded module lets nothing go that it gathered."""
+    wanted = wanted and count() > 1
+    if wanted:
+        cast("FSDPModule", module).set_reshard_after_forward(False)
+    try:
+        yield
+    finally:
+        if wanted:
+            cast("FSDPModule", module).set_reshard_after_forward(True)
 
 
 def first(work: Callable[[], None]) -> None:

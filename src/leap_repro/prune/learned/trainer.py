@@ -20,11 +20,12 @@ from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import decoder_blocks, linears_by_block, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.learned import fused, held_out, processes
-from leap_repro.prune.learned.gates import NOISES, Gate
+from leap_repro.prune.learned.gates import NOISES, Gate, source_on
 from leap_repro.prune.learned.held_out import HeldOut
 from leap_repro.prune.learned.loop import Loop, finite
-from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, recomputed_blocks, size_of
+from leap_repro.prune.learned.masked import MaskedLinear, Step, masked, running_blocks, size_of
 from leap_repro.prune.learned.regularise import MaskStatistics, Regulariser
+from leap_repro.prune.learned.stochastic_rounding import CHANCES
 
 LOG_COLUMNS = (
     "step",
@@ -51,7 +52,8 @@ class MaskTrainer(Loop):
         """`gates` may be made one by one: with several processes, what is made is shared out block by block.
         `evaluations`: how often masks are scored on held-out text (`held_out.py`, Bernoulli gates only)."""
         super().__init__(job)
-        self.regulariser = regulariser
+        self.regulariser, self.devices = regulariser, processes.devices()
+        _refuse_mixed(self.devices, self.source)
         linears = prunable_linears(self.model)
         self.numels = torch.tensor([linear.weight.numel() for linear in linears], dtype=torch.float64)
         self.layers: list[MaskedLinear] = []
@@ -61,6 +63,11 @@ class MaskTrainer(Loop):
         if evaluations:
             self.held_out = HeldOut(job, self.layers, regulariser, self.dense_sizes, self.language_loss)
             self.columns = (*LOG_COLUMNS, *held_out.COLUMNS)
+
+    @property
+    def source(self) -> str:
+        """As the options say."""
+        return source_on(self.device, self.options.noise_source)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every gate's logits."""
@@ -82,7 +89,7 @@ class MaskTrainer(Loop):
                 parameters = nn.ParameterDict(OrderedDict(leaves))
                 gate.logits = cast("MutableMapping[str, Tensor]", parameters)
                 held.append(parameters)
-                kind = fused.layer_kind(gate, self.options, self.device)
+                kind = fused.layer_kind(gate, self.options, self.source, self.device)
                 self.layers.append(kind(linear, gate, len(self.layers)))
                 sizes.append(size_of(self.layers[-1].weight(), self.regulariser.absolute).item())
             if processes.count() > 1:
@@ -99,7 +106,12 @@ class MaskTrainer(Loop):
             for layer in self.layers
             for kind, tensor in layer.gate.results().items()
         }
-        return PrunedCell(tensors, self.rows, facts)
+        return PrunedCell(tensors, self.rows, facts | self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        """Where noise came from, and of several processes on what they ran."""
+        shared = {"devices": self.devices} if processes.count() > 1 else {}
+        return {"noise_source": self.source} | shared
 
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step, without any state but the logits and the optimiser's moments; returns its log row."""
@@ -113,7 +125,8 @@ class MaskTrainer(Loop):
             anew=options.noise == "forward",
             absolute=self.regulariser.absolute,
             sums=getattr(torch, options.gradients_dtype),
-            noise=NOISES[options.noise_source],
+            noise=NOISES[self.source],
+            chances=CHANCES[self.source],
         )
         loss_lm, density, terms = self._gradients(step)
         if options.gradient_clip:
@@ -149,7 +162,8 @@ class MaskTrainer(Loop):
         for leaf in self.optimizer.parameters:
             leaf.grad = None
         losses, measured = [], []
-        with recomputed_blocks(self.model, self.options.gradient_checkpointing):
+        keeps = self.options.gathered == "step"
+        with running_blocks(self.model, self.options), processes.kept_gathered(self.model, keeps):
             for index, micro in enumerate(rounds):
                 is_last = index + 1 == len(rounds)
                 now = step.of_pass(processes.rank() + index * processes.count(), index == 0, is_last)
@@ -157,10 +171,11 @@ class MaskTrainer(Loop):
                     loss = self.language_loss(self.tokens_NT[micro].to(self.device)) * share
                 if now.measuring:
                     measured.append(self._regularise(step.number, share if step.anew else 1.0))
-                processes.synchronise(self.model, is_last)
+                processes.synchronise(self.model, is_last, keeps)
                 with masked(self.layers, replace(now, measuring=False)):  # blocks may run again, for no new measure
                     loss.backward()
-                losses.append(loss.item())
+                losses.append(loss.detach())
+        losses = torch.stack(losses).double().tolist()  # once a step: the next pass is queued while one runs
         measured = torch.tensor(measured, dtype=torch.float64).sum(dim=0).tolist()
         own = torch.tensor([sum(losses), *measured], dtype=torch.float64, device=self.device)
         loss, density, *terms = processes.mean(own).tolist()
@@ -188,3 +203,11 @@ class MaskTrainer(Loop):
         for layer in self.layers:
             layer.slopes = (float(slopes[0][layer.index]), float(slopes[1][layer.index]))
         return [share * part.item() for part in (statistics.density, *terms)]
+
+
+def _refuse_mixed(devices: list[str], source: str) -> None:
+    """UserError where the processes' noise would not be that of one step."""
+    kinds = sorted(set(devices))
+    if source == "generator" and len(kinds) > 1:
+        why = f"its numbers differ between {' and '.join(kinds)}, on which these processes run"
+        raise UserError(f"noise_source is 'generator': {why}; counter has the same on all")

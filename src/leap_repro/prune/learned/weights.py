@@ -21,7 +21,7 @@ from leap_repro.models.prunable import PrunableLinear
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import processes
 from leap_repro.prune.learned.loop import Loop, finite
-from leap_repro.prune.learned.masked import masked, matrix_product, recomputed_blocks
+from leap_repro.prune.learned.masked import masked, matrix_product, running_blocks, with_product
 
 LOG_COLUMNS = ("step", "loss_lm", "learning_rate", "gradient_norm", "loss")
 """Per step: L_LM, the rate, the norm of its gradient at all that is trained before it is clipped, and what is
@@ -46,7 +46,7 @@ class WeightLinear(ABC):
     def backward(self, x: Tensor, gradient: Tensor, _: object, needs_input: bool) -> Tensor | None:
         """Add to the leaves' gradients; returns the one at the input, if it is needed."""
         gradient_TO = gradient.reshape(-1, gradient.shape[-1])
-        self._receive(matrix_product(gradient_TO.T, x.reshape(-1, x.shape[-1])).float())
+        self._receive(with_product(None, gradient_TO.T, x.reshape(-1, x.shape[-1])))
         if not needs_input:
             return None
         return matrix_product(gradient_TO, self.linear.weight).to(gradient.dtype).view(x.shape)
@@ -117,12 +117,12 @@ class WeightTrainer(Loop):
         for leaf in self.optimizer.parameters:
             leaf.grad = torch.zeros_like(leaf)
         losses, rounds = [], self._micro_batches(number)
-        with masked(self.layers, None), recomputed_blocks(self.model, self.options.gradient_checkpointing):
+        with masked(self.layers, None), running_blocks(self.model, self.options):
             for micro in rounds:
                 loss = self.language_loss(self.tokens_NT[micro].to(self.device)) / len(rounds)
                 loss.backward()
-                losses.append(loss.item())
-        return sum(losses)
+                losses.append(loss.detach())
+        return sum(torch.stack(losses).double().tolist())
 
     def _add(self, number: int) -> float:
         """Add to the clipped gradients what is minimised beside L_LM; returns its value."""

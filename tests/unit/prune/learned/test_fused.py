@@ -14,11 +14,13 @@ import torch
 
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import fused
+from leap_repro.prune.learned import kernels as learned_kernels
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.fused import FusedLinear, KernelSwitches, bytes_moved, logit_gradient, masked_product
 from leap_repro.prune.learned.gates import BernoulliGate, CounterNoise
+from leap_repro.prune.learned.kernels import counted_uniforms
 from leap_repro.prune.learned.masked import MaskedLinear
-from leap_repro.prune.learned.philox import uniforms
+from leap_repro.prune.learned.philox import plain_uniforms, uniforms
 from leap_repro.prune.methods import leap, maskllm
 
 triton = pytest.importorskip("triton", reason="triton is there for Linux only")
@@ -55,7 +57,7 @@ def in_float64(theta, weight, kappa, tau, switches):
 
 @triton.jit
 def store_uniforms(found, key: tl.uint64, first, BLOCK: tl.constexpr):
-    u, rest = kernels.uniform_block(key, tl.cast(first, tl.int64), BLOCK)
+    u, rest = kernels.uniform_block(key, 0, tl.cast(first, tl.int64), BLOCK)
     place = tl.arange(0, BLOCK)
     tl.store(found + place, u)
     tl.store(found + BLOCK + place, rest)
@@ -69,6 +71,13 @@ def test_the_kernels_uniform_numbers_are_the_plain_ones_to_the_bit(key, first):
     expected = uniforms(key, 0, first, 64, DEVICE)
     assert torch.equal(found[0], expected)
     assert torch.equal(found[1].double(), 1 - expected.double())
+
+
+@pytest.mark.parametrize("count", [1, 5, 2048, 5000])
+@pytest.mark.parametrize(("draw", "first"), [(0, 0), (1, 3), (2, 2**34 - 5)])
+def test_a_kernel_draws_the_uniform_numbers_of_any_draw_and_place_to_the_bit(draw, first, count):
+    expected = plain_uniforms(KEY, draw, first, count, DEVICE)
+    assert torch.equal(counted_uniforms(KEY, draw, first, count, DEVICE), expected)
 
 
 @triton.jit
@@ -229,6 +238,41 @@ def test_other_gates_and_cpus_take_the_plain_way(tiny_llama, tokens, monkeypatch
     assert {type(layer) for layer in trainer.layers} == {MaskedLinear}
 
 
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """A device that says that it is a GPU, on which the interpreter runs kernels."""
+    learned_kernels.kernels_run.cache_clear()
+    usual = learned_kernels.counted_uniforms
+    monkeypatch.setattr(learned_kernels, "counted_uniforms", lambda *given: usual(*given[:-1], torch.device("cpu")))
+    yield torch.device("cuda")
+    learned_kernels.kernels_run.cache_clear()
+
+
+def test_kernels_are_used_where_one_compiles_and_draws_the_right_numbers(on_a_gpu, caplog):
+    assert learned_kernels.kernels_run(on_a_gpu)
+    assert not caplog.records
+
+
+def broken(*_):
+    raise RuntimeError("ptxas: cannot find it\nmore that nobody needs")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "why"),
+    [
+        (broken, "RuntimeError: ptxas: cannot find it)"),
+        (lambda *given: torch.zeros(given[3]), "a kernel's random numbers are not those of the CPU"),
+    ],
+)
+def test_a_compiler_that_is_broken_is_said_once_and_not_used(compiler, why, on_a_gpu, monkeypatch, caplog):
+    monkeypatch.setattr(learned_kernels, "counted_uniforms", compiler)
+    assert not learned_kernels.kernels_run(on_a_gpu)
+    assert not learned_kernels.kernels_run(on_a_gpu)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert why in record.message
+
+
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
@@ -252,6 +296,12 @@ logits, weight = {"theta": "*bf16"}, {"weight": "*bf16"}
 check("product_kernel", logits | weight | {"product": "*bf16", "sums": "*fp32"}, floats)
 more = floats | dict.fromkeys(("slope", "at_sum", "at_size"), "fp32")
 check("gradient_kernel", logits | weight | {"at_product": "*fp32", "at_theta": "*bf16"}, more)
+
+signature = {"found": "*fp32", "key": "u64", "draw": "i32", "first": "i64", "count": "i32", "BLOCK": "constexpr"}
+assert list(signature) == fused_kernels.uniforms_kernel.arg_names
+source = ASTSource(fused_kernels.uniforms_kernel, signature, {"BLOCK": fused.BLOCK})
+text = compile(source, target=GPUTarget("cuda", 90, 32)).asm["sass"]
+assert not any(word in text for word in ("ATOM", "RED", "STL", "LDL")), text
 """
 
 

@@ -26,7 +26,7 @@ def by_definition(logits, ids):
     return torch.stack(rows).mean()
 
 
-@pytest.mark.parametrize("at_once", [1, 2 * VOCABULARY, 7 * VOCABULARY, declaration.SCORES_AT_ONCE])
+@pytest.mark.parametrize("at_once", [1, 2 * VOCABULARY, 7 * VOCABULARY, 2**26])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-7), (torch.bfloat16, 1e-3)])
 def test_value_and_gradient_are_the_definitions_however_many_scores_are_taken_at_once(
     dtype, error, at_once, monkeypatch
@@ -34,7 +34,7 @@ def test_value_and_gradient_are_the_definitions_however_many_scores_are_taken_at
     logits = scores(dtype)
     expected = by_definition(logits, tokens())
     (slope,) = torch.autograd.grad(3 * expected, logits)
-    monkeypatch.setattr(declaration, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setitem(declaration.SCORES_AT_ONCE, "cpu", at_once)
     found = next_token_loss(logits, tokens())
     assert found.dtype == torch.float32
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
@@ -46,8 +46,8 @@ def test_value_and_gradient_are_the_definitions_however_many_scores_are_taken_at
 
 def test_pieces_change_no_bit(monkeypatch):
     results = []
-    for at_once in (declaration.SCORES_AT_ONCE, 4 * VOCABULARY):
-        monkeypatch.setattr(declaration, "SCORES_AT_ONCE", at_once)
+    for at_once in (2**26, 4 * VOCABULARY):
+        monkeypatch.setitem(declaration.SCORES_AT_ONCE, "cpu", at_once)
         logits = scores()
         found = next_token_loss(logits, tokens())
         results.append((found, torch.autograd.grad(found, logits)[0]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from leap_repro.prune.learned.moments import BLOCK, moments
+from leap_repro.prune.learned.stochastic_rounding import Chance
 
 ALL = slice(None)
 
 
 def chance():
-    return torch.Generator().manual_seed(0)
+    return Chance(torch.device("cpu"), "a test")
 
 
 def spread_out(*shape):
@@ -71,9 +72,9 @@ def test_what_fades_by_less_than_half_a_level_fades():
     """Rounded to the nearest it would never move: 3 % is less than half of the 14 % between levels."""
     values = torch.full((40, BLOCK), 1e-3)
     values[:, 0] = 1.0  # what sets the scale
-    moment, generator = written(values, signed=False), chance()
+    moment, draws = written(values, signed=False), chance()
     for _ in range(100):
         faded = moment.read(ALL).mul_(0.97)
         faded[:, 0] = 1.0
-        moment.write(ALL, faded, generator)
+        moment.write(ALL, faded, draws)
     assert abs(float(moment.read(ALL)[:, 1:].double().mean()) / (1e-3 * 0.97**100) - 1) < 0.1

@@ -35,6 +35,8 @@ CASES = {
     "mixture of experts": ("leap", "mixture", {}),
     "looking at held-out text": ("leap", "model", {"held_out_evaluations": 3}),
     "in few bits": ("leap", "model", FEW_BITS),
+    "gathered for a step": ("leap", "model", {"gathered": "step", "held_out_evaluations": 3}),
+    "masked weights made for each use": ("leap", "model", {"masked_weights": "remade"}),
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 ONE = [sys.executable]
@@ -117,6 +119,13 @@ def test_two_processes_train_as_one_but_for_rounding(case, trained):
     assert_close(case, trained / "one" / case, trained / "two" / case)
 
 
+@pytest.mark.parametrize("case", ["gathered for a step", "masked weights made for each use"])
+def test_what_is_kept_changes_no_bit(case, trained):
+    for processes in ("one", "two"):
+        plain, ours = (logits(trained / processes / name) for name in ("leap", case))
+        assert all(torch.equal(tensor, plain[name]) for name, tensor in ours.items())
+
+
 def test_two_processes_see_on_held_out_text_what_one_does(trained):
     one, two = (
         pq.read_table(trained / name / "looking at held-out text/payload/log.parquet").to_pandas()[
@@ -186,6 +195,79 @@ def test_a_process_holds_its_share_and_sends_gradients_once_a_step(tmp_path, pro
     script.write_text(SHARES)
     paths = os.pathsep.join([str(project / "tests/support"), os.environ.get("PYTHONPATH", "")])
     subprocess.run([*TWO, str(script)], check=True, env=ENVIRONMENT | {"PYTHONPATH": paths}, timeout=300)
+
+
+GATHERS = """
+import torch
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group as groups
+from leap_repro.prune.learned import processes
+from families import tiny
+
+processes.join()
+from fractions import Fraction
+from leap_repro.prune.job import Job
+from leap_repro.prune.methods import leap
+
+gathers, usual = [], groups.foreach_all_gather
+groups.foreach_all_gather = lambda *given, **more: (gathers.append(1), usual(*given, **more))[1]
+tokens, found = torch.randint(0, 400, (8, 12), generator=torch.Generator().manual_seed(0)), {}
+for gathered in ("pass", "step"):
+    options = leap.Options(steps=2, batch_size=8, micro_batch_size=1, gathered=gathered)
+    trainer = leap.trainer(Job(tiny("llama"), options, Fraction("0.5"), 0, tokens))
+    gathers.clear()
+    trainer.step(0)
+    found[gathered] = len(gathers)
+    sharded = [layer.gate.logits["logits"] for layer in trainer.layers]
+    assert all(hasattr(logits, "to_local") for logits in sharded), "they are still gathered after the step"
+assert found["step"] == 3 < found["pass"], found  # two blocks, and what lies outside of them
+processes.leave()
+"""
+
+
+def test_blocks_that_stay_gathered_are_gathered_once_a_step(tmp_path, project):
+    script = tmp_path / "script.py"
+    script.write_text(GATHERS)
+    paths = os.pathsep.join([str(project / "tests/support"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([*TWO, str(script)], check=True, env=ENVIRONMENT | {"PYTHONPATH": paths}, timeout=300)
+
+
+MIXED = """
+import os, torch
+from leap_repro.errors import UserError
+from leap_repro.prune.learned import processes
+from families import tiny
+
+processes._device = lambda: "GPU " + os.environ["RANK"]
+processes.join()
+from fractions import Fraction
+from leap_repro.prune.job import Job
+from leap_repro.prune.methods import leap
+
+def trainer(source):
+    options = leap.Options(steps=1, batch_size=2, micro_batch_size=1, noise_source=source)
+    return leap.trainer(Job(tiny("llama"), options, Fraction("0.5"), 0, torch.zeros(4, 8, dtype=torch.int64)))
+
+try:
+    trainer("auto")
+except UserError as error:
+    assert "noise_source is 'generator': its numbers differ between GPU 0 and GPU 1" in str(error), error
+else:
+    raise AssertionError("it was not refused")
+facts = trainer("counter").train({}).facts
+assert facts == {"noise_source": "counter", "devices": ["GPU 0", "GPU 1"]}, facts
+processes.leave()
+"""
+
+
+def test_processes_on_several_kinds_of_devices_are_told_and_count_their_noise(tmp_path, project):
+    script = tmp_path / "script.py"
+    script.write_text(MIXED)
+    paths = os.pathsep.join([str(project / "tests/support"), os.environ.get("PYTHONPATH", "")])
+    environment = ENVIRONMENT | {"PYTHONPATH": paths}
+    found = subprocess.run(
+        [*TWO, str(script)], check=True, env=environment, timeout=300, capture_output=True, text=True
+    )
+    assert found.stderr.count("the processes run on GPU 0 and GPU 1: their products are rounded differently") == 1
 
 
 LEAVES_NOTHING = """

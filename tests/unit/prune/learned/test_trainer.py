@@ -15,6 +15,7 @@ from torch.func import functional_call
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.job import Job
+from leap_repro.prune.learned import masked
 from leap_repro.prune.learned.gates import Noise
 from leap_repro.prune.learned.loop import batch_indices
 from leap_repro.prune.learned.masked import Step
@@ -216,6 +217,21 @@ def test_a_block_that_runs_again_does_not_make_its_last_product_again(trainer, m
     assert {name: passed.count(name) for name in passed} == {
         name: blocks if name == "down_proj" else 2 * blocks for name in passed
     }
+
+
+def test_compiled_blocks_train_as_the_others_and_are_compiled_once(trainer, monkeypatch):
+    """By the compiler that leaves every operation as it is, so that no bit differs."""
+    monkeypatch.setattr(masked, "COMPILER", "eager")
+    torch._dynamo.reset()
+    options = {"steps": 3, "micro_batch_size": 2, "gradient_checkpointing": True}
+    plain, compiled = trainer(**options), trainer(**options, compiled_blocks=True)
+    rows, graphs = [], []
+    for number in range(3):
+        rows.append(compiled.step(number))
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert rows == plain.run(None)
+    assert torch.equal(flat(thetas(plain)), flat(thetas(compiled)))
+    assert graphs[0] == graphs[-1] > 0
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 8])

@@ -1,0 +1,55 @@
+"""Whether Triton's kernels run on a device, found out by compiling and running one; and its random numbers.
+
+That a package is installed says little: a compiler, a header or a driver may be missing or too old.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from leap_repro.errors import reason
+
+log = logging.getLogger(__name__)
+BLOCK = 2048
+"""Numbers that one program of a kernel makes."""
+TRIED = 4 * BLOCK + 3
+"""Numbers that are compared before a kernel is trusted."""
+
+
+@cache
+def kernels_run(device: torch.device) -> bool:
+    """Whether the device is a GPU for which Triton compiles; if it is one and Triton does not, a warning says why, once
+    a process."""
+    if device.type != "cuda":
+        return False
+    fault = fault_of(device)
+    if fault:
+        log.warning("Triton's kernels do not run on this GPU (%s): masks are made without them, more slowly", fault)
+    return fault is None
+
+
+def fault_of(device: torch.device) -> str | None:
+    """Why random numbers that a kernel makes cannot be had on the device; None if they can and are the right ones."""
+    from leap_repro.prune.learned.philox import plain_uniforms
+
+    try:
+        found = counted_uniforms(1, 2, 3, TRIED, device).cpu()
+    except Exception as error:  # a compiler, its assembler and a driver raise what they like
+        return f"{type(error).__name__}: {reason(error)}"
+    right = torch.equal(found, plain_uniforms(1, 2, 3, TRIED, torch.device("cpu")))
+    return None if right else "a kernel's random numbers are not those of the CPU"
+
+
+def counted_uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:
+    """`philox.uniforms` by a kernel, to the bit: 4 bytes are moved for each number, and nothing between."""
+    from leap_repro.prune.learned import fused_kernels
+
+    found = torch.empty(count, device=device)
+    programs = -(-(count + first % 4) // BLOCK)
+    with torch.cuda.device_of(found):
+        fused_kernels.uniforms_kernel[(programs,)](found, key, draw, first, count, BLOCK)
+    return found
