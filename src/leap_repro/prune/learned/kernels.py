@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,8 +49,9 @@ def counted_uniforms(key: int, draw: int, first: int, count: int, device: torch.
     """`philox.uniforms` by a kernel, to the bit: 4 bytes are moved for each number, and nothing between."""
     from leap_repro.prune.learned import fused_kernels
 
+    kernel: Any = fused_kernels.uniforms_kernel
     found = torch.empty(count, device=device)
     programs = -(-(count + first % 4) // BLOCK)
     with torch.cuda.device_of(found):
-        fused_kernels.uniforms_kernel[(programs,)](found, key, draw, first, count, BLOCK)
+        kernel[(programs,)](found, key, draw, first, count, BLOCK)
     return found
