@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import reason
+from leap_repro.prune.learned import philox
 
 log = logging.getLogger(__name__)
 BLOCK = 2048
@@ -35,18 +36,22 @@ def kernels_run(device: torch.device) -> bool:
 
 def fault_of(device: torch.device) -> str | None:
     """Why random numbers that a kernel makes cannot be had on the device; None if they can and are the right ones."""
-    from leap_repro.prune.learned.philox import plain_uniforms
-
     try:
         found = counted_uniforms(1, 2, 3, TRIED, device).cpu()
     except Exception as error:  # a compiler, its assembler and a driver raise what they like
         return f"{type(error).__name__}: {reason(error)}"
-    right = torch.equal(found, plain_uniforms(1, 2, 3, TRIED, torch.device("cpu")))
+    right = torch.equal(found, philox.uniforms(1, 2, 3, TRIED, torch.device("cpu")))
     return None if right else "a kernel's random numbers are not those of the CPU"
 
 
+def uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:
+    """`philox.uniforms`, by a kernel where kernels run: torch's integers move some 600 bytes for each number."""
+    make = counted_uniforms if kernels_run(device) else philox.uniforms
+    return make(key, draw, first, count, device)
+
+
 def counted_uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:
-    """`philox.uniforms` by a kernel, to the bit: 4 bytes are moved for each number, and nothing between."""
+    """`philox.uniforms` by a kernel, to the bit: 4 bytes are moved for each number."""
     from leap_repro.prune.learned import fused_kernels
 
     kernel: Any = fused_kernels.uniforms_kernel

@@ -20,7 +20,7 @@ from leap_repro.prune.learned.fused import FusedLinear, KernelSwitches, bytes_mo
 from leap_repro.prune.learned.gates import BernoulliGate, CounterNoise, source_on
 from leap_repro.prune.learned.kernels import counted_uniforms
 from leap_repro.prune.learned.masked import MaskedLinear
-from leap_repro.prune.learned.philox import plain_uniforms, uniforms
+from leap_repro.prune.learned.philox import uniforms
 from leap_repro.prune.methods import leap, maskllm
 
 triton = pytest.importorskip("triton", reason="triton is there for Linux only")
@@ -76,7 +76,7 @@ def test_the_kernels_uniform_numbers_are_the_plain_ones_to_the_bit(key, first):
 @pytest.mark.parametrize("count", [1, 5, 2048, 5000])
 @pytest.mark.parametrize(("draw", "first"), [(0, 0), (1, 3), (2, 2**34 - 5)])
 def test_a_kernel_draws_the_uniform_numbers_of_any_draw_and_place_to_the_bit(draw, first, count):
-    expected = plain_uniforms(KEY, draw, first, count, DEVICE)
+    expected = uniforms(KEY, draw, first, count, DEVICE)
     assert torch.equal(counted_uniforms(KEY, draw, first, count, DEVICE), expected)
 
 
