@@ -259,7 +259,7 @@ def test_a_cell_holds_what_hardening_needs_and_says_its_pattern(case, tiny_llama
     kinds = {"maskllm": {"patterns"}, "tile": {"tiles", "keep"}, "joint": {"tiles", "patterns"}}[case]
     assert set(cell.tensors) == {f"{name}.{kind}" for name in start for kind in kinds}
     pattern, scope = ("2:4", "tensor") if case == "maskllm" else ("2:4+dense-tiles-8", "tiles")
-    assert cell.facts == {"pattern": pattern, "budget_scope": scope}
+    assert cell.facts == {"pattern": pattern, "budget_scope": scope, "noise_source": "generator"}
 
 
 @pytest.mark.parametrize(("case", "sparsity"), [("maskllm", "0.6"), ("maskllm", "0.45"), ("tile", "0.6")])
