@@ -34,6 +34,7 @@ FLOORS = {
     "harden": STAGE,
     "evaluate": STAGE | {"portable"},
     "export": STAGE | {"evaluate"},
+    "runtime": STAGE,
     "library": STAGE | {"miniature", "portable", "data", "calibration", "prune", "harden", "evaluate", "export"},
     # what only the workflow needs
     "pipeline": PIPELINE,
