@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from leap_repro.export.forms import DENSE
+from leap_repro.export.forms import DENSE, Packed
 from leap_repro.export.index import Index
 from leap_repro.export.lineage import Lineage, origin
 from leap_repro.sparsity.masks import VALUES_STEM
@@ -65,11 +65,16 @@ def in_form(text: str, form: str, own_bytes: int) -> str:
 
 
 def how_to_load(form: str) -> str:
-    """One line of Python, in a block; compressed forms also say how to have them dense."""
+    """One line of Python, in a block; compressed forms also say how to run them, and how to have them dense."""
     block = f"```python\n{PLAIN if form == DENSE else OURS}\n```"
     if form == DENSE:
         return block
-    return f"{block}\n\nOr as an ordinary checkpoint: `leap-repro unpack this-folder --output dense`."
+    packed = (
+        "\n\nWithout its zeros in memory, for inference on a CPU: "
+        '`load_pruned("this-folder", run="packed")`, or `leap-repro generate this-folder --prompt "…"`.'
+    )
+    runs = packed if form == Packed.name else ""
+    return f"{block}{runs}\n\nOr as an ordinary checkpoint: `leap-repro unpack this-folder --output dense`."
 
 
 def base_name(lineage: Lineage) -> str:
