@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from leap_repro.prune.learned.declaration import Relaxation
-from leap_repro.prune.learned.philox import named_key, uniforms
+from leap_repro.prune.learned.kernels import uniforms
+from leap_repro.prune.learned.philox import named_key
 from leap_repro.prune.learned.processes import whole
 from leap_repro.seeds import named_seed
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from leap_repro.errors import reason
+from leap_repro.prune.learned import philox
 
 log = logging.getLogger(__name__)
 BLOCK = 2048
@@ -34,22 +36,27 @@ def kernels_run(device: torch.device) -> bool:
 
 def fault_of(device: torch.device) -> str | None:
     """Why random numbers that a kernel makes cannot be had on the device; None if they can and are the right ones."""
-    from leap_repro.prune.learned.philox import plain_uniforms
-
     try:
         found = counted_uniforms(1, 2, 3, TRIED, device).cpu()
     except Exception as error:  # a compiler, its assembler and a driver raise what they like
         return f"{type(error).__name__}: {reason(error)}"
-    right = torch.equal(found, plain_uniforms(1, 2, 3, TRIED, torch.device("cpu")))
+    right = torch.equal(found, philox.uniforms(1, 2, 3, TRIED, torch.device("cpu")))
     return None if right else "a kernel's random numbers are not those of the CPU"
 
 
+def uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:
+    """`philox.uniforms`, by a kernel where kernels run: torch's integers move some 600 bytes for each number."""
+    make = counted_uniforms if kernels_run(device) else philox.uniforms
+    return make(key, draw, first, count, device)
+
+
 def counted_uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:
-    """`philox.uniforms` by a kernel, to the bit: 4 bytes are moved for each number, and nothing between."""
+    """`philox.uniforms` by a kernel, to the bit: 4 bytes are moved for each number."""
     from leap_repro.prune.learned import fused_kernels
 
+    kernel: Any = fused_kernels.uniforms_kernel
     found = torch.empty(count, device=device)
     programs = -(-(count + first % 4) // BLOCK)
     with torch.cuda.device_of(found):
-        fused_kernels.uniforms_kernel[(programs,)](found, key, draw, first, count, BLOCK)
+        kernel[(programs,)](found, key, draw, first, count, BLOCK)
     return found

@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from leap_repro.prune.learned.kernels import counted_uniforms, kernels_run
 from leap_repro.seeds import named_seed
 
 WORD = 0xFFFFFFFF
@@ -53,12 +52,6 @@ def uniforms(key: int, draw: int, first: int, count: int, device: torch.device) 
 
     Position p has word p mod 4 of the counter (p div 4 in 64 bits, draw, 0).
     """
-    make = counted_uniforms if kernels_run(device) else plain_uniforms
-    return make(key, draw, first, count, device)
-
-
-def plain_uniforms(key: int, draw: int, first: int, count: int, device: torch.device) -> Tensor:
-    """The same in torch's integers: some 600 bytes are moved for each number."""
     found = torch.empty(count, device=device)
     for part in found.split(AT_ONCE[device.type]):
         blocks = torch.arange(first // WORDS, -(-(first + len(part)) // WORDS), device=device)

@@ -13,7 +13,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from leap_repro.prune.learned.philox import named_key, uniforms
+from leap_repro.prune.learned.kernels import uniforms
+from leap_repro.prune.learned.philox import named_key
 from leap_repro.seeds import named_seed
 
 HALF = 1 << 16

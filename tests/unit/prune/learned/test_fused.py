@@ -17,10 +17,10 @@ from leap_repro.prune.learned import fused
 from leap_repro.prune.learned import kernels as learned_kernels
 from leap_repro.prune.learned.declaration import Relaxation
 from leap_repro.prune.learned.fused import FusedLinear, KernelSwitches, bytes_moved, logit_gradient, masked_product
-from leap_repro.prune.learned.gates import BernoulliGate, CounterNoise
+from leap_repro.prune.learned.gates import BernoulliGate, CounterNoise, source_on
 from leap_repro.prune.learned.kernels import counted_uniforms
 from leap_repro.prune.learned.masked import MaskedLinear
-from leap_repro.prune.learned.philox import plain_uniforms, uniforms
+from leap_repro.prune.learned.philox import uniforms
 from leap_repro.prune.methods import leap, maskllm
 
 triton = pytest.importorskip("triton", reason="triton is there for Linux only")
@@ -76,7 +76,7 @@ def test_the_kernels_uniform_numbers_are_the_plain_ones_to_the_bit(key, first):
 @pytest.mark.parametrize("count", [1, 5, 2048, 5000])
 @pytest.mark.parametrize(("draw", "first"), [(0, 0), (1, 3), (2, 2**34 - 5)])
 def test_a_kernel_draws_the_uniform_numbers_of_any_draw_and_place_to_the_bit(draw, first, count):
-    expected = plain_uniforms(KEY, draw, first, count, DEVICE)
+    expected = uniforms(KEY, draw, first, count, DEVICE)
     assert torch.equal(counted_uniforms(KEY, draw, first, count, DEVICE), expected)
 
 
@@ -175,6 +175,7 @@ OPTIONS = {"steps": 10, "batch_size": 4, "micro_batch_size": 2, "noise_source": 
 VARIANTS = [
     {},
     {"gradient_checkpointing": True},
+    {"masked_weights": "remade", "gradient_checkpointing": True},
     {"noise": "forward"},
     {"hard": True},
     {"gumbels": 1, "norm": "l1"},
@@ -209,6 +210,23 @@ def test_a_step_is_that_of_the_plain_way(options, build):
     assert (gradient - expected).norm() < tolerance * expected.norm()
 
 
+def test_kernels_make_a_product_once_a_step_and_the_same_bits_if_made_for_each_use(build, monkeypatch):
+    launched, usual = [], fused._launch
+    monkeypatch.setattr(fused, "_launch", lambda name, *given: (launched.append(name), usual(name, *given)))
+    results = []
+    # Of seven matrices in two micro-batches: forward, again, backward; the last is not run again, and three need no
+    # gradient at their input.
+    for masked_weights, products in (("kept", 7), ("remade", 2 * (3 * 7 - 1 - 3))):
+        ours = build(True, steps=2, masked_weights=masked_weights, gradient_checkpointing=True)
+        launched.clear()
+        results.append((ours.step(0), torch.cat([leaf.detach().flatten() for leaf in ours.optimizer.parameters])))
+        assert launched.count("gradient_kernel") == 7
+        assert launched.count("product_kernel") == products
+    (row, logits), (other_row, other_logits) = results
+    assert row == other_row
+    assert torch.equal(logits, other_logits)
+
+
 def test_a_training_repeats_its_bits_and_goes_on_from_a_checkpoint(build, tmp_path):
     whole, stopped, resumed = (build(True, steps=2, batch_size=2) for _ in range(3))
     whole.run(None)
@@ -225,6 +243,9 @@ def test_a_training_repeats_its_bits_and_goes_on_from_a_checkpoint(build, tmp_pa
     "options", [{"noise_source": "generator"}, {"gates_dtype": "bfloat16"}, {"noise_source": "counter"}], ids=str
 )
 def test_kernels_are_for_counted_noise_and_float32_gates_where_they_run(options, build):
+    assert source_on(torch.device("cuda")) == "counter"
+    assert source_on(torch.device("cpu")) == "generator"
+    assert {source_on(torch.device(kind), "generator") for kind in ("cpu", "cuda")} == {"generator"}
     kinds = {type(layer) for layer in build(True, **options).layers}
     assert kinds == {FusedLinear if options == {"noise_source": "counter"} else MaskedLinear}
     assert {type(layer) for layer in build(False, **options).layers} == {MaskedLinear}

@@ -162,6 +162,7 @@ def test_another_number_of_processes_goes_on_with_a_killed_training(case, first,
 
 SHARES = """
 import torch
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group as groups
 from leap_repro.prune.learned import processes
 from families import tiny
 
@@ -171,10 +172,11 @@ from leap_repro.prune.job import Job
 from leap_repro.prune.methods import leap
 
 model, sent = tiny("llama"), []
-scatter = torch.distributed.reduce_scatter_single
-torch.distributed.reduce_scatter_single = lambda *, output, **more: (
-    sent.append(output.numel()) or scatter(output=output, **more)
-)
+scatter = groups.foreach_reduce
+groups.foreach_reduce = lambda parameters, gradients, *rest, **more: (
+    sent.append(sum(gradient.numel() for gradient in gradients) / 2),
+    scatter(parameters, gradients, *rest, **more),
+)[1]
 tokens = torch.randint(0, 400, (8, 12), generator=torch.Generator().manual_seed(0))
 options = leap.Options(steps=2, batch_size=8, micro_batch_size=1)
 before = sum(p.numel() for p in model.parameters())
