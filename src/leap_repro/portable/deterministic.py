@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils import deterministic as filling
+import torch.utils.deterministic
 
 from leap_repro.errors import UserError
 from leap_repro.portable import CUBLAS, prepare_cuda
 
+FRESH: Any = torch.utils.deterministic  # torch declares no attribute of it
 EXACT = "ieee"
 """What `fp32_precision` is called where float32 is computed in float32."""
 
@@ -29,7 +30,7 @@ def deterministic() -> Iterator[None]:
     one workspace.
     """
     strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = filling.fill_uninitialized_memory
+    filled = FRESH.fill_uninitialized_memory
     products, precisions = torch.get_float32_matmul_precision(), [place.fp32_precision for place in _places()]
     _set(True, False, False, "highest", [EXACT] * len(precisions))
     try:
@@ -45,7 +46,7 @@ def _set(strict: bool, warn_only: bool, filled: bool, products: str, precisions:
     """Turn all switches. `filled`: whether fresh memory is overwritten, which costs a pass and which no result reads.
     The precision of products has an older switch too, and torch wants both to say the same."""
     torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-    filling.fill_uninitialized_memory = filled
+    FRESH.fill_uninitialized_memory = filled
     torch.set_float32_matmul_precision(products)
     for place, precision in zip(_places(), precisions, strict=True):
         place.fp32_precision = precision
