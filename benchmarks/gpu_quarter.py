@@ -21,6 +21,7 @@ from gpu.folder import Prepared
 from gpu.real import Budget, real
 from gpu.repeat import repeat
 from gpu.rows import Rows, read_rows
+from gpu.sample import sample
 from gpu.speed import curve, env, kernels, one_shot
 from gpu.steps import memory, steps
 from measure import place
@@ -39,7 +40,7 @@ PARTS: dict[str, Callable[[Rows, bool], None]] = {
     "memory": memory,
 }
 """What can be measured without anything that `prepare` wrote."""
-REAL = "real"
+NAMES = (*PARTS, "sample", "real")
 
 
 def prepare(asked: argparse.Namespace) -> None:
@@ -72,7 +73,10 @@ def run(asked: argparse.Namespace) -> None:
     facts = place(best_device().type) | {"commit": commit, "tiny": asked.tiny}
     known = read_rows(sorted(asked.folder.rglob("*.jsonl")))
     rows = Rows(asked.rows, facts, known, asked.seconds)
-    work = PARTS | {REAL: partial(real, prepared=prepared, budgets=asked.budgets)}
+    work = PARTS | {
+        "sample": partial(sample, prepared=prepared),
+        "real": partial(real, prepared=prepared, budgets=asked.budgets),
+    }
     for name in asked.parts:
         try:
             work[name](rows, asked.tiny)
@@ -88,9 +92,9 @@ def report(asked: argparse.Namespace) -> None:
 
 
 def budget(text: str) -> Budget:
-    """SPARSITY:TOKENS, such as 0.6:16000000."""
-    sparsity, tokens = text.split(":")
-    return Budget(sparsity, int(tokens))
+    """SPARSITY:TOKENS, such as 0.6:16000000, or SPARSITY:TOKENS:sampled."""
+    sparsity, tokens, *named = text.split(":")
+    return Budget(sparsity, int(tokens), *named)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,11 +127,11 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="what `prepare` wrote; its rows are known")
-    names = [*PARTS, REAL]
-    parser.add_argument("parts", nargs="+", choices=names, metavar="PART", help=", ".join(names))
+    told = ", ".join(NAMES)
+    parser.add_argument("parts", nargs="+", choices=NAMES, metavar="PART", help=told)
     parser.add_argument("--rows", type=Path, required=True, help="a file to add rows to")
     parser.add_argument("--seconds", type=float, default=inf, help="after which nothing begins")
-    parser.add_argument("--budgets", type=budget, nargs="+", default=(), help="SPARSITY:TOKENS")
+    parser.add_argument("--budgets", type=budget, nargs="+", default=(), help="SPARSITY:TOKENS[:sampled]")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal on shapes of no size")
     parser.set_defaults(main=run)
 

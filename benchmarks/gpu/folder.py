@@ -14,6 +14,7 @@ import lzma
 import math
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from leap_repro.models.load import DTYPES, best_device, load_model, ready
 PARTS = ("1", "2", "3")
 HALF, ABOUT, CONFIG = "model.part", "about.json", "config.json"
 TOKENS, QUESTIONS = "tokens.npz.xz", "questions.npz.xz"
+C4, SAMPLED = "C4", "sampled"
+"""The texts to train on: what travelled, or what the dense model writes there."""
 CLOSE = 0.02
 """How far the dense model's loss may be from the one noted on the CPU: more than bfloat16 moves it."""
 
@@ -39,6 +42,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.write_bytes(lzma.compress(plain.getvalue(), preset=6))
 
 
+@cache
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Arrays by name; UserError if the file is not there."""
     if not path.is_file():
@@ -63,13 +67,33 @@ class Prepared:
         """Token ids: `train`, and texts to score by name."""
         return load_arrays(self.folder / "3" / TOKENS)
 
+    def text(self, name: str) -> np.ndarray:
+        """Token ids to train on: of the training text, or those that the model wrote on this machine.
+
+        UserError for another name, or if there are none yet.
+        """
+        if name not in (C4, SAMPLED):
+            raise UserError(f"there is no text {name!r}; it must be {C4} or {SAMPLED}")
+        if name == C4:
+            return self.tokens()["train"]
+        if not self.sampled.exists():
+            raise UserError(f"{self.sampled} is not there: run the part `sample` first")
+        return np.load(self.sampled)
+
+    @property
+    def sampled(self) -> Path:
+        """What the model wrote on this machine."""
+        return self.folder / "sampled.npy"
+
     def questions(self) -> Pairs:
         """Zero-shot questions."""
         return Pairs.of(load_arrays(self.folder / "3" / QUESTIONS))
 
     def model(self) -> Any:
-        """The model on the best device, in bfloat16 on a GPU. UserError if a half is missing, or if its
-        loss is not the one that was noted: then it was not read as it was on the CPU."""
+        """The model on the best device, in bfloat16 on a GPU.
+
+        UserError if a half is missing, or if its loss is not the one that `prepare` found.
+        """
         about, whole = self.about(), self._joined()
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
         read = _of_gguf if whole.suffix == ".gguf" else _of_folder

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpu.folder import Prepared, losses_of
+from gpu.folder import C4, SAMPLED, Prepared, losses_of
 from gpu.pairs import Pairs, answers, log_likelihoods
 from gpu.rows import Row, Rows
 from leap_repro.errors import UserError
@@ -30,8 +30,8 @@ from leap_repro.prune.learned.trainer import MaskTrainer
 from leap_repro.prune.methods import leap
 from leap_repro.prune.run import load_method
 
-ONE_SHOT = ("magnitude", "wanda", "sparsegpt", "admm")
-CALIBRATION_WINDOWS = 128
+CALIBRATED = ("wanda", "sparsegpt", "admm")
+CALIBRATION_WINDOWS, ALL = 128, "all"
 """Of the training text, for the one-shot methods; ADMM also gets all of it."""
 SCHEDULES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -40,7 +40,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 """Where the annealing begins: as in the paper, or where the relaxed model is near the masked one."""
 TRAINING = {
     "batch_size": 32,
-    "micro_batch_size": 16,
+    "micro_batch_size": 32,
     "learning_rate": 3e-3,
     "noise_source": "counter",
 }
@@ -53,10 +53,11 @@ CLOCKED = 3
 
 
 class Budget(NamedTuple):
-    """One training: the sparsity, and the tokens that it reads."""
+    """One training: the sparsity, the tokens that it reads, and of which text."""
 
     sparsity: str
     tokens: int
+    text: str = C4
 
 
 class Sizes(NamedTuple):
@@ -68,11 +69,19 @@ class Sizes(NamedTuple):
     budgets: tuple[Budget, ...]
 
 
-FULL = Sizes(1024, {}, (Budget("0.6", 16_000_000), Budget("0.5", 8_000_000), Budget("0.6", 4_000_000)))
+FULL = Sizes(
+    length=1024,
+    options={},
+    budgets=(
+        Budget("0.6", 16_000_000),
+        Budget("0.5", 8_000_000),
+        Budget("0.6", 4_000_000),
+    ),
+)
 TINY = Sizes(
-    64,
-    {"batch_size": 4, "micro_batch_size": 2},
-    (Budget("0.6", 2560), Budget("0.5", 2560)),
+    length=64,
+    options={"batch_size": 4, "micro_batch_size": 2},
+    budgets=(Budget("0.6", 2560), Budget("0.5", 2560), Budget("0.6", 2560, SAMPLED)),
 )
 
 
@@ -82,7 +91,7 @@ class Real:
 
     prepared: Prepared
     sizes: Sizes
-    starts: dict[str, Masks] = field(default_factory=dict)
+    starts: dict[tuple[str, str], Masks] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Any:
@@ -104,9 +113,9 @@ class Real:
         """Tokens of a window of calibration and of a held-out text."""
         return self.prepared.about()["window"]
 
-    def cut(self, length: int, at_most: int | None = None) -> Tensor:
-        """The training text in rows of so many tokens, int64 [rows, length]."""
-        train = self.tokens["train"]
+    def cut(self, text: str, length: int, at_most: int | None = None) -> Tensor:
+        """A training text in rows of so many tokens, int64 [rows, length]."""
+        train = self.prepared.text(text)
         rows = min(len(train) // length, at_most or len(train))
         return torch.from_numpy(train[: rows * length].astype(np.int64)).view(rows, length)
 
@@ -126,20 +135,20 @@ class Real:
             "task_questions": asked.tolist(),
         }
 
-    def start(self, sparsity: str) -> Masks:
+    def start(self, sparsity: str, text: str) -> Masks:
         """Wanda's mask, which LEAP starts from."""
-        if sparsity not in self.starts:
-            self.starts[sparsity] = self.pruned("wanda", sparsity, CALIBRATION_WINDOWS)[1]
-        return self.starts[sparsity]
+        if (sparsity, text) not in self.starts:
+            windows = self.cut(text, self.window, CALIBRATION_WINDOWS)
+            self.starts[sparsity, text] = self.pruned("wanda", sparsity, windows)[1]
+        return self.starts[sparsity, text]
 
-    def pruned(self, name: str, sparsity: str, windows: int | None) -> tuple[Any, Masks]:
+    def pruned(self, name: str, sparsity: str, tokens: Tensor | None) -> tuple[Any, Masks]:
         """A pruned copy of the model, and its masks by matrix."""
         method, options = load_method(name, {})
         model = copy.deepcopy(self.model)
-        tokens = self.cut(self.window, windows) if method.tokens else None
         cell = method.prune_cell(Job(model, options, Fraction(sparsity), 0, tokens))
         kept = [name for name in cell.tensors if name.endswith(KEEP)]
-        return model, {name.removesuffix(KEEP): cell.tensors[name] for name in kept}
+        return model, {name.removesuffix(KEEP): cell.tensors[name].cpu() for name in kept}
 
 
 def real(rows: Rows, tiny: bool, prepared: Prepared, budgets: Sequence[Budget]) -> None:
@@ -149,25 +158,34 @@ def real(rows: Rows, tiny: bool, prepared: Prepared, budgets: Sequence[Budget]) 
     budgets = budgets or study.sizes.budgets
     rows.measure({"part": "real", "cell": "dense"}, lambda: study.scored(study.model))
     for budget in budgets:
-        for name in ONE_SHOT:
-            _one_shot(rows, study, name, budget.sparsity, CALIBRATION_WINDOWS)
-        _one_shot(rows, study, "admm", budget.sparsity, None)
+        _one_shot(rows, study, budget)
         for schedule in SCHEDULES:
             key = {"part": "real", "cell": "leap", **budget._asdict(), "schedule": schedule}
             rows.measure(key, partial(_leap_row, rows, study, budget, schedule))
 
 
-def _one_shot(rows: Rows, study: Real, name: str, sparsity: str, windows: int | None) -> None:
-    key = {"part": "real", "cell": name, "sparsity": sparsity, "calibration": windows or "all"}
-    rows.measure(key, partial(_one_shot_row, study, name, sparsity, windows))
+def _one_shot(rows: Rows, study: Real, budget: Budget) -> None:
+    """The rivals of a training: on a sample of its text, and ADMM on all of it."""
+    key = {"part": "real", "sparsity": budget.sparsity}
+    rows.measure(key | {"cell": "magnitude"}, partial(_pruned_row, study, "magnitude", budget, None))
+    for name in CALIBRATED:
+        on = {"cell": name, "calibration": CALIBRATION_WINDOWS, "text": budget.text}
+        work = partial(_calibrated_row, study, name, budget, CALIBRATION_WINDOWS)
+        rows.measure(key | on, work)
+    on = {"cell": "admm", "calibration": ALL, "text": budget.text}
+    rows.measure(key | on, partial(_calibrated_row, study, "admm", budget, None))
 
 
-def _one_shot_row(study: Real, name: str, sparsity: str, windows: int | None) -> Row:
+def _calibrated_row(study: Real, name: str, budget: Budget, windows: int | None) -> Row:
+    tokens = study.cut(budget.text, study.window, windows)
+    return {"calibration_tokens": tokens.numel(), **_pruned_row(study, name, budget, tokens)}
+
+
+def _pruned_row(study: Real, name: str, budget: Budget, tokens: Tensor | None) -> Row:
     began = time.monotonic()
-    model, masks = study.pruned(name, sparsity, windows)
+    model, masks = study.pruned(name, budget.sparsity, tokens)
     seconds = time.monotonic() - began
-    tokens = study.cut(study.window, windows).numel()
-    return {"calibration_tokens": tokens, "seconds": seconds, **_counts(masks), **study.scored(model)}
+    return {"seconds": seconds, **_counts(masks), **study.scored(model)}
 
 
 def _leap_row(rows: Rows, study: Real, budget: Budget, schedule: str) -> Row:
@@ -178,8 +196,8 @@ def _leap_row(rows: Rows, study: Real, budget: Budget, schedule: str) -> Row:
     if steps <= CLOCKED:
         raise UserError(f"{budget.tokens} tokens are {steps} steps: too few")
     chosen = leap.Options(steps=steps, **options)
-    start = study.start(budget.sparsity)
-    sparsity, text = Fraction(budget.sparsity), study.cut(length)
+    start = study.start(budget.sparsity, budget.text)
+    sparsity, text = Fraction(budget.sparsity), study.cut(budget.text, length)
     trainer = leap.trainer(Job(study.model, chosen, sparsity, 0, text, warm_start=start))
     began = time.monotonic()
     speed = _train(trainer, rows)

@@ -13,7 +13,7 @@ from gpu.rows import Row, Rows
 from gpu.shapes import random_model, random_tokens, trainer_of
 from leap_repro.prune.learned.trainer import MaskTrainer
 
-STEPS, LAYERS = 6, 4
+STEPS, LAYERS = 6, 2
 OPTIONS = {"steps": STEPS, "batch_size": 4, "micro_batch_size": 2, "checkpoint_every": 1}
 
 

@@ -50,9 +50,10 @@ class Rows:
         """The row of this key, if it is there."""
         return next((row for row in self.rows if key.items() <= row.items()), None)
 
-    def measure(self, key: Row, work: Callable[[], Row]) -> None:
-        """Add the row of `key` with what `work` returns, unless it is there or the time is over."""
-        if self.measured(key):
+    def measure(self, key: Row, work: Callable[[], Row], again: bool = False) -> None:
+        """Add the row of `key` with what `work` returns, unless it is there (and not asked for `again`) or
+        the time is over."""
+        if self.measured(key) and not again:
             return
         if self.left <= 0:
             print(f"no time left for {json.dumps(key)}", file=sys.stderr, flush=True)

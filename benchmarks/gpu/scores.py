@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from gpu.folder import C4
 from gpu.rows import Row
 from gpu.tables import table
 
@@ -24,6 +25,7 @@ def real_table(rows: list[Row]) -> str:
     columns = {
         "sparsity": lambda row: row.get("sparsity"),
         "method": name_of,
+        "text": lambda row: row.get("text"),
         "tokens": lambda row: row.get("tokens") or row.get("calibration_tokens"),
         **{f"PPL, {text}": lambda row, text=text: row["perplexity"][text] for text in texts},
         **{f"ln PPL − ADMM's, {text}": partial(log_ratio, cells, text) for text in texts},
@@ -33,7 +35,7 @@ def real_table(rows: list[Row]) -> str:
         "tokens/s": lambda row: row.get("tokens_a_second"),
         "seconds": lambda row: row.get("seconds"),
     }
-    in_order = sorted(cells, key=lambda row: (row.get("sparsity", "0"), row["cell"] == "leap"))
+    in_order = sorted(cells, key=lambda row: (row.get("sparsity", "0"), row.get("text", "")))
     return f"{table(in_order, columns)}\n\n{note(cells)}"
 
 
@@ -50,7 +52,7 @@ def note(cells: list[Row]) -> str:
 
 
 def name_of(row: Row) -> str:
-    """The cell in words."""
+    """What the table calls a cell."""
     return f"LEAP, {row['schedule']}" if row["cell"] == "leap" else row["cell"]
 
 
@@ -61,7 +63,7 @@ def average(accuracy: dict[str, float]) -> float:
 
 def reference(row: Row, cells: list[Row]) -> Row | None:
     """ADMM's cell at the row's sparsity, if there is one and the row is another."""
-    wanted = REFERENCE | {"sparsity": row.get("sparsity")}
+    wanted = REFERENCE | {"sparsity": row.get("sparsity"), "text": row.get("text", C4)}
     found = next((cell for cell in cells if wanted.items() <= cell.items()), None)
     return None if found is row else found
 

@@ -5,6 +5,7 @@ The values do not matter for times and memory; one CPU thread would draw billion
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ def _clocked(work: Callable[[], Any]) -> float:
 
 def start_of_peak() -> None:
     """Forget the device's peak of memory so far, and what nothing uses."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
