@@ -33,7 +33,9 @@
 #define ROWS_A_START 8 /* rows that share one entry of `starts` */
 #define MOST_TOKENS 8
 #define CHUNKS_A_THREAD 4
+#ifndef PREFETCH
 #define PREFETCH 2048 /* bytes ahead */
+#endif
 
 enum { FLOAT32, BFLOAT16, FLOAT16, INT8 };
 static const int SIZES[] = {4, 2, 2, 1};

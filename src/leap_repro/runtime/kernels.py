@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -40,23 +41,13 @@ REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(-1,
 """Each byte with its bits in the opposite order."""
 
 
+@cache
 def form() -> str:
-    """The form that runs: the fastest that this processor has, or the one that LEAP_REPRO_KERNELS names; UserError if
-    that one does not exist or cannot run here."""
-    return _chosen(os.environ.get(VARIABLE))
-
-
-@cache
-def _forms() -> dict[str, int]:
-    """The compiled forms that this processor runs, the fastest first, and their numbers."""
-    return _kernels.forms() if _kernels else {}
-
-
-@cache
-def _chosen(wanted: str | None) -> str:
-    here = [*_forms(), "torch"]
+    """The form that runs: the fastest that this processor has, or the one that LEAP_REPRO_KERNELS names when it is
+    first asked; UserError if that one does not exist or cannot run here."""
+    here, wanted = [*_forms(), "torch"], os.environ.get(VARIABLE)
     if wanted is None:
-        if not _kernels:
+        if len(here) == 1:
             words = "torch unpacks packed matrices at each step, which is slow. Reinstall where there is a C compiler"
             warnings.warn(f"leap_repro was installed without its compiled kernels: {words}", stacklevel=3)
         return here[0]
@@ -65,6 +56,12 @@ def _chosen(wanted: str | None) -> str:
     if wanted not in here:
         raise UserError(f"{VARIABLE} is {wanted!r}, which cannot run here; it can be {', '.join(here)}")
     return wanted
+
+
+@cache
+def _forms() -> dict[str, int]:
+    """The compiled forms that this processor runs, the fastest first, and their numbers."""
+    return _kernels.forms() if _kernels else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,9 +178,8 @@ class PackedMatrix:
         if form() == "torch" or len(tokens) > FEW_TOKENS:
             y = self._by_tiles(tokens)
         else:
-            parts = [self._by_kernel(part) for part in tokens.split(MOST_TOKENS)]
-            y = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return y.to(x.dtype).view(*x.shape[:-1], self.shape[0])
+            y = _in_calls(tokens, self._by_kernel)
+        return _as_given(y, x)
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The matrix [rows, columns] with its zeros, in the values' type unless `dtype` says another; of int8 the
@@ -248,11 +244,26 @@ def multiply_dense(matrix: Tensor, x: Tensor, scales: Tensor | None = None) -> T
     address, groups = _scales(scales)
     matrix = matrix.contiguous()
     arguments = (TYPES[matrix.dtype], matrix.data_ptr(), matrix.numel(), 0, 0, address, groups, rows, columns)
-    parts = []
-    for part in tokens.split(MOST_TOKENS):
-        parts.append(_output(part, rows))
-        _call("multiply", arguments, parts[-1], part)
-    return torch.cat(parts).to(x.dtype).view(*x.shape[:-1], rows)
+
+    def by_kernel(part: Tensor) -> Tensor:
+        y = _output(part, rows)
+        _call("multiply", arguments, y, part)
+        return y
+
+    return _as_given(_in_calls(tokens, by_kernel), x)
+
+
+def _in_calls(tokens: Tensor, by_kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """y of any number of tokens, MOST_TOKENS at a time."""
+    if len(tokens) <= MOST_TOKENS:
+        return by_kernel(tokens)
+    return torch.cat([by_kernel(part) for part in tokens.split(MOST_TOKENS)])
+
+
+def _as_given(y: Tensor, x: Tensor) -> Tensor:
+    """y [tokens, rows] in the type and the leading dimensions of x."""
+    y = y if y.dtype == x.dtype else y.to(x.dtype)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[1])
 
 
 def _call(name: str, arguments: tuple[int, ...], out: Tensor, tokens: Tensor | None) -> None:
@@ -280,7 +291,7 @@ def _tokens(x: Tensor, columns: int, name: str) -> Tensor:
         raise UserError(f"{name} has {columns} columns and is multiplied with {list(x.shape)}")
     if x.requires_grad and torch.is_grad_enabled():
         raise UserError(f"{name} is packed and has no gradient: compute under torch.no_grad() or inference_mode()")
-    return x.reshape(-1, columns).contiguous()
+    return (x if x.dim() == 2 else x.reshape(-1, columns)).contiguous()
 
 
 def _described(tensor: Tensor) -> str:

@@ -15,8 +15,9 @@ LOCAL const char *FN(row)(const Job *job, int64_t row, const char *from, const f
     VECTOR total[4];
     for (int t = 0; t < T; t++) total[t] = FN(zero)();
     for (int64_t group = 0; group < job->groups; group++) {
-        VECTOR even[4], odd[4], w[4];
-        for (int t = 0; t < T; t++) even[t] = odd[t] = FN(zero)();
+        VECTOR sum[4][4], w[4];
+        for (int t = 0; t < T; t++)
+            for (int i = 0; i < 4; i++) sum[t][i] = FN(zero)();
         for (int64_t word = 0; word < words; word++, column += WORD) {
             if (packed) {
                 uint64_t bits = *mask++;
@@ -35,18 +36,15 @@ LOCAL const char *FN(row)(const Job *job, int64_t row, const char *from, const f
             }
             for (int t = 0; t < T; t++) {
                 const float *with = x + t * job->stride + column;
-                even[t] = FN(fma)(w[0], FN(load)(with), even[t]);
-                odd[t] = FN(fma)(w[1], FN(load)(with + 16), odd[t]);
-                even[t] = FN(fma)(w[2], FN(load)(with + 32), even[t]);
-                odd[t] = FN(fma)(w[3], FN(load)(with + 48), odd[t]);
+                for (int i = 0; i < 4; i++) sum[t][i] = FN(fma)(w[i], FN(load)(with + 16 * i), sum[t][i]);
             }
         }
         for (int t = 0; t < T; t++) {
-            VECTOR sum = FN(add)(even[t], odd[t]);
+            VECTOR all = FN(add)(FN(add)(sum[t][0], sum[t][2]), FN(add)(sum[t][1], sum[t][3]));
             if (type == INT8)
-                total[t] = FN(fma)(FN(splat)(job->scales[row * job->groups + group]), sum, total[t]);
+                total[t] = FN(fma)(FN(splat)(job->scales[row * job->groups + group]), all, total[t]);
             else
-                total[t] = sum;
+                total[t] = all;
         }
     }
     for (int t = 0; t < T; t++) sums[t] = FN(sum)(total[t]);

@@ -21,9 +21,21 @@ ROUNDING = {torch.float32: 2**-23, torch.bfloat16: 2**-8, torch.float16: 2**-10}
 needs_kernels = pytest.mark.skipif(not COMPILED, reason="installed without a compiler")
 
 
+@pytest.fixture
+def choose(monkeypatch):
+    """A function that chooses the form, as the environment of a new process does."""
+
+    def choose(name):
+        monkeypatch.setenv(kernels.VARIABLE, name)
+        kernels.form.cache_clear()
+
+    yield choose
+    kernels.form.cache_clear()
+
+
 @pytest.fixture(params=HERE)
-def form(request, monkeypatch):
-    monkeypatch.setenv(kernels.VARIABLE, request.param)
+def form(request, choose):
+    choose(request.param)
     return request.param
 
 
@@ -93,12 +105,12 @@ def test_every_form_is_within_the_rounding_of_float64(form, dtype):
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_all_forms_give_the_same_bits_for_any_number_of_threads_and_tokens(dtype, monkeypatch):
+def test_all_forms_give_the_same_bits_for_any_number_of_threads_and_tokens(dtype, choose, monkeypatch):
     shape = (203, 320)
     _, packed, _ = matrix(shape, dtype, masks(shape)[3])
     x, found = inputs(7, shape[1]), []
     for name, threads in product(COMPILED, (1, 2, 5)):
-        monkeypatch.setenv(kernels.VARIABLE, name)
+        choose(name)
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         found.append(packed.multiply(x))
         found.append(torch.cat([packed.multiply(token) for token in x.split(1)]))
@@ -167,6 +179,7 @@ def other_mask(byte, value):
     return mask
 
 
+EIGHTS = torch.ones(5, dtype=torch.int8)
 REFUSED = {
     "w has 5 values for a mask that keeps 6": {"mask": other_mask((1, 0), 1)},
     "w has 4 values for a mask that keeps 5": {"values": torch.ones(4)},
@@ -174,7 +187,7 @@ REFUSED = {
     "it is [2, 16] of torch.uint8": {"mask": torch.zeros(2, 9, dtype=torch.uint8)},
     "must be in one dimension and of type": {"values": torch.ones(5, dtype=torch.float64)},
     "values must be contiguous": {"values": torch.ones(10)[::2]},
-    "int8 values need scales": {"values": torch.ones(5, dtype=torch.int8)},
+    "int8 values need scales": {"values": EIGHTS},
     "and no others have them": {"scales": torch.ones(2, 1)},
     "they must be [2, groups] of torch.float32": {
         "values": torch.ones(5, dtype=torch.int8),
@@ -221,8 +234,8 @@ def test_shapes_of_inputs_and_outputs(form):
 
 
 @pytest.mark.parametrize("wanted", ["sse", "AVX2", ""])
-def test_a_form_that_does_not_exist_is_refused(wanted, monkeypatch):
-    monkeypatch.setenv(kernels.VARIABLE, wanted)
+def test_a_form_that_does_not_exist_is_refused(wanted, choose):
+    choose(wanted)
     with pytest.raises(UserError, match=f"LEAP_REPRO_KERNELS is '{wanted}'; it can be {', '.join(FORMS)}"):
         kernels.form()
 
@@ -247,10 +260,9 @@ def test_without_the_extension_torch_computes_and_says_so_once():
     subprocess.run([sys.executable, "-c", ELSEWHERE], check=True, env=environment)
 
 
-def test_a_form_that_cannot_run_here_is_refused(monkeypatch):
+def test_a_form_that_cannot_run_here_is_refused(choose, monkeypatch):
     monkeypatch.setattr(kernels, "_forms", dict)
-    monkeypatch.setattr(kernels, "_chosen", kernels._chosen.__wrapped__)
-    monkeypatch.setenv(kernels.VARIABLE, "avx2")
+    choose("avx2")
     with pytest.raises(UserError, match="'avx2', which cannot run here; it can be torch"):
         kernels.form()
 
