@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def fitting(folder: Path) -> str:
-    """"packed" for an export of that format, else "dense"."""
+    """ "packed" for an export of that format, else "dense"."""
     is_compressed = (folder / INDEX_FILE).is_file()
     return Packed.name if is_compressed and read_index(folder).format == Packed.name else DENSE
 
@@ -59,14 +59,14 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens is {arguments.max_new_tokens}; it must be an integer of at least 1")
     if not 0 <= arguments.temperature < math.inf:
-        raise UserError(f"--temperature is {arguments.temperature}; it must be 0, which is greedy, or a positive number")
+        raise UserError(
+            f"--temperature is {arguments.temperature}; it must be 0, which is greedy, or a positive number"
+        )
     if arguments.threads is not None and arguments.threads < 1:
         raise UserError(f"--threads is {arguments.threads}; it must be an integer of at least 1")
 
 
-def prompt_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int, model: PreTrainedModel
-) -> Tensor:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int, model: PreTrainedModel) -> Tensor:
     """The prompt's tokens [1, T]; UserError if it has none, or if the model has too few positions for what is asked."""
     import torch
 
@@ -113,8 +113,9 @@ def write(
 
     timed = Timed()
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    generate: Any = model.generate  # declared as a part of any module, which may be a tensor
     with torch.inference_mode():
-        model.generate(
+        generate(
             ids_1T,
             attention_mask=torch.ones_like(ids_1T),
             max_new_tokens=new_tokens,

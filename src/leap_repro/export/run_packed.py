@@ -65,9 +65,7 @@ def refuse_other(folder: Path, found: dict[str, set[str]]) -> None:
             raise UserError(f"{folder}: its weights are not those of config.json ({what}: {sorted(found[what])[:3]})")
 
 
-def _places(
-    folder: Path, index: Index, empty: PreTrainedModel, whole: dict[str, Tensor]
-) -> dict[str, list[Place]]:
+def _places(folder: Path, index: Index, empty: PreTrainedModel, whole: dict[str, Tensor]) -> dict[str, list[Place]]:
     """{key: the matrices in it}, from the headers alone; UserError if they are not those of the model, all in parts."""
     headers = {key: torch.empty_like(tensor, device="meta") for key, tensor in whole.items()}
     for key, entry in index.tensors.items():
@@ -85,9 +83,7 @@ def _places(
     return places
 
 
-def _matrices(
-    key: str, index: Index, parts: Parts, places: list[Place], dtype: torch.dtype
-) -> dict[str, PackedMatrix]:
+def _matrices(key: str, index: Index, parts: Parts, places: list[Place], dtype: torch.dtype) -> dict[str, PackedMatrix]:
     """{name: matrix} of all that one tensor holds; those of a mixture's experts share its memory. Values keep the
     file's type where `dtype`, the model's, can hold them, else they are converted."""
     shape = index.tensors[key]["shape"]

@@ -78,7 +78,7 @@ def evaluate_model(
     """
     if tasks is None and text is None:
         raise UserError("tasks and text are not given: there is nothing to score the model on")
-    base = model.base if isinstance(model, PrunedModel) else Base.of(model, dtype)
+    base = model.base if isinstance(model, PrunedModel) else Base.of(model, dtype, to_score=True)
     own = base.tokenizer(tokenizer)
     with kernels(bits, base.dtype), deterministic(), _to_score(model, base) as loaded, torch.inference_mode():
         scored: list[Row] = []

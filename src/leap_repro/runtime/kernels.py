@@ -181,6 +181,26 @@ class PackedMatrix:
             y = _in_calls(tokens, self._by_kernel)
         return _as_given(y, x)
 
+    def prepared(self) -> Callable[[Tensor], Tensor]:
+        """`multiply` for a layer that is called for one token after another: what is the same in every call is looked
+        up here, once. The form of the kernels is that of now."""
+        if form() == "torch":
+            return self.multiply
+        rows, columns = self.shape
+        run, threads = getattr(_kernels, "multiply"), torch.get_num_threads  # noqa: B009  (may be missing)
+        fixed = (_forms()[form()], *self._arguments(0, rows))
+
+        def multiply(x: Tensor) -> Tensor:
+            kind = TYPES.get(x.dtype)
+            is_one = x.shape[-1] == columns == x.numel() and x.is_cpu and x.is_contiguous() and not x.requires_grad
+            if not is_one or x.dtype == torch.float16:  # whose sums are rounded by torch
+                return self.multiply(x)
+            y = torch.empty((*x.shape[:-1], rows), dtype=x.dtype)
+            run(*fixed, x.data_ptr(), kind, 1, y.data_ptr(), kind, threads())
+            return y
+
+        return multiply
+
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The matrix [rows, columns] with its zeros, in the values' type unless `dtype` says another; of int8 the
         scaled weights, float32."""
@@ -226,14 +246,17 @@ class PackedMatrix:
         return (weights * scales).to(dtype)
 
     def _run(self, name: str, first: int, last: int, out: Tensor, tokens: Tensor | None = None) -> None:
+        _call(name, self._arguments(first, last), out, tokens)
+
+    def _arguments(self, first: int, last: int) -> tuple[int, ...]:
+        """What kernels.c is told of these rows; `first` is a multiple of ROWS_A_START."""
         rows_before = (first // ROWS_A_START) * self.starts.itemsize
         scales, groups = _scales(self.scales)
-        arguments = (
+        return (
             *(TYPES[self.values.dtype], self.values.data_ptr(), self.values.numel()),
             *(self.mask.data_ptr() + first * self.mask.shape[1], self.starts.data_ptr() + rows_before),
             *(scales + 4 * first * groups if scales else 0, groups, last - first, self.shape[1]),
         )
-        _call(name, arguments, out, tokens)
 
 
 def multiply_dense(matrix: Tensor, x: Tensor, scales: Tensor | None = None) -> Tensor:

@@ -22,13 +22,14 @@ class PackedLinear(nn.Module):
     def __init__(self, matrix: PackedMatrix, bias: Tensor | None) -> None:
         super().__init__()
         self.matrix, self.bias = matrix, bias
+        self.multiply = matrix.prepared()
         self.out_features, self.in_features = matrix.shape
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out], in x's type; UserError if a gradient is asked for: there is none."""
         if x.requires_grad and torch.is_grad_enabled():
             raise UserError("a model that runs packed has no gradients: load it with run='dense' to train it")
-        y = self.matrix.multiply(x)
+        y = self.multiply(x)
         return y if self.bias is None else y.add_(self.bias)
 
     def extra_repr(self) -> str:

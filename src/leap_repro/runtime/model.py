@@ -31,7 +31,8 @@ class RunsPacked:
         raise UserError(f"a model that runs packed is not saved, its export is the folder it came from: {DENSE}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `.to`, `.cuda`, `.half` and their like come to: UserError unless it changes nothing."""
+        """What `.to`, `.cuda`, `.half` and their like come to: UserError unless the model is there and in that type
+        already; then nothing is done, and buffers keep their own types."""
         own = torch.empty(0, dtype=self.dtype)  # pyright: ignore[reportAttributeAccessIssue]
         try:
             asked = fn(own)
@@ -39,7 +40,7 @@ class RunsPacked:
             asked = None
         if asked is None or (asked.dtype, asked.device) != (own.dtype, own.device):
             raise UserError(f"a model that runs packed stays on the CPU and in its type, {own.dtype}: {DENSE}")
-        return super()._apply(fn, recurse)  # pyright: ignore[reportAttributeAccessIssue]
+        return self
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes of the parameters and buffers, and of the packed matrices."""
