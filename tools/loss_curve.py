@@ -7,8 +7,9 @@ on several processes. Exit status of `compare`: 0 within the bound, 3 not, 2 it 
 
 from __future__ import annotations
 
-from leap_repro.portable import pin
+from leap_repro.portable import pin, prepare_cuda
 
+prepare_cuda()
 pin()  # before torch is loaded
 
 import argparse
@@ -22,7 +23,6 @@ from pathlib import Path
 from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
 from leap_repro.models.load import DTYPES, best_device, load_model, load_tokenizer
-from leap_repro.portable.denormals import denormals_flushed
 from leap_repro.portable.install import use_portable_kernels
 from leap_repro.store.atomic import write_text
 
@@ -79,11 +79,13 @@ def compare(found: list[float], recorded: list[float], bound: float) -> tuple[st
 def main(arguments: argparse.Namespace) -> int:
     """Train, then record or compare; the exit status."""
     from leap_repro.prune.learned import processes
+    from leap_repro.prune.methods import leap
+    from leap_repro.prune.run import arithmetic
 
     use_portable_kernels(arguments.dtype)
     processes.join()
     try:
-        with denormals_flushed():
+        with arithmetic(leap.METHOD):
             rows = train(arguments.dtype)
         first = processes.rank() == 0
     finally:

@@ -155,13 +155,13 @@ WRITERS = {
 
 
 def expectations(scale: str = "paper") -> dict[str, Any]:
-    """`expect` of the stand-ins for an overlay over that scale: its own sizes are those of the real ones."""
+    """`expect` and `shape` of the stand-ins for an overlay over that scale: its own sizes are those of the real ones."""
     subjects = [splits for name, splits in task_sets().items() if name.startswith("mmlu_")]
     rows = {split: sum(len(splits[split][:QUESTIONS]) for splits in subjects) for split in ("test", "dev")}
     sets = {"mmlu": rows, "piqa": {"validation": QUESTIONS}, "winogrande": {"validation": QUESTIONS}}
     sets |= {name: {"test": QUESTIONS} for name in ("arc_easy", "arc_challenge", "openbookqa")}
     return {
-        "models": {name: {"expect": None} for name in hub_scale(scale)["models"]},
+        "models": {name: {"expect": None, "shape": None} for name in hub_scale(scale)["models"]},
         "data": {
             "perplexity": {"expect": {"documents": len(wikitext_rows())}},
             "tasks": {"sets": {name: {"expect": expect} for name, expect in sets.items()}},

@@ -33,8 +33,11 @@ FLOORS = {
     "prune": STAGE | {"portable"},
     "harden": STAGE,
     "evaluate": STAGE | {"portable"},
-    "export": STAGE | {"evaluate"},
-    "library": STAGE | {"miniature", "portable", "data", "calibration", "prune", "harden", "evaluate", "export"},
+    "export": STAGE | {"evaluate", "runtime"},
+    "runtime": STAGE,
+    "library": STAGE
+    | {"miniature", "portable", "data", "calibration", "prune", "harden", "evaluate", "export"}
+    | {"runtime"},
     # what only the workflow needs
     "pipeline": PIPELINE,
     "costs": PIPELINE,

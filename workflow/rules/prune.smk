@@ -18,10 +18,10 @@ rule prune:
     resources:
         **requested("prune"),
     params:
-        **tracked(lambda w: prune_modules(STUDY.methods[w.method]), lambda w: STUDY.methods[w.method].given),
+        **tracked(lambda w: prune_modules(STUDY.methods[w.method]), lambda w: STUDY.line(w.method, w.model).given),
         sources=prune_arguments,
         module=lambda w: STUDY.methods[w.method].module,
-        options=lambda w: jobs.as_json(STUDY.methods[w.method].given),
+        options=lambda w: jobs.as_json(STUDY.line(w.method, w.model).given),
         dtype=STUDY.settings.dtype,
         bits=STUDY.settings.kernels,
     message:

@@ -13,6 +13,7 @@ from leap_repro.pipeline.grid import Method, Study
 
 SAVINGS: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": True},
+    {"masked_weights": "remade"},
     {"micro_batch_size": 1},
     {"state_dtype": "int8"},
     {"gradients_dtype": "bfloat16"},
@@ -24,11 +25,10 @@ AUTHORS = (
 )
 
 
-def suggestion(study: Study, name: str, sizes: Sizes, gpu_bytes: float) -> str:
-    """With which options the training `name` of a model of these sizes fits into `gpu_bytes`, if with any of
-    SAVINGS: the end of a sentence."""
+def suggestion(study: Study, method: Method, sizes: Sizes, gpu_bytes: float) -> str:
+    """With which options a training of a model of these sizes fits into `gpu_bytes`, if with any of SAVINGS: the end of
+    a sentence. The method has no option that is `auto`."""
     chosen: dict[str, Any] = {}
-    method = study.methods[name]
     needed = _needed(study, method, chosen, sizes)
     for saving in SAVINGS:
         further = {key: value for key, value in saving.items() if getattr(method.options, key, value) != value}

@@ -17,11 +17,12 @@ from pathlib import Path
 from leap_repro.cli import run_stage
 from leap_repro.costs.fitting import AUTHORS, gigabytes, suggestion
 from leap_repro.costs.requests import sharing
-from leap_repro.costs.resources import flops_per_second, model_sizes, need
+from leap_repro.costs.resources import model_sizes, need
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
 from leap_repro.pipeline.grid import DEFAULT, GRIDS, SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
 from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.reading import read_config
+from leap_repro.prune.learned.automatic import in_words
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
 from leap_repro.sparsity.budget import parse_sparsity
 
@@ -111,7 +112,7 @@ def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, .
 
 
 def _job(study: Study, stage: str, place: str, sizes: Sizes = NO_MODEL, cell: Cell | None = None) -> Estimate:
-    estimate = need(stage, study, sizes, cell and cell.method)
+    estimate = need(stage, study, sizes, cell and cell.method, cell and cell.model)
     on_gpu = bool(estimate.gpu_bytes and study.settings.cluster.gpus)
     processes, nodes = sharing(stage, study, cell and cell.method)
     host_bytes = PROCESS_BYTES + (estimate.host_bytes if on_gpu else max(estimate.host_bytes, estimate.gpu_bytes))
@@ -120,7 +121,7 @@ def _job(study: Study, stage: str, place: str, sizes: Sizes = NO_MODEL, cell: Ce
         folder=f"{stage}/{place}",
         host_bytes=processes // nodes * host_bytes,
         gpu_bytes=estimate.gpu_bytes if on_gpu else 0.0,
-        seconds=START_SECONDS + estimate.flops / flops_per_second(study, on_gpu) / processes,
+        seconds=START_SECONDS + estimate.seconds(study, on_gpu, processes),
         disk_bytes=disk_bytes(stage, study, place, sizes, cell),
         is_cleaned=is_cleaned(stage, study, place, cell),
         gpus=processes if on_gpu else 0,
@@ -210,8 +211,8 @@ def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> 
 HEAD = ("", "jobs", "done", "RAM GB", "GPUs", "GPU GB", "hours", "disk GB")
 DONE = HEAD.index("done")
 NOTE = (
-    "RAM and GPUs, with the memory of each: of the largest job. Hours: all jobs to do, one after another. Estimates: "
-    "docs/plan.md."
+    "RAM and GPUs, with the memory of each: of the largest job. Hours: all jobs to do, one after another. Computed, "
+    "not measured: docs/plan.md."
 )
 
 
@@ -232,9 +233,10 @@ def _row(line: PlanRow) -> tuple[str, ...]:
 
 
 def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> Iterator[str]:
-    """What a cell of each training costs beside the authors', and, with GPUs of `gpu_bytes`, what does not fit them."""
+    """What a cell of each training costs beside the authors', what was chosen for it, and what does not fit GPUs of
+    `gpu_bytes`, or those that the scale states."""
     jobs = [job for job in jobs if job.gpus]
-    trainings = [job for job in jobs if job.line.startswith("prune ") and _method(study, job).declaration.trains]
+    trainings = [job for job in jobs if job.line.startswith("prune ") and method_of(study, job).declaration.trains]
     for name in dict.fromkeys(job.line for job in trainings):
         hours = sorted(job.seconds * job.gpus / 3600 for job in trainings if job.line == name)
         options = study.methods[name.removeprefix("prune ")].options
@@ -245,8 +247,22 @@ def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> It
         yield f"A cell of {name.removeprefix('prune ')}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
     if trainings:
         yield f"For comparison: {AUTHORS}."
+    yield from _choices(study, trainings)
+    stated = study.settings.gpu_memory
+    gpu_bytes = gpu_bytes or (stated * 1e9 if stated else None)
     if gpu_bytes:
         yield from (f"{sentence}." for sentence in misfits(study, jobs, gpu_bytes))
+
+
+def _choices(study: Study, trainings: list[Estimate]) -> Iterator[str]:
+    """A sentence for each training that has `auto` in its options: what was chosen, and for which models."""
+    for name in dict.fromkeys(method_of(study, job).name for job in trainings if method_of(study, job).automatic):
+        models = dict.fromkeys(_model(job) for job in trainings if method_of(study, job).name == name)
+        choices = defaultdict[str, list[str]](list)
+        for model in models:
+            choices[in_words(study.line(name, model).options)].append(model)
+        words = "; ".join(f"{choice} ({', '.join(of)})" for choice, of in choices.items())
+        yield f"Chosen for {name} by gpu_memory, {study.settings.gpu_memory:g} GB: {words}."
 
 
 def misfits(study: Study, jobs: Iterable[Estimate], gpu_bytes: float) -> Iterator[str]:
@@ -257,14 +273,21 @@ def misfits(study: Study, jobs: Iterable[Estimate], gpu_bytes: float) -> Iterato
     for job in largest.values():
         if job.gpu_bytes > gpu_bytes:
             words = f"{job.folder} needs about {gigabytes(job.gpu_bytes)} on a GPU of {gigabytes(gpu_bytes)}"
-            method = _method(study, job) if job.line.startswith("prune ") else None
+            method = method_of(study, job) if job.line.startswith("prune ") else None
             trains = method if method is not None and method.declaration.trains else None
-            fit = suggestion(study, trains.name, job.sizes, gpu_bytes) if trains else None
+            line = study.line(trains.name, _model(job)) if trains else None
+            fit = suggestion(study, line, job.sizes, gpu_bytes) if line else None
             yield f"{words}; {fit}" if fit else words
 
 
-def _method(study: Study, job: Estimate) -> Method:
+def method_of(study: Study, job: Estimate) -> Method:
+    """The line of a job of prune."""
     return study.methods[job.line.removeprefix("prune ")]
+
+
+def _model(job: Estimate) -> str:
+    """Of the job of a cell."""
+    return job.folder.split("/")[1]
 
 
 def plan(study: Study, root: Path, grid: str = DEFAULT, gpu_bytes: float | None = None) -> str:

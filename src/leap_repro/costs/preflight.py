@@ -6,6 +6,7 @@ the estimates of `plan.py`, so that a part of a grid needs only what that part n
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leap_repro.costs.fitting import gigabytes
-from leap_repro.costs.plan import Estimate, disk_of, jobs_to_run, misfits
+from leap_repro.costs.plan import Estimate, disk_of, jobs_to_run, method_of, misfits
 from leap_repro.pipeline.grid import Study
 from leap_repro.pipeline.launch.devices import Device, largest_memory
 
@@ -65,7 +66,20 @@ def _gpu_obstacles(study: Study, jobs: list[Estimate], devices: list[Device] | N
             f"a cell of {method} is trained on {study.methods[method].gpus} GPUs and {len(devices)} may be used here: "
             f"`gpus: {{{method}: {len(devices)}}}` under the scale, or fewer"
         )
-    yield from misfits(study, on_gpu, largest_memory(devices))
+    memory, stated = largest_memory(devices), study.settings.gpu_memory
+    if stated is not None and memory < stated * 1e9:
+        chosen = [job for job in on_gpu if job.line.startswith("prune ") and method_of(study, job).automatic]
+        on_gpu = [job for job in on_gpu if job not in chosen]
+        yield from _smaller_than_stated(stated, memory) if chosen else ()
+    yield from misfits(study, on_gpu, memory)
+
+
+def _smaller_than_stated(stated: float, memory: float) -> Iterator[str]:
+    """That trainings have options which are chosen for larger GPUs than this."""
+    yield (
+        f"gpu_memory is {stated:g}, the GB that options of these trainings are chosen for, and the largest GPU here "
+        f"has {gigabytes(memory)}: `gpu_memory: {math.floor(memory / 1e9)}` under the scale chooses what fits it"
+    )
 
 
 def this_machine(jobs: list[Estimate], folder: Path, devices: list[Device] | None) -> Machine:

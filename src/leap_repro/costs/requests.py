@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from leap_repro.costs.resources import flops_per_second, model_sizes, need
+from leap_repro.costs.resources import model_sizes, need
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
 from leap_repro.pipeline.grid import Study
 
@@ -51,15 +51,16 @@ def request(
     method: str | None = None,
     attempt: int = 1,
     devices: int | None = None,
+    model: str | None = None,
 ) -> Request:
     """What a job of `stage` asks for at its `attempt`-th try, 1 being the first, of a cluster, or of this machine with
-    so many `devices`."""
+    so many `devices`. `model`: as `need`."""
     cluster = study.settings.cluster
-    estimate = need(stage, study, sizes, method)
+    estimate = need(stage, study, sizes, method, model)
     processes, nodes = sharing(stage, study, method, devices is None)
     gpu = processes if estimate.gpu_bytes and (cluster.gpus if devices is None else devices) else 0
     size = estimate.host_bytes if gpu else max(estimate.host_bytes, estimate.gpu_bytes)
-    seconds = estimate.flops / flops_per_second(study, bool(gpu)) / processes
+    seconds = estimate.seconds(study, bool(gpu), processes)
     base = TABLE_MINUTES if stage in ("aggregate", "figures") else BASE_MINUTES
     # harden shares a cluster job with evaluate (the profile's groups): both must name one partition.
     on_gpu = gpu or (stage == "harden" and request("evaluate", study, sizes, method).gpu)
@@ -103,8 +104,9 @@ def requests(study: Study, root: Path, devices: int | None = None) -> Callable[[
 
     def resource(stage: str, name: str) -> Callable[..., int | str]:
         def value(w: Any, attempt: int) -> Any:
-            of_model = sizes(getattr(w, "model", None))
-            asked = request(stage, study, of_model, getattr(w, "method", None), attempt, devices)
+            model = getattr(w, "model", None)
+            method = getattr(w, "method", None)
+            asked = request(stage, study, sizes(model), method, attempt, devices, model)
             return (vars(asked) | asked.slurm).get(name)
 
         return value

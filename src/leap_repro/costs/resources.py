@@ -10,17 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from leap_repro.costs.roofline import parts, step_seconds, way_of
 from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import read_config, tensors
-from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb, sizes_of_files
+from leap_repro.models.sizes import Sizes, sizes_as_declared, sizes_of_files
 from leap_repro.models.sources import source_of
 from leap_repro.pipeline.grid import Method, Study
-from leap_repro.prune.learned.declaration import DTYPE_BYTES, LoopOptions, TrainingOptions, WeightOptions
-from leap_repro.prune.learned.memory import training_bytes, weight_training_bytes
+from leap_repro.prune.learned.declaration import DTYPE_BYTES, LoopOptions, TrainingOptions
+from leap_repro.prune.learned.memory import training_bytes
 from leap_repro.sparsity.budget import parse_sparsity
-
-UNKNOWN_PARAMETERS = 8_000_000_000
-"""A model of which nobody said how large it is counts as the paper's largest."""
 
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 FLOAT32_COST = 15  # a GPU's float32 operation in bfloat16 ones, TF32 off: an H100's peaks, 989 and 67 x 10^12 a second
@@ -50,20 +48,27 @@ FACTS = {name: name for name in ("parameters", "prunable", "blocks", "largest_bl
 @dataclass(frozen=True)
 class Need:
     """One job's estimate: bytes of each process on the host and on its GPU (0 without one), floating point operations
-    of all together."""
+    of all together; of a training the seconds on its GPUs, by the roofline (`roofline.py`)."""
 
     host_bytes: float
     gpu_bytes: float = 0.0
     flops: float = 0.0
+    gpu_seconds: float | None = None
+
+    def seconds(self, study: Study, on_gpu: bool, processes: int) -> float:
+        """How long it takes with so many processes."""
+        if on_gpu and self.gpu_seconds is not None:
+            return self.gpu_seconds
+        return self.flops / flops_per_second(study, on_gpu) / processes
 
 
 def model_sizes(study: Study, root: Path, model: str) -> Sizes:
-    """Of a model of the study, whose results lie under `root`: as fetched, as it lies on this machine, or by its number
-    of parameters."""
+    """Of a model of the study, whose results lie under `root`: as fetched, as it lies on this machine, or by what the
+    configuration says of it."""
     spec, folder = study.models[model], root / "models" / model
     fetched = _facts(folder / "manifest.json")
     found = _of_folder(folder / "payload") or _of_local(spec)
-    return replace(found or sizes_by_rule_of_thumb(_declared(spec)), **fetched)
+    return replace(found or sizes_as_declared(spec), **fetched)
 
 
 def _facts(manifest: Path) -> dict[str, int]:
@@ -92,16 +97,12 @@ def _of_folder(folder: Path) -> Sizes | None:
         return None
 
 
-def _declared(spec: dict[str, Any]) -> int:
-    """The number of parameters that the configuration says."""
-    return int(spec.get("parameters") or (spec.get("expect") or {}).get("parameters") or UNKNOWN_PARAMETERS)
-
-
-def need(stage: str, study: Study, sizes: Sizes, method: str | None = None) -> Need:
-    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate."""
+def need(stage: str, study: Study, sizes: Sizes, method: str | None = None, model: str | None = None) -> Need:
+    """The estimate for one job of `stage`; `method` names the cell's method in prune, harden and evaluate, `model` its
+    model: without it what is `auto` is chosen for a model of these `sizes`."""
     weight = DTYPE_BYTES[study.settings.dtype]
     if stage == "prune" and method is not None:
-        line = study.methods[method]
+        line = study.line(method, model) if model else study.fitted(method, sizes)
         estimate = _training if line.declaration.trains else _layer_wise
         return estimate(study, sizes, weight, line)
     if stage == "harden":
@@ -176,25 +177,26 @@ def _solve_flops(method: Method, sizes: Sizes) -> float:
 
 def _training(study: Study, sizes: Sizes, weight: int, method: Method) -> Need:
     """Memory by its one formula (`memory.py`). A pass is 2 operations a weight and token, and twice as many backwards;
-    blocks that are made again pass once more. Gates are made anew for every micro-batch."""
+    blocks that are made again pass once more. Gates are made once a step, or for every micro-batch."""
     options, shard, dtype = method.options, study.settings.mask_training, study.settings.dtype
     if shard is None or not isinstance(options, LoopOptions):
         raise TypeError(f"{method.name} is no training that can run")  # the study's checks refused it
-    length = shard.length
+    length, device = shard.length, "cuda" if study.settings.cluster.gpus else "cpu"
     tokens = options.steps * options.batch_size * length
-    if isinstance(options, WeightOptions):
-        peak = weight_training_bytes(sizes, options, dtype, length)
-        flops = sizes.parameters * tokens * (8 if options.gradient_checkpointing else 6)
-        host = 3 * weight * sizes.parameters + sizes.prunable  # reading the model; writing its values and masks
-        return Need(host, sum(peak.values()), flops)
+    step = step_seconds(parts(sizes, options, way_of(sizes, options, dtype), length, method.gpus))
+    found = Need(
+        host_bytes=3 * weight * sizes.parameters + sizes.prunable,  # reading the model; writing its values and masks
+        gpu_bytes=sum(training_bytes(sizes, options, dtype, length, method.gpus, device).values()),
+        flops=sizes.parameters * tokens * (8 if options.gradient_checkpointing else 6),
+        gpu_seconds=options.steps * step,
+    )
     if not isinstance(options, TrainingOptions):
-        raise TypeError(f"{method.name} trains neither masks nor weights")
-    peak = training_bytes(sizes, options, dtype, length, method.gpus)
+        return found
     passes = options.steps * options.batch_size / options.micro_batch_size
     logits = sizes.prunable * options.logits_per_weight
     flops = 8 * sizes.parameters * tokens + GATE_FLOPS * logits * passes
     host = 2 * weight * sizes.parameters + options.logit_bytes * logits
-    return Need(host, sum(peak.values()), flops)
+    return replace(found, host_bytes=host, flops=flops)
 
 
 def flops_per_second(study: Study, on_gpu: bool) -> float:

@@ -38,7 +38,8 @@ class BatchEncoded(HFLM):
     """Scores the same tokens as `HFLM`: only the calls of the tokenizer are fewer (a test compares every request).
 
     What the tokenizer puts behind a text is left out. `task_of` maps lm-eval's tasks to those whose questions are
-    counted together; `cut` has the tasks of which questions were cut.
+    counted together; `cut` has the tasks of which questions were cut. Log-probabilities are taken and summed in float32
+    whatever the model's type: in bfloat16's eight bits answers tie, and of a tie lm-eval takes the first.
     """
 
     encoded: dict[str, list[int]] = {}  # noqa: RUF012  (empty, and replaced before anything is put in)
@@ -55,7 +56,8 @@ class BatchEncoded(HFLM):
         # HFLM ties what the configuration says is tied, be it so in the model or not: it would score another model.
         pretrained.tie_weights = lambda *_, **__: None
         try:
-            super().__init__(pretrained=pretrained, tokenizer=without_appended(tokenizer), **options)
+            own = {"tokenizer": without_appended(tokenizer), "softmax_dtype": "float32"}
+            super().__init__(pretrained=pretrained, **own, **options)
         finally:
             del pretrained.tie_weights
         self.task_of, self.cut = task_of or {}, dict[str, Cut]()

@@ -19,7 +19,7 @@ from pathlib import Path
 from leap_repro.cli import run_stage
 from leap_repro.evaluate.tasks import write_task_yamls
 from leap_repro.export.folder import refuse_filled
-from leap_repro.export.forms import DENSE, FORMS
+from leap_repro.export.forms import DENSE, FORMS, QUANTISED
 from leap_repro.export.lineage import lineage_of
 from leap_repro.export.write import export_cell
 from leap_repro.models.load import DTYPES
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     refuse_filled(output)
     model = Artifact.read(arguments.model, to_be_sure=True)
     lineage = lineage_of(model, Artifact.read(arguments.cell, to_be_sure=True), arguments.command, arguments.license)
-    export_cell(model.verified_payload(), lineage, output, arguments.dtype, arguments.format)
+    export_cell(model.verified_payload(), lineage, output, arguments.dtype, arguments.format, arguments.values)
     if arguments.task_yamls:
         tasks = Artifact.read(arguments.tasks)
         write_task_yamls(tasks.verified_payload(), arguments.task_yamls, tasks.facts.get("definitions"))
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model")
     parser.add_argument("--cell", required=True, type=Path, help="folder of the hardened cell")
     parser.add_argument("--format", choices=(DENSE, *FORMS), default=DENSE, help="how pruned matrices are written")
+    parser.add_argument("--values", choices=QUANTISED, help="round what --format packed keeps of pruned matrices")
     parser.add_argument("--dtype", choices=DTYPES, help="of all weights, instead of each as in the model")
     parser.add_argument("--tasks", type=Path, help="folder of the fetched task sets, for --task-yamls")
     parser.add_argument("--task-yamls", type=Path, help="also write lm-eval task definitions here")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from leap_repro.models.experts import ExpertLinear
+from leap_repro.export.places import find_places, view_of, whole_parameter
 from leap_repro.models.layout import as_in_checkpoint
 from leap_repro.models.prunable import PrunableLinear, linears_by_block
 from leap_repro.sparsity.masks import CellMasks
@@ -39,6 +39,11 @@ class PrunedBlocks:
             found |= dict.fromkeys(as_in_checkpoint(self.model, named, self.keys), block)
         return found
 
+    @cached_property
+    def transposed(self) -> set[str]:
+        """The keys of pruned tensors that have inputs before outputs."""
+        return {place.key for place in find_places(self.model, self.keys) if place.transposed}
+
     def changes(self, block: int) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """({key: mask}, {key: values}, {key: where values are new ones}) of a block; the latter two only for tensors of
         which the method moved something. Of a mixture's experts it may have moved some."""
@@ -55,14 +60,3 @@ class PrunedBlocks:
                 view_of(linear, moved.setdefault(name, torch.zeros(shape, dtype=torch.bool))).copy_(mask)
         masks, values, moved = (as_in_checkpoint(self.model, each, self.keys) for each in found)
         return masks, values, moved
-
-
-def whole_parameter(linear: PrunableLinear) -> Tensor:
-    """The parameter that holds it: the matrix itself, or those of all experts."""
-    module = linear.module
-    return getattr(module.experts, module.parameter) if isinstance(module, ExpertLinear) else linear.weight
-
-
-def view_of(linear: PrunableLinear, parameter: Tensor) -> Tensor:
-    """The matrix within a tensor of the parameter's shape."""
-    return linear.module.view(parameter) if isinstance(linear.module, ExpertLinear) else parameter

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from leap_repro.export.forms import DENSE
+from leap_repro.export.forms import DENSE, Packed
+from leap_repro.export.index import Index
 from leap_repro.export.lineage import Lineage, origin
 from leap_repro.sparsity.masks import VALUES_STEM
 from leap_repro.store.artifacts import Artifact
@@ -31,21 +32,25 @@ FORMAT_WORDS = {
 }
 
 
-def card(lineage: Lineage, form: str, base_bytes: int, own_bytes: int) -> str:
-    """The card's text; the sizes are those of the weight files, of the base and of the export, in bytes."""
+def card(lineage: Lineage, form: str, base_bytes: int, own_bytes: int, index: Index | None = None) -> str:
+    """The card's text; the sizes are those of the weight files, of the base and of the export, in bytes; `index` is
+    that of a compressed export."""
+    values = index.values if index else None
     name, (_, method, sparsity, _) = base_name(lineage), _cell_name(lineage.cell)
-    facts = "\n".join(f"| {key} | {value} |" for key, value in _facts(lineage, form, base_bytes, own_bytes))
+    told = [*_facts(lineage, form, base_bytes, own_bytes), *_quantised(index)]
+    facts = "\n".join(f"| {key} | {value} |" for key, value in told)
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(lineage, method), sort_keys=False, allow_unicode=True)}---",
         f"# {name}, pruned by {method} to {100 * float(sparsity):g} %",
-        _introduction(lineage, name),
+        _introduction(lineage, name, values),
         f"| | |\n|---|---|\n{facts}",
         f"## Load it\n\n{how_to_load(form)}",
         f"## Sparsity by kind of matrix\n\n{_kinds(lineage.cell)}",
     ]
     metrics = _metrics(lineage)
     if metrics:
-        parts.append(f"## Metrics\n\n{metrics}")
+        when = f"Measured before the kept values were rounded to {values}.\n\n" if values else ""
+        parts.append(f"## Metrics\n\n{when}{metrics}")
     versions = origin(lineage.pruned or lineage.cell)["versions"]
     if versions:
         parts.append("## Versions\n\n" + ", ".join(f"{package} {version}" for package, version in versions.items()))
@@ -60,11 +65,16 @@ def in_form(text: str, form: str, own_bytes: int) -> str:
 
 
 def how_to_load(form: str) -> str:
-    """One line of Python, in a block; compressed forms also say how to have them dense."""
+    """One line of Python, in a block; compressed forms also say how to run them, and how to have them dense."""
     block = f"```python\n{PLAIN if form == DENSE else OURS}\n```"
     if form == DENSE:
         return block
-    return f"{block}\n\nOr as an ordinary checkpoint: `leap-repro unpack this-folder --output dense`."
+    packed = (
+        "\n\nWithout its zeros in memory, for inference on a CPU: "
+        '`load_pruned("this-folder", run="packed")`, or `leap-repro generate this-folder --prompt "…"`.'
+    )
+    runs = packed if form == Packed.name else ""
+    return f"{block}{runs}\n\nOr as an ordinary checkpoint: `leap-repro unpack this-folder --output dense`."
 
 
 def base_name(lineage: Lineage) -> str:
@@ -73,10 +83,12 @@ def base_name(lineage: Lineage) -> str:
     return str(spec.get("id") or spec.get("name") or Path(spec.get("path", _cell_name(lineage.cell)[0])).name)
 
 
-def _introduction(lineage: Lineage, name: str) -> str:
+def _introduction(lineage: Lineage, name: str, values: str | None) -> str:
     page = _page(lineage)
     has_values = any(file.startswith(VALUES_STEM) for file in lineage.cell.files)
     moved = "have new values" if has_values else "are as they were"
+    if values:
+        moved += f", rounded to {values}"
     return f"{f'[{name}]({page})' if page else name} with a share of its weights set to zero; the others {moved}."
 
 
@@ -117,6 +129,15 @@ def _facts(lineage: Lineage, form: str, base_bytes: int, own_bytes: int) -> Iter
     yield "weight files", f"{own_bytes:,} bytes, {own_bytes / base_bytes:.4f} of the base's {base_bytes:,}"
     if lineage.command:
         yield "command", f"`{lineage.command}`"
+
+
+def _quantised(index: Index | None) -> Iterator[tuple[str, str]]:
+    """What rounding did to the kept values, if it was done."""
+    if index is None or index.values is None:
+        return
+    zeros, kept = (sum(entry[what] for entry in index.tensors.values()) for what in ("became_zero", "kept"))
+    yield "values", f"{index.values}, a scale for each row"
+    yield "kept values that became 0 by it", _share(zeros, kept)
 
 
 def _options(pruned: dict[str, Any]) -> str:

@@ -17,6 +17,11 @@ from leap_repro.errors import UserError
 from leap_repro.sparsity.masks import pack, unpack
 
 DENSE = "dense"
+CODES = 127
+"""The largest code of a quantised weight; the smallest is -127, so that codes are symmetric."""
+TINY = torch.finfo(torch.float64).tiny
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""{bytes of a number: the whole numbers of that size}: the next larger positive float has the next number's bits."""
 
 
 class Form(ABC):
@@ -47,12 +52,55 @@ class Packed(Form):
 
     def decode(self, parts: dict[str, Tensor], shape: list[int]) -> Tensor:
         """ValueError unless there is a value for each bit that is set."""
-        if parts["mask"].numel() != -(-math.prod(shape) // 8):
-            raise ValueError(f"{parts['mask'].numel()} bytes of mask for the shape {shape}")
-        mask, kept = unpack(parts["mask"], shape), parts["kept"]
-        if int(mask.sum()) != kept.numel():
-            raise ValueError(f"{kept.numel()} values for a mask that keeps {int(mask.sum())}")
+        mask, kept = _mask(parts, shape), parts["kept"]
         return torch.zeros(shape, dtype=kept.dtype).masked_scatter_(mask, kept)
+
+
+class PackedInt8(Form):
+    """As `Packed`, with `kept` in int8 and `scales`, one for each row (each setting of all indices but the last), in
+    the tensor's own type: a weight is its code times its row's scale; the largest of a row has the code 127 or -127.
+
+    Symmetric rounding to the nearest code: what was dropped is no code at all, and so stays 0.
+    """
+
+    name = "packed"
+    parts = ("kept", "mask", "scales")
+
+    def encode(self, name: str, tensor: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Any tensor, any mask."""
+        rows, keep = tensor.reshape(-1, tensor.shape[-1]), mask.reshape(-1, mask.shape[-1])
+        scales = _scales(rows.abs().amax(dim=1))
+        steps = rows.double() / scales.double().clamp(min=TINY)[:, None]
+        return {"kept": steps.round().to(torch.int8)[keep], "mask": pack(mask), "scales": scales}
+
+    def decode(self, parts: dict[str, Tensor], shape: list[int]) -> Tensor:
+        """The rounded weights in the type of the scales; ValueError unless there is a code for each bit and a scale for
+        each row."""
+        mask, kept, scales = _mask(parts, shape), parts["kept"], parts["scales"]
+        if kept.dtype != torch.int8 or not scales.is_floating_point() or scales.shape != (math.prod(shape[:-1]),):
+            raise ValueError(f"{kept.dtype} values, {scales.dtype} scales {list(scales.shape)} for the shape {shape}")
+        wide = torch.promote_types(scales.dtype, torch.float32)
+        each = scales.to(wide).repeat_interleave(mask.reshape(-1, shape[-1]).sum(dim=1))
+        weights = (kept.to(wide) * each).to(scales.dtype)
+        return torch.zeros(shape, dtype=scales.dtype).masked_scatter_(mask, weights)
+
+
+def _scales(largest: Tensor) -> Tensor:
+    """A row's largest weight over 127, rounded up in its type, so that no code is beyond it."""
+    exact = largest.double() / CODES
+    scales = exact.to(largest.dtype)
+    above = (scales.view(BITS[scales.element_size()]) + 1).view(scales.dtype)
+    return torch.where(scales.double() < exact, above, scales)
+
+
+def _mask(parts: dict[str, Tensor], shape: list[int]) -> Tensor:
+    """The bool mask of `shape`; ValueError unless it has its length and keeps as many as there are values."""
+    if parts["mask"].numel() != -(-math.prod(shape) // 8):
+        raise ValueError(f"{parts['mask'].numel()} bytes of mask for the shape {shape}")
+    mask, kept = unpack(parts["mask"], shape), parts["kept"]
+    if int(mask.sum()) != kept.numel():
+        raise ValueError(f"{kept.numel()} values for a mask that keeps {int(mask.sum())}")
+    return mask
 
 
 class TwoFour(Form):
@@ -92,3 +140,14 @@ class TwoFour(Form):
 
 
 FORMS: dict[str, Form] = {form.name: form for form in (Packed(), TwoFour())}
+QUANTISED: dict[str, Form] = {"int8": PackedInt8()}
+"""What the values of the format `packed` may be instead of the tensor's own."""
+
+
+def form_of(name: str, values: str | None = None) -> Form:
+    """The form of a format, with its values as they are or quantised; UserError for what there is none of."""
+    if values is None and name in FORMS:
+        return FORMS[name]
+    if values in QUANTISED and name == Packed.name:
+        return QUANTISED[values]
+    raise UserError(f"--values is {values!r} with --format {name}; {[*QUANTISED]} go with --format {Packed.name}")

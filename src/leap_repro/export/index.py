@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,38 +18,66 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from leap_repro.errors import UserError, reason
-from leap_repro.export.forms import FORMS, Form
+from leap_repro.export.forms import FORMS, QUANTISED, Form, Packed, form_of
 from leap_repro.store.hashes import sha256_of
 from leap_repro.store.sealed import DIGEST, read_sealed, write_sealed
 
 INDEX_FILE = "sparse.json"
 PREFIX = "sparse-"
-VERSION = 1
+KNOWN = f"{sorted(FORMS)} of version 1, and of version 2 {Packed.name!r} with values {sorted(QUANTISED)}"
 FILE_NAME = re.compile(rf"{PREFIX}[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 """What a weight file may be called: a name within the folder. Anything else could be read, or written by `unpack`,
 outside of it."""
+Parts = dict[str, Tensor]
+"""{part: tensor} of a pruned tensor."""
 
 
 @dataclass
 class Index:
     """`files`: {name: {"bytes", "sha256"}}; `tensors`: {key: {"file", "shape", "kept"}} of those in parts, whose
-    parts are called <key>.<part>; every other tensor lies in its file under its own name."""
+    parts are called <key>.<part>; every other tensor lies in its file under its own name.
+
+    With quantised `values` an entry has besides how many kept values `became_zero`, and whether the parts are those of
+    the tensor `transposed`, inputs last, which then is their `shape`.
+    """
 
     format: str
     files: dict[str, dict]
     tensors: dict[str, dict]
-    version: int = VERSION
+    version: int = 0
+    values: str | None = None
+
+    def __post_init__(self) -> None:
+        self.version = self.version or (2 if self.values else 1)
 
     @property
     def form(self) -> Form:
         """How the tensors are parted."""
-        return FORMS[self.format]
+        return form_of(self.format, self.values)
+
+    def encode(self, key: str, file: str, tensor: Tensor, mask: Tensor, transposed: bool) -> Parts:
+        """A pruned tensor's parts, noted here; `transposed`: its inputs come before its outputs."""
+        entry: dict[str, Any] = {"file": file, "kept": int(mask.sum())}
+        if self.values and transposed:
+            tensor, mask = tensor.mT.contiguous(), mask.mT.contiguous()
+            entry["transposed"] = True
+        parts = self.form.encode(key, tensor, mask)
+        if self.values:
+            entry["became_zero"] = int(tensor.count_nonzero() - parts["kept"].count_nonzero())
+        self.tensors[key] = entry | {"shape": list(tensor.shape)}
+        return parts
+
+    def decode(self, key: str, parts: Parts) -> Tensor:
+        """The tensor as it is in the checkpoint; ValueError or RuntimeError if the parts do not fit together."""
+        entry = self.tensors[key]
+        tensor = self.form.decode(parts, entry["shape"])
+        return tensor.mT.contiguous() if entry.get("transposed") else tensor
 
     def write(self, folder: Path) -> None:
         """Count and hash the files, write the index."""
         for path in sorted(folder.glob(f"{PREFIX}*.safetensors")):
             self.files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        write_sealed(folder / INDEX_FILE, asdict(self))
+        write_sealed(folder / INDEX_FILE, {name: value for name, value in asdict(self).items() if value is not None})
 
 
 def read_index(folder: Path) -> Index:
@@ -62,13 +92,19 @@ def read_index(folder: Path) -> Index:
         _check_entries(index)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no index of a compressed export: {reason(error)}") from error
-    if index.format not in [*FORMS] or index.version != VERSION:  # in a list, for it may be of any kind
-        known = f"this reads {sorted(FORMS)}, version {VERSION}"
-        raise UserError(f"{path} says format {index.format!r}, version {index.version}; {known}")
+    if not _is_known(index):
+        said = f"format {index.format!r}, version {index.version!r}, values {index.values!r}"
+        raise UserError(f"{path} says {said}; this reads {KNOWN}")
     unlisted = {file.name for file in folder.glob(f"{PREFIX}*.safetensors")} - set(index.files)
     if unlisted:
         raise UserError(f"{path} does not name {min(unlisted)}, which lies beside it: it is of another export")
     return index
+
+
+def _is_known(index: Index) -> bool:
+    """Whether format, version and values, each of which may be of any kind, are those of one layout."""
+    said = [index.format, index.version, index.values]
+    return said in [[name, 1, None] for name in FORMS] + [[Packed.name, 2, values] for values in QUANTISED]
 
 
 def _check_entries(index: Index) -> None:
@@ -79,7 +115,8 @@ def _check_entries(index: Index) -> None:
         if not isinstance(entry["sha256"], str):
             raise TypeError(f"the sha256 of {name} is no text")
     for name, entry in index.tensors.items():
-        if entry["file"] not in index.files or not _is_shape(entry["shape"]):
+        turned, is_known = entry.get("transposed", False), entry["file"] in index.files
+        if not is_known or not _is_shape(entry["shape"]) or turned not in (False, len(entry["shape"]) > 1):
             raise ValueError(f"{name} is not well described")
 
 
@@ -89,21 +126,41 @@ def _is_shape(shape: Any) -> bool:
     return sizes and math.prod(shape) < 2**48
 
 
-def read_file(folder: Path, index: Index, name: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """({key: dense tensor}, metadata) of one weight file.
+def read_parts(folder: Path, index: Index, name: str) -> tuple[dict[str, Tensor | Parts], dict[str, str] | None]:
+    """({key: the tensor, or the parts of a pruned one}, metadata) of one weight file, as views of the file.
 
-    Raises UserError if the file is missing or damaged, or does not hold what the index says.
+    Raises UserError if the file is missing or damaged, or lacks a part.
     """
     path = folder / name
     if not path.is_file() or sha256_of(path) != index.files[name]["sha256"]:
         raise UserError(f"{path} is missing or differs from the sha256 in {INDEX_FILE}: copy it again")
-    try:
+    with said_by(path):
         with safe_open(path, framework="pt") as file:
             tensors, metadata = {key: file.get_tensor(key) for key in file.offset_keys()}, file.metadata()
+        found: dict[str, Tensor | Parts] = {}
         for key, entry in index.tensors.items():
             if entry["file"] == name:
-                parts = {part: tensors.pop(f"{key}.{part}") for part in index.form.parts}
-                tensors[key] = index.form.decode(parts, entry["shape"])
+                found[key] = {part: tensors.pop(f"{key}.{part}") for part in index.form.parts}
+    return tensors | found, metadata
+
+
+def read_file(folder: Path, index: Index, name: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """({key: dense tensor}, metadata) of one weight file.
+
+    Raises UserError as `read_parts`, or if the parts are not those of the shape that the index says.
+    """
+    found, metadata = read_parts(folder, index, name)
+    with said_by(folder / name):
+        tensors = {
+            key: parts if isinstance(parts, Tensor) else index.decode(key, parts) for key, parts in found.items()
+        }
+    return tensors, metadata
+
+
+@contextmanager
+def said_by(path: Path) -> Iterator[None]:
+    """Turns what goes wrong with a file's content into a UserError that names it."""
+    try:
+        yield
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not hold what {INDEX_FILE} says: {reason(error)}") from error
-    return tensors, metadata

@@ -8,10 +8,11 @@ model = load_pruned("my-pruned-model")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from leap_repro.errors import UserError
 from leap_repro.export.index import INDEX_FILE, read_file, read_index
+from leap_repro.export.run_packed import load_packed, refuse_other
 from leap_repro.models.agreement import check_agreement
 from leap_repro.models.checkpoint import CONFIG
 from leap_repro.models.examine import empty_model
@@ -20,26 +21,42 @@ from leap_repro.models.load import DTYPES, reading
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+RUNS = ("dense", "packed")
 
-def load_pruned(folder: str | Path, dtype: str | None = None) -> PreTrainedModel:
-    """The causal language model in `folder`, dense in memory, on the CPU, in evaluation mode; `dtype` converts its
-    weights, which otherwise have the type that config.json names.
+
+def load_pruned(
+    folder: str | Path, dtype: str | None = None, run: Literal["dense", "packed"] = "dense"
+) -> PreTrainedModel:
+    """The causal language model in `folder`, on the CPU, in evaluation mode; `dtype` converts its weights, which
+    otherwise have the type that config.json names.
+
+    `run`: "dense", an ordinary model; or "packed", of an export of format packed: its pruned matrices stay in memory as
+    they are in the file, and it decodes by kernels that skip the zeros. Such a model is for inference on the CPU.
 
     Raises UserError for a folder that is none or holds no model, if a file is damaged, or if the weights are not those
     of config.json. Only safetensors are read, and no code of the folder's runs.
     """
     from transformers import AutoModelForCausalLM
 
+    if run not in RUNS:
+        raise UserError(f"run is {run!r}; it must be one of {[*RUNS]}")
     folder, wanted = Path(folder), DTYPES[dtype] if dtype else "auto"
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is no folder with a {CONFIG}: give the folder of an export or of a checkpoint")
-    if not (folder / INDEX_FILE).is_file():
+    is_compressed = (folder / INDEX_FILE).is_file()
+    if run == "packed" and not is_compressed:
+        raise UserError(f"{folder} is a dense checkpoint, run='packed' wants an export of format packed")
+    if not is_compressed:
         check_agreement(empty_model(folder), folder)
         with reading(folder):
             return AutoModelForCausalLM.from_pretrained(
                 folder, dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
             ).eval()
     index, empty = read_index(folder), empty_model(folder)
+    if run == "packed":
+        model = load_packed(folder, index, empty, DTYPES[dtype] if dtype else None)
+        _generation_settings(model, folder)
+        return model.eval()
     tensors = {key: t for name in index.files for key, t in read_file(folder, index, name)[0].items()}
     loaded: Any = type(empty).from_pretrained(  # with output_loading_info a pair
         None,
@@ -50,9 +67,7 @@ def load_pruned(folder: str | Path, dtype: str | None = None) -> PreTrainedModel
         ignore_mismatched_sizes=True,  # they are refused below, in a sentence
     )
     model, found = loaded
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found[what]:
-            raise UserError(f"{folder}: its weights are not those of config.json ({what}: {sorted(found[what])[:3]})")
+    refuse_other(folder, found)
     _generation_settings(model, folder)
     return model.eval()
 

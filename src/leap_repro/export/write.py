@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from leap_repro.errors import UserError
 from leap_repro.export.blocks import PrunedBlocks
 from leap_repro.export.card import card, in_form
 from leap_repro.export.folder import new_folder
-from leap_repro.export.forms import DENSE, FORMS, Form
+from leap_repro.export.forms import DENSE, form_of
 from leap_repro.export.index import INDEX_FILE, PREFIX, Index, read_file, read_index
 from leap_repro.export.lineage import Lineage
 from leap_repro.models.agreement import check_agreement
@@ -31,29 +31,38 @@ REMOTE_CODE = "auto_map"
 """The key that names Python files beside a configuration: they are not part of a checkpoint, so neither is it."""
 
 
-def export_cell(base: Path, lineage: Lineage, output: Path, dtype: str | None = None, form: str = DENSE) -> None:
+def export_cell(
+    base: Path,
+    lineage: Lineage,
+    output: Path,
+    dtype: str | None = None,
+    form: str = DENSE,
+    values: str | None = None,
+) -> None:
     """Write the checkpoint in `base`, pruned as the lineage's cell says, into the new folder `output`, whole or not at
-    all, with a model card; `dtype` converts its tensors, which otherwise keep their types.
+    all, with a model card; `dtype` converts its tensors, which otherwise keep their types; `values` quantises what the
+    form `packed` keeps of pruned ones.
 
     Raises UserError if the cell is another model's or breaks its promise, if the form cannot hold it, or if `output`
     holds something already.
     """
+    index = None if form == DENSE and values is None else Index(form_of(form, values).name, {}, {}, values=values)
     model = check_agreement(empty_model(base), base)
-    masks, values, _ = read_cell(lineage.cell, [linear.name for linear in prunable_linears(model)])
+    masks, moved, _ = read_cell(lineage.cell, [linear.name for linear in prunable_linears(model)])
     files = weight_files(base)
-    blocks = PrunedBlocks(model, set(TensorFiles(files)), masks, values)
+    blocks = PrunedBlocks(model, set(TensorFiles(files)), masks, moved)
     with new_folder(output) as folder:
-        index = None if form == DENSE else Index(form, {}, {})
         for file in files:
             tensors, kept, metadata = _pruned_tensors(file, blocks, dtype)
             if index:
-                tensors = _in_parts(tensors, kept, file.name, index)
+                tensors = _in_parts(tensors, kept, file.name, index, blocks.transposed if values else ())
             save_tensors(tensors, folder / f"{PREFIX if index else ''}{file.name}", metadata=metadata)
         if index:
             index.write(folder)
         for path in set(checkpoint_files(base)) - set(files):
             _write_companion(path, folder / path.name, dtype)
-        (folder / CARD).write_text(card(lineage, form, weight_bytes(base), weight_bytes(folder)), encoding="utf-8")
+        text = card(lineage, form, weight_bytes(base), weight_bytes(folder), index)
+        (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def unpack(folder: Path, output: Path) -> None:
@@ -110,15 +119,20 @@ def _refuse_not_finite(tensors: dict[str, Tensor], pruned: Iterable[str], source
             raise UserError(f"{what}, from {source}, are not finite in {tensor.dtype}")
 
 
-def _in_parts(tensors: dict[str, Tensor], kept: dict[str, Tensor], file: str, index: Index) -> dict[str, Tensor]:
-    """The tensors of one file with the pruned ones in parts, which the index notes."""
-    form: Form = FORMS[index.format]
+def _in_parts(
+    tensors: dict[str, Tensor],
+    kept: dict[str, Tensor],
+    file: str,
+    index: Index,
+    transposed: Collection[str] = (),
+) -> dict[str, Tensor]:
+    """The tensors of one file with the pruned ones in parts, which the index notes; `transposed` are those that have
+    inputs before outputs."""
+    form = index.form
     written = {key: tensor for key, tensor in tensors.items() if key not in kept}
     for key, mask in sorted(kept.items()):
-        parts = form.encode(key, tensors[key], mask)
+        parts = index.encode(key, f"{PREFIX}{file}", tensors[key], mask, key in transposed)
         written |= {f"{key}.{part}": tensor.contiguous() for part, tensor in parts.items()}
-        shape = list(tensors[key].shape)
-        index.tensors[key] = {"file": f"{PREFIX}{file}", "shape": shape, "kept": int(mask.sum())}
     if len(written) != len(tensors) + len(kept) * (len(form.parts) - 1):
         raise UserError(f"{file} has tensors called like the parts {form.parts} of others: it cannot be {form.name}")
     return written

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from leap_repro.portable import CHOICES, NATIVE, PORTABLE
 from leap_repro.portable.install import portable_kernels
 from leap_repro.prune.declaration import Declaration
 from leap_repro.prune.run import load_for
+from leap_repro.runtime.model import runs_packed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,30 +35,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Base:
-    """A checkpoint's folder, or a model in memory (`source`), by `name`; `dtype` is the type to compute in."""
+    """A checkpoint's folder, or a model in memory (`source`), by `name`; `dtype` is the type to compute in. `layers`
+    is the model in memory, or the folder's without weights."""
 
     source: PreTrainedModel | Path = field(repr=False)
     name: str
     dtype: str
-    shares: Shares
+    layers: PreTrainedModel = field(repr=False)
 
     @classmethod
-    def of(cls, model: PreTrainedModel | str | Path, dtype: str | None = None) -> Base:
-        """UserError for a folder that cannot be pruned, as the models stage, or for an unknown type of weights."""
+    def of(cls, model: PreTrainedModel | str | Path, dtype: str | None = None, to_score: bool = False) -> Base:
+        """UserError for a folder that cannot be pruned, as the models stage, or for an unknown type of weights; unless
+        it is only `to_score`, for a model that runs packed."""
         if dtype is not None and dtype not in DTYPES:
             raise UserError(f"dtype is {dtype!r}; it must be one of {list(DTYPES)}")
         if isinstance(model, str | Path):
             folder = checkpoint_folder(model)
-            return cls(folder, folder.name, dtype or "float32", shares_of(examine(folder)))
+            return cls(folder, folder.name, dtype or "float32", examine(folder))
         if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
             raise UserError(f"model is {type(model).__name__}; it must be a transformers model, or a folder with one")
         own = str(model.dtype).removeprefix("torch.")
         if own not in DTYPES or dtype not in (None, own):
             raise UserError(f"dtype is {dtype!r}, the model in memory is in {own}: load it in {list(DTYPES)}")
-        refuse_dense(model)
+        if not runs_packed(model):
+            refuse_dense(model)
+        elif not to_score:
+            raise UserError("model runs packed, which cannot be pruned: load it with load_pruned(..., run='dense')")
         check_tied_in_memory(model)
         name = Path(str(getattr(model.config, "_name_or_path", "") or model.config.model_type)).name
-        return cls(model, name, own, shares_of(model))
+        return cls(model, name, own, model)
+
+    @cached_property
+    def shares(self) -> Shares:
+        """How many of its weights are prunable."""
+        return shares_of(self.layers)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from leap_repro.library.base import Base, frozen, kernels
 from leap_repro.library.pruned import PrunedModel
 from leap_repro.models.checkpoint import position_limit
 from leap_repro.portable import NATIVE, Bits
+from leap_repro.portable.deterministic import deterministic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,9 +78,9 @@ def evaluate_model(
     """
     if tasks is None and text is None:
         raise UserError("tasks and text are not given: there is nothing to score the model on")
-    base = model.base if isinstance(model, PrunedModel) else Base.of(model, dtype)
+    base = model.base if isinstance(model, PrunedModel) else Base.of(model, dtype, to_score=True)
     own = base.tokenizer(tokenizer)
-    with kernels(bits, base.dtype), _to_score(model, base) as loaded, torch.inference_mode():
+    with kernels(bits, base.dtype), deterministic(), _to_score(model, base) as loaded, torch.inference_mode():
         scored: list[Row] = []
         if text is not None:
             limit = position_limit(base.config)

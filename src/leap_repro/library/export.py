@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from leap_repro.errors import UserError
 from leap_repro.export.folder import refuse_filled
-from leap_repro.export.forms import DENSE, FORMS
+from leap_repro.export.forms import DENSE, FORMS, form_of
 from leap_repro.export.lineage import Lineage
 from leap_repro.export.write import export_cell
 from leap_repro.library.base import checkpoint_folder
@@ -31,6 +31,7 @@ def export_model(
     folder: str | Path,
     *,
     format: Literal["dense", "packed", "2:4"] = "dense",
+    values: Literal["int8"] | None = None,
     dtype: str | None = None,
     base: str | Path | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -41,15 +42,18 @@ def export_model(
     """Write a pruned model into the new folder `folder`, whole or not at all, with a model card; returns the folder.
 
     `format`: "dense", which everything loads; "packed" or "2:4", without the zeros (docs/take-home.md), which
-    `leap_repro.export.load.load_pruned` reads. The checkpoint is that of the base, with other numbers in the pruned
-    matrices and nothing else changed: the folder that was pruned, or `base`. A model that was pruned in memory has
-    none, so it is saved first, in the type that it has, and needs its `tokenizer` to have one in the folder. `dtype`
-    converts all weights. `license`, `before` and `after` (evaluations of the base and of the result) go into the card.
+    `leap_repro.export.load.load_pruned` reads. `values`: "int8" rounds what "packed" keeps to 8 bits, by a scale for
+    each row. The checkpoint is that of the base, with other numbers in the pruned matrices and nothing else changed:
+    the folder that was pruned, or `base`. A model that was pruned in memory has none, so it is saved first, in the type
+    that it has, and needs its `tokenizer` to have one in the folder. `dtype` converts all weights. `license`, `before`
+    and `after` (evaluations of the base and of the result) go into the card.
 
     Raises UserError, one sentence, if the folder is not empty, or the masks are another model's or not of the format.
     """
     if format not in (DENSE, *FORMS):
         raise UserError(f"format is {format!r}; it must be one of {[DENSE, *FORMS]}")
+    if values is not None:
+        form_of(format, values)
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; it must be one of {list(DTYPES)}")
     output = expanded(Path(folder), "folder")
@@ -71,7 +75,7 @@ def export_model(
             dense=_evaluated(top / "before", before) if after is not None else None,
             licence=license,
         )
-        export_cell(checkpoint, lineage, output, dtype, format)
+        export_cell(checkpoint, lineage, output, dtype, format, values)
     return output
 
 

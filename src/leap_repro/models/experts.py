@@ -8,7 +8,7 @@ experts, of which `unfused` is one more. Shapes: E experts, I inner and D hidden
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -96,12 +96,12 @@ def unfused(modules: Iterable[nn.Module], all_tokens: bool = False) -> Iterator[
     Each expert is called once for every forward pass, be it with no token. `all_tokens`: it is called with all tokens,
     so that who watches its inputs sees as many as for a dense layer; the result is that of the tokens routed to it.
     """
-    owners: dict[nn.Module, dict[tuple[int, str], ExpertLinear]] = {}
+    owners: dict[nn.Module, dict[int, dict[str, nn.Module]]] = {}
     for module in modules:
         if isinstance(module, ExpertLinear):
-            owners.setdefault(module.experts, {})[module.expert, module.part] = module
-    for experts, parts in owners.items():
-        experts.forward = partial(_forward, experts, parts, all_tokens)
+            owners.setdefault(module.experts, {}).setdefault(module.expert, {})[module.part] = module
+    for experts, linears in owners.items():
+        experts.forward = partial(_forward, experts, linears, all_tokens)
     try:
         yield
     finally:
@@ -111,7 +111,7 @@ def unfused(modules: Iterable[nn.Module], all_tokens: bool = False) -> Iterator[
 
 def _forward(
     experts: nn.Module,
-    parts: dict[tuple[int, str], ExpertLinear],
+    linears: dict[int, dict[str, nn.Module]],
     all_tokens: bool,
     hidden_TD: Tensor,
     chosen_TK: Tensor,
@@ -121,17 +121,18 @@ def _forward(
     total = torch.zeros_like(hidden_TD)
     for index in range(len(getattr(experts, DOWN))):
         tokens, places = torch.where(chosen_TK == index)
-        output = _expert(experts, parts, index, hidden_TD if all_tokens else hidden_TD[tokens])
+        output = expert_output(experts, linears[index], hidden_TD if all_tokens else hidden_TD[tokens])
         output = (output[tokens] if all_tokens else output) * weights_TK[tokens, places, None]
         total = total.index_add(0, tokens, output.to(total.dtype))
     return total
 
 
-def _expert(experts: Any, parts: dict[tuple[int, str], ExpertLinear], index: int, x: Tensor) -> Tensor:
-    up = parts[index, UP](x)
+def expert_output(experts: Any, linears: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+    """What one expert makes of its tokens x [T, D]; `linears` are its layers by the names of their parts."""
+    up = linears[UP](x)
     if not experts.has_gate:
-        return parts[index, DOWN](experts.act_fn(up))
-    gate = parts[index, GATE](x)
+        return linears[DOWN](experts.act_fn(up))
+    gate = linears[GATE](x)
     both = torch.cat([gate, up], -1) if experts.is_concatenated else torch.stack([gate, up], -1).flatten(-2)
-    output = parts[index, DOWN](experts._apply_gate(both))
+    output = linears[DOWN](experts._apply_gate(both))
     return experts.post_expert_norm(output) if getattr(experts, "has_post_expert_norm", False) else output

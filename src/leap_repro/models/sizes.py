@@ -1,7 +1,7 @@
 """How large a model is and where its weights lie: all that an estimate of memory and time needs to know of it.
 
-Known in three ways, the best that there is: of a model, of the headers of its checkpoint, or of its number of
-parameters alone. No heavy imports: every dry run asks.
+Known in four ways, the best that there is: of a model, of the headers of its checkpoint, of a few numbers of its
+config.json, or of its number of parameters alone. No heavy imports: every dry run asks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leap_repro.errors import UserError
 from leap_repro.models.checkpoint import NUMBERED, ROUTERS, Entry, largest_block
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 VOCABULARY = 160_000
 """Rows of the embeddings where nobody knows: between Llama's 128,256 and Gemma's 262,144."""
+Shape = dict[str, int]
+"""Numbers of a model's config.json, by the names that they have there."""
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
+
+
+UNKNOWN_PARAMETERS = 8_000_000_000
+"""A model of which nobody said how large it is counts as the paper's largest."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,33 @@ def sizes_of_files(entries: dict[str, Entry], config: dict[str, Any]) -> Sizes |
     )
 
 
+def sizes_of_shape(shape: Shape, parameters: float) -> Sizes:
+    """Of a decoder with a gated MLP, by its numbers in config.json and how many parameters it has: its matrices are
+    q and o [D, heads], k and v [D, key-value heads], gate, up and down [D, F]."""
+    width, inner = shape["hidden_size"], shape["intermediate_size"]
+    head = shape.get("head_dim") or width // shape["num_attention_heads"]
+    heads, shared = head * shape["num_attention_heads"], head * shape["num_key_value_heads"]
+    block = 2 * width * heads + 2 * width * shared + 3 * width * inner
+    return Sizes(
+        parameters=parameters,
+        prunable=shape["num_hidden_layers"] * block,
+        largest=width * max(inner, heads),
+        hidden=width,
+        widest=max(inner, heads),
+        blocks=shape["num_hidden_layers"],
+        vocabulary=shape["vocab_size"],
+        largest_block=block,
+        gram=5 * width**2 + heads**2 + inner**2,
+    )
+
+
+def sizes_as_declared(spec: dict[str, Any]) -> Sizes:
+    """By what the configuration says of a model: its shape, or how many parameters it has."""
+    parameters = int(spec.get("parameters") or (spec.get("expect") or {}).get("parameters") or UNKNOWN_PARAMETERS)
+    shape = spec.get("shape")
+    return sizes_of_shape(shape, parameters) if shape else sizes_by_rule_of_thumb(parameters)
+
+
 def sizes_by_rule_of_thumb(parameters: float) -> Sizes:
     """Of a decoder of which only the number of parameters is known, 0 included: it is 2 P^(1/3) wide (Llama 8B: 4,000
     against the true 4,096; 1B: 2,000 against 2,048), its blocks hold 12 D^2 weights each, the largest matrix
@@ -117,9 +151,22 @@ def sizes_by_rule_of_thumb(parameters: float) -> Sizes:
     )
 
 
+def refuse_other_shape(name: str, shape: Shape | None, config: dict[str, Any]) -> None:
+    """UserError if a number that the configuration says of the model `name` is another in its config.json."""
+    for key, number in (shape or {}).items():
+        found = [part[key] for part in _parts(config) if key in part]
+        if found and found[0] != number:
+            raise UserError(f"{name}: shape.{key} is {number}, its config.json has {found[0]}")
+
+
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where a config.json may say a thing of the language model."""
+    return [config, config.get("text_config") or {}]
+
+
 def _chosen(config: dict[str, Any]) -> int:
     """How many experts see a token; 1 where there are none."""
-    parts = [config, config.get("text_config") or {}]
+    parts = _parts(config)
     return next((part[key] for part in parts for key in CHOSEN if isinstance(part.get(key), int)), 1)
 
 

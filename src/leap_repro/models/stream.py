@@ -43,7 +43,7 @@ def stream_model(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel,
     Raises UserError if transformers cannot read the folder as a causal language model.
     """
     with reading(folder):
-        model = _empty_model(folder, DTYPES[dtype])
+        model = skeleton(folder, DTYPES[dtype])
     files = TensorFiles(weight_files(folder))
     needed, sources = _body_names(model), sources_of(model, list(files))
     if needed <= sources.keys() and not _is_converted(model):
@@ -54,7 +54,7 @@ def stream_model(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel,
     return load_model(folder, dtype), always_resident
 
 
-def _empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def skeleton(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
     """The architecture with parameters on the meta device, and real buffers, filled as transformers itself does."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

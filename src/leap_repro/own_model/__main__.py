@@ -45,6 +45,7 @@ from leap_repro.places import expanded
 from leap_repro.store.atomic import write_text
 
 FORMATS = ("dense", "packed", "2:4")
+VALUES = ("int8",)
 PRECISIONS = ("float32", "bfloat16", "float16")
 DECIDES = (
     "masks",
@@ -58,6 +59,7 @@ DECIDES = (
     "revision",
     "export_dtype",
     "format",
+    "values",
 )
 """The options that decide what an export holds, besides method and sparsity."""
 
@@ -104,7 +106,7 @@ def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock
     root = run / "results" / SCALE
     Chain(root, asked_of(study, cell.model)).check_mask(cell.path)
     export(arguments, root, cell, licence(study.models[model], run))
-    print(summary(root, cell, arguments.output.absolute(), run, path, time.time() - started))
+    print(summary(root, cell, arguments.output.absolute(), run, path, time.time() - started, arguments.values))
 
 
 def only_cell(study: Study, method: str) -> Cell:
@@ -160,6 +162,7 @@ def export(arguments: argparse.Namespace, root: Path, cell: Cell, known: str | N
         "export",
         *("--model", str(root / "models" / cell.model), "--cell", str(root / "harden" / cell.path)),
         *("--format", arguments.format, "--command", said(arguments), "--output", str(arguments.output)),
+        *(("--values", arguments.values) if arguments.values else ()),
         *(("--dtype", arguments.export_dtype) if arguments.export_dtype else ()),
         *(("--license", known) if known else ()),
     )
@@ -198,6 +201,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sparsity", type=float, default=0.5, help="of the prunable weights (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="the checkpoint folder to write; new or empty")
     parser.add_argument("--format", choices=FORMATS, default="dense", help="of the export: docs/take-home.md")
+    parser.add_argument("--values", choices=VALUES, help="round what --format packed keeps: docs/take-home.md")
     parser.add_argument("--evaluate", choices=("none", "quick", "full"), default="quick", help="before and after")
     parser.add_argument("--text", type=Path, help="calibrate, or train a mask, on this .txt, .jsonl, .parquet")
     parser.add_argument("--data", help="hub, bundled (the miniature's), or a folder: docs/take-home.md")

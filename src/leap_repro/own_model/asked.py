@@ -32,6 +32,8 @@ def check_asked(asked: Namespace, home: Path) -> None:
         raise UserError(f"--sparsity is {asked.sparsity}; a sparsity must be a number in [0, 1)")
     if asked.cores < 1:
         raise UserError(f"--cores is {asked.cores}; it must be an integer of at least 1")
+    if asked.values and asked.format != "packed":
+        raise UserError(f"--values is {asked.values}, which goes with --format packed, not {asked.format}")
     _check_folders(asked.output, asked.run_folder.absolute(), home)
     _check_model(asked.model)
     if asked.masks:

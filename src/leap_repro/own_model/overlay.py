@@ -16,6 +16,7 @@ from leap_repro.pipeline.cross_checks import TABLES
 from leap_repro.pipeline.grid import Study
 from leap_repro.pipeline.inheritance import scale_options
 from leap_repro.places import expanded
+from leap_repro.prune.learned.declaration import AUTO
 
 SCALE = "own"
 DATA_SCALES = {"bundled": "miniature", "hub": "open"}
@@ -24,6 +25,8 @@ LONGEST = 80
 """Characters of a model's name in the grid."""
 QUICK = {"questions": 25, "perplexity_windows": 10}
 """What `--evaluate quick` asks of each task, and how many windows it scores."""
+LEAN = {"masked_weights": "kept", "gradient_checkpointing": True, "micro_batch_size": 1}
+"""What stands in place of `auto`, which is chosen by the memory that a scale states."""
 DATA_FILES = {
     "calibration": "calibration.parquet",
     "mask_training": "mask_training.parquet",
@@ -53,7 +56,7 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     base = copy.deepcopy(config["scales"][kind.scale])
     scale = {key: base[key] for key in ("calibration", "mask_training", "evaluation")}
     scale["options"] = {
-        name: {key: value for key, value in own.items() if key != "held_out_evaluations"}
+        name: _anywhere({key: value for key, value in own.items() if key != "held_out_evaluations"})
         for name, own in scale_options(config, kind.scale).items()
     }
     given = {"sequences": asked.sequences, "length": asked.length}
@@ -76,6 +79,12 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
         "seeds": [asked.seed],
     }
     return {"scale": SCALE, "scales": {SCALE: scale}} | _imported(asked.masks)
+
+
+def _anywhere(options: dict[str, Any]) -> dict[str, Any]:
+    """A scale's options for a GPU of which nobody states the memory."""
+    chosen = {key: value for key, value in LEAN.items() if options.get(key) == AUTO}
+    return options | chosen
 
 
 def read_once(written: dict[str, Any], study: Study, method: str) -> bool:

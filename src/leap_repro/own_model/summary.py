@@ -14,14 +14,18 @@ from leap_repro.store.artifacts import Artifact
 SHOWN = ("perplexity", "average")
 
 
-def summary(root: Path, cell: Cell, export: Path, run: Path, overlay: Path, seconds: float) -> str:
-    """A line for each thing worth knowing; `root` holds the results, `export` the new checkpoint."""
+def summary(
+    root: Path, cell: Cell, export: Path, run: Path, overlay: Path, seconds: float, values: str | None = None
+) -> str:
+    """A line for each thing worth knowing; `root` holds the results, `export` the new checkpoint, whose kept values
+    may be quantised to `values`."""
     model, hardened = Artifact.read(root / "models" / cell.model), Artifact.read(root / "harden" / cell.path)
     lines = [
         ("weights kept", _weights(model, hardened)),
         ("weight files", _sizes(model, export)),
         ("computed in", _arithmetic(root, cell)),
         *_metrics(model, hardened),
+        *([("values", f"rounded to {values} for the export, after what stands above was measured")] if values else []),
         ("seconds", f"{seconds:.0f}{_by_stage(root / 'benchmarks', cell)}"),
         ("export", str(export)),
         ("run", f"{run} (its grid: {overlay.name}; what is done there is not done again)"),

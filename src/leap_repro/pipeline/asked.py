@@ -22,7 +22,7 @@ PLACE = {name: f"{{{name}}}" for name in ("model", "sparsity", "seed")}
 def asked_of(study: Study, model: str, grid: str = DEFAULT) -> dict[str, Any]:
     """{"code": by stage, "model": its source, "data": sources by role, "shards": by role,
     "methods": by name, with those that others start from, "scoring": how cells are evaluated}."""
-    methods = {name: _method(study, name) for name in _reached(study, model, grid)}
+    methods = {name: _method(study, name, model) for name in _reached(study, model, grid)}
     return {
         "code": {name: code(stage(name)) for name in STAGES},
         "model": jobs.model_source(study, model),
@@ -55,10 +55,10 @@ def _reached(study: Study, model: str, grid: str) -> list[str]:
     return sorted(found)
 
 
-def _method(study: Study, name: str) -> dict[str, Any]:
+def _method(study: Study, name: str, model: str) -> dict[str, Any]:
     """Its pruning (`code`, `parameters` besides sparsity and seed, `inputs` besides the model), its
     hardening `rule`, and the method whose logits or masks that is applied to (`pruned`)."""
-    line = study.methods[name]
+    line = study.line(name, model)
     sources = jobs.prune_sources(study, PLACE["model"], name, PLACE["sparsity"], PLACE["seed"])
     selector = line.selector.description if line.selector else None
     parameters = {"module": line.module, "options": line.given, "selector": selector}

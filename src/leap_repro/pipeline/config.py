@@ -53,6 +53,7 @@ Sparsity = Annotated[
     AfterValidator(_drops_something),
     told("a sparsity must be a number in [0, 1), either 0 or at least 0.000001"),
 ]
+Gigabytes = Annotated[float, Field(ge=1, le=1e5), told("it must be a number of GB, from 1 to 100000")]
 Sparsities = Annotated[list[Sparsity], distinct("sparsities")]
 Methods = Annotated[list[str], distinct("method names")]
 """Names of lines and of groups of lines."""
@@ -152,6 +153,9 @@ class Scale(Closed):
         "processor's own kernels, faster; without it portable in float32, native in 16 bits",
     )
     threads: Positive
+    gpu_memory: Gigabytes | None = Field(
+        None, description="GB of each GPU: what trainings choose by where they have `auto` in their options"
+    )
     cluster: Cluster = Cluster.model_validate({})
     methods: Methods
     extended: Annotated[list[str], distinct("method names", least=0)] = Field(

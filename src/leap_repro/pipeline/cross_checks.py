@@ -81,6 +81,9 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             yield f"methods.{name}.variant_of is {shown(name)}; it must be another method"
         if method.variant_of and method.variant_of not in methods:
             yield f"methods.{name}.variant_of is {shown(method.variant_of)}; it must be one of {sorted(methods)}"
+        if method.automatic and settings.gpu_memory is None:
+            asked = f"methods.{name}.options.{method.automatic[0]} is auto"
+            yield f"{asked}; it needs gpu_memory under the scale, in GB, to be chosen by"
         stream = settings.mask_training is not None and settings.data.mask_training is not None
         if name not in _asked(settings):
             continue
@@ -172,7 +175,8 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
         return
     if per_node and asked > per_node and asked % per_node:
         yield f"{place} is {asked}; it must be a multiple of scales.*.cluster.gpus_per_node ({per_node}), or no more"
-    batches = method.options.batch_size // method.options.micro_batch_size
+    size = 1 if "micro_batch_size" in method.automatic else method.options.micro_batch_size
+    batches = method.options.batch_size // size
     if batches % asked and method.name in _asked(settings):
         yield f"{place} is {asked}; it must divide the {batches} micro-batches of a step of {method.name}"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from leap_repro.checked import check_values, checked, contradictions
 from leap_repro.errors import UserError, shown
+from leap_repro.models.sizes import Sizes, sizes_as_declared
 from leap_repro.pipeline.config import Config, Line, Scale
 from leap_repro.pipeline.cross_checks import (
     grid_errors,
@@ -19,6 +20,7 @@ from leap_repro.pipeline.cross_checks import (
 )
 from leap_repro.pipeline.inheritance import needed, resolve, with_data
 from leap_repro.prune.declaration import Declaration, Tokens
+from leap_repro.prune.learned.automatic import chosen
 from leap_repro.prune.methods import declaration
 
 SHARDS = {
@@ -70,6 +72,11 @@ class Method:
     def given(self) -> dict[str, Any]:
         """The options that the configuration sets; the others are at their defaults."""
         return self.options.model_dump(exclude_unset=True)
+
+    @property
+    def automatic(self) -> list[str]:
+        """The options that are chosen for each model, by the memory of a GPU."""
+        return getattr(self.options, "automatic", [])
 
     @property
     def is_scored_held_out(self) -> bool:
@@ -149,6 +156,24 @@ class Study:
     methods: dict[str, Method]
     models: dict[str, dict[str, Any]]
     data: dict[str, dict[str, Any]]
+
+    def line(self, method: str, model: str) -> Method:
+        """A line as it is for one model: with what is chosen by the memory of a GPU in place of `auto`.
+
+        By what the configuration says of the model, so that its fetch changes nothing.
+        """
+        spec = self.models[model]
+        return self.fitted(method, sizes_as_declared(spec) if spec.get("shape") else None)
+
+    def fitted(self, method: str, sizes: Sizes | None) -> Method:
+        """The same for a model of these sizes; of one whose sizes are not known (None), with the least memory."""
+        line, shard, memory = self.methods[method], self.settings.mask_training, self.settings.gpu_memory
+        if not line.automatic:
+            return line
+        assert shard is not None, "no study trains without it"
+        assert memory is not None, "no study has auto without it"
+        options = chosen(line.options, sizes, self.settings.dtype, shard.length, line.gpus, memory * 1e9)
+        return replace(line, options=options)
 
     def grid_methods(self, grid: str = DEFAULT) -> list[str]:
         """The methods of one of GRIDS."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Closed, Label, Name, Share, Size, Some, contradiction, distinct, told, union
+from leap_repro.checked import Closed, Label, Name, Positive, Share, Size, Some, contradiction, distinct, told, union
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), told("it must be 64 hexadecimal digits")]
 HubId = Annotated[
@@ -28,7 +28,24 @@ Expected = Annotated[dict[str, Size] | None, Field(description="sizes that what 
 Splits = Annotated[dict[Name, Some], Field(min_length=1)]
 
 
+class Shape(Closed):
+    """Numbers of a model's config.json, as they are called there: of a decoder with a gated MLP and no experts."""
+
+    hidden_size: Positive
+    intermediate_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    head_dim: Positive | None = Field(None, description="not needed where it is hidden_size over num_attention_heads")
+    vocab_size: Positive
+
+
 class _Model(Closed):
+    may_be_null = ("shape",)
+    shape: Shape | None = Field(
+        None,
+        description="numbers of its config.json, by which it is sized before it is fetched; refused if it has others",
+    )
     parameters: Size | None = Field(
         None,
         description="about how many, to size jobs by; not needed where `expect` says it or the weights are at hand",
@@ -60,7 +77,7 @@ class PathModel(_Model):
 class HubModel(_Model):
     """A repository of the hub at a pinned commit."""
 
-    may_be_null = ("expect",)
+    may_be_null = ("expect", "shape")
     source: Literal["hub"]
     id: HubId
     revision: Revision

@@ -25,6 +25,12 @@ CHOICES: tuple[Bits, ...] = (PORTABLE, NATIVE)
 LIBRARIES = {"ATEN_CPU_CAPABILITY": "avx2", "OPENBLAS_CORETYPE": "Haswell", "MKL_CBWR": "AVX2"}
 """Which instructions the numerical libraries use on the CPU. Each reads its own once: OpenBLAS when it is loaded, torch
 when it first computes. `MKL_CBWR`: for what may still reach MKL."""
+CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""The one workspace with which cuBLAS adds in one order; it reads this when it is first used."""
+ALLOCATOR = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+"""Torch's memory on a GPU grows where it lies, so that tensors of many sizes leave no gaps."""
+ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Under which names torch looks for it (2.11 and later), the older ones last."""
 HOW = (
     'in a new Python process run "from leap_repro.portable import pin; pin()" before torch and NumPy are imported, or '
     'ask for bits "native"'
@@ -42,3 +48,11 @@ def unpin() -> None:
     for name, value in LIBRARIES.items():
         if os.environ.get(name) == value:
             del os.environ[name]
+
+
+def prepare_cuda() -> None:
+    """Set what CUDA's libraries read when they start, in this process's environment: `CUBLAS` whatever stood there,
+    `ALLOCATOR` where nothing did. It does nothing without a GPU."""
+    os.environ.update(CUBLAS)
+    if not any(name in os.environ for name in ALLOCATOR_NAMES):
+        os.environ.update(ALLOCATOR)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from leap_repro.errors import UserError
 from leap_repro.models.load import load_model, vocabulary_size
 from leap_repro.models.stream import Residency, always_resident, stream_model
 from leap_repro.portable.denormals import denormals_flushed
+from leap_repro.portable.deterministic import deterministic
 from leap_repro.prune.declaration import Declaration, Options
 from leap_repro.prune.job import Job, Selector
 from leap_repro.prune.learned import processes
@@ -54,9 +56,11 @@ def load_for(method: Declaration, folder: Path, dtype: str) -> tuple[PreTrainedM
     return stream_model(folder, dtype)
 
 
-def arithmetic(method: Declaration) -> AbstractContextManager[None]:
-    """How the job computes: a training without denormal numbers."""
-    return denormals_flushed() if method.trains else nullcontext()
+@contextmanager
+def arithmetic(method: Declaration) -> Iterator[None]:
+    """How the job computes: in one order, float32 in full, a training without denormal numbers."""
+    with deterministic(), denormals_flushed() if method.trains else nullcontext():
+        yield
 
 
 def refuse_unknown_ids(largest: int, model: PreTrainedModel, place: str) -> None:

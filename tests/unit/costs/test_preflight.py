@@ -50,22 +50,38 @@ def with_gpus(*gigabytes):
 
 def test_a_small_gpu_is_named_with_the_largest_job_and_settings_that_fit(paper):
     """Which do fit, by the same formula asked from the configuration that they make."""
-    (sentence,) = found(paper, with_gpus(40, 141), LEAP, MAGNITUDE)
-    assert sentence.startswith("prune/llama3.1-8b/leap/0.5/0 needs about 143.1 GB on a GPU of 141.0 GB; with `")
+    (sentence,) = found(paper, with_gpus(40, 120), LEAP, MAGNITUDE)
+    (job,) = jobs_to_run(paper, NOWHERE, [LEAP])
+    needs = f"needs about {job.gpu_bytes / 1e9:.1f} GB on a GPU of 120.0 GB; with `"
+    assert sentence.startswith(f"prune/llama3.1-8b/leap/0.5/0 {needs}")
     chosen, needed = re.search(r"with `(.*)` it needs about ([\d.]+) GB$", sentence).groups()
     config = read_config(project=REPOSITORY)
     config["scales"]["paper"]["options"]["leap"] |= yaml.safe_load(f"{{{chosen}}}")
     changed = read_study(config | {"scale": "paper"})
     (job,) = jobs_to_run(changed, NOWHERE, [LEAP])
     assert job.gpu_bytes / 1e9 == pytest.approx(float(needed), abs=0.06)
-    assert found(changed, with_gpus(40, 141), LEAP) == []
+    assert found(changed, with_gpus(40, 120), LEAP) == []
 
 
 def test_where_no_setting_fits_that_is_said(paper):
-    (sentence,) = found(paper, with_gpus(16), LEAP)
-    assert "even with `micro_batch_size: 1, state_dtype: int8, " in sentence
+    line = replace(paper.line("leap", "llama3.1-8b"), gpus=1)
+    without = replace(paper, methods=paper.methods | {"leap": line})
+    (sentence,) = found(without, with_gpus(16), LEAP)
+    assert "even with `state_dtype: int8, " in sentence
     (evaluation,) = found(paper, with_gpus(16), ("evaluate", ("llama3.1-8b", "leap", "0.5", "0")))
-    assert evaluation == "evaluate/llama3.1-8b/leap/0.5/0 needs about 34.7 GB on a GPU of 16.0 GB"
+    assert evaluation == "evaluate/llama3.1-8b/leap/0.5/0 needs about 34.2 GB on a GPU of 16.0 GB"
+
+
+def test_a_gpu_smaller_than_the_one_that_options_were_chosen_for_is_refused_in_one_sentence(paper):
+    """And what that sentence asks for chooses options that fit it."""
+    job = ("prune", ("qwen2.5-0.5b", "leap", "0.5", "0"))
+    (sentence,) = found(paper, with_gpus(24), job, MAGNITUDE)
+    assert sentence.startswith("gpu_memory is 80, ")
+    assert "`gpu_memory: 24` under the scale" in sentence
+    smaller = replace(paper, settings=paper.settings.model_copy(update={"gpu_memory": 24.0}))
+    assert found(smaller, with_gpus(24), job) == []
+    assert found(paper, with_gpus(24), MAGNITUDE) == []
+    assert found(paper, with_gpus(80), job) == []
 
 
 def test_more_gpus_than_there_are_is_named_with_the_number_that_there_is(paper):
@@ -86,7 +102,7 @@ def test_a_grid_that_says_it_has_no_gpu_needs_none(paper):
 
 def test_a_full_disk_is_named_with_what_is_needed(paper):
     (sentence,) = found(paper, replace(LARGE, free_bytes=10**9), LEAP, OPEN)
-    assert "need about 30.5 GB of disk and 1.0 GB are free" in sentence  # 4 bytes x 7.39e9, 2 bytes x 0.49e9
+    assert "need about 28.9 GB of disk and 1.0 GB are free" in sentence  # 4 bytes x 6.98e9, 2 bytes x 0.49e9
 
 
 def test_gated_models_that_must_be_fetched_need_a_token(paper):

@@ -14,14 +14,13 @@ from leap_repro.costs.requests import cores, request
 from leap_repro.costs.resources import (
     FLOAT32_COST,
     QUESTIONS,
-    UNKNOWN_PARAMETERS,
     evaluation_tokens,
     flops_per_second,
     model_sizes,
     need,
 )
 from leap_repro.models.examine import describe, empty_model
-from leap_repro.models.sizes import sizes_by_rule_of_thumb, sizes_of
+from leap_repro.models.sizes import UNKNOWN_PARAMETERS, sizes_by_rule_of_thumb, sizes_of
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.learned.memory import training_bytes
@@ -101,12 +100,14 @@ def test_a_mixture_asks_for_the_statistics_of_all_its_experts():
 def test_what_a_training_needs_is_planned_by_its_one_formula(scale):
     """For every training of every grid, and for models on this machine at their own sizes."""
     asked, tried = study(scale), 0
-    for model, (name, line) in product(asked.models, asked.methods.items()):
+    device = "cuda" if asked.settings.cluster.gpus else "cpu"
+    for model, name in product(asked.models, asked.methods):
+        line = asked.line(name, model)
         if line.declaration.leaves_logits:
             found = model_sizes(asked, NOWHERE, model)
             length = asked.settings.mask_training.length
-            parts = training_bytes(found, line.options, asked.settings.dtype, length, line.gpus)
-            assert need("prune", asked, found, name).gpu_bytes == sum(parts.values())
+            parts = training_bytes(found, line.options, asked.settings.dtype, length, line.gpus, device)
+            assert need("prune", asked, found, name, model).gpu_bytes == sum(parts.values())
             tried += 1
     assert tried >= len(asked.models)
 

@@ -1,6 +1,7 @@
 """Requests tokenised all at once are lm-eval's own, token by token."""
 
 import copy
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,37 @@ def test_the_tokens_are_those_of_lm_eval(parts):
 def test_the_scores_are_those_of_lm_eval(parts):
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(PAIRS)]
     assert BatchEncoded(**parts).loglikelihood(requests) == HFLM(**parts).loglikelihood(requests)
+
+
+def test_answers_that_tie_in_bfloat16_are_told_apart_in_float32(parts):
+    """Of two answers the better one comes second, where a tie is lost: all neighbours among a model's next tokens."""
+    model = tiny("llama").to(torch.bfloat16)
+    model.lm_head.weight.data.mul_(0.25)  # a token is as likely as another, nearly
+    parts = parts | {"pretrained": model}
+    context = [5, 9, 23, 41]
+    with torch.no_grad():
+        exact = model(torch.tensor([context])).logits[0, -1].double().log_softmax(0)
+    pairs = [(worse, better) for worse, better in pairwise(exact.argsort().tolist()) if exact[worse] < exact[better]]
+    asked = [(("", ""), context, [token]) for pair in pairs for token in pair]
+
+    def scored(kind):
+        return torch.tensor(kind(**parts)._loglikelihood_tokens(asked, disable_tqdm=True))[:, 0].double()
+
+    theirs, ours = (scored(kind).view(-1, 2) for kind in (HFLM, BatchEncoded))
+    assert len(pairs) > 30
+    assert (theirs.argmax(dim=1) == 0).sum() > 5, "of ties the first"
+    assert (ours.argmax(dim=1) == 1).all()
+    torch.testing.assert_close(ours, exact[torch.tensor(pairs)], rtol=1e-6, atol=1e-6)
+
+
+def test_the_scores_of_an_answers_tokens_are_summed_in_float32(parts):
+    model = tiny("llama").to(torch.bfloat16)
+    tokens = torch.randint(3, 60, (9,), generator=torch.Generator().manual_seed(0)).tolist()
+    with torch.no_grad():
+        exact = model(torch.tensor([tokens[:-1]])).logits[0].double().log_softmax(1)
+    asked = [(("", ""), tokens[:3], tokens[3:])]
+    ((score, _),) = BatchEncoded(**parts | {"pretrained": model})._loglikelihood_tokens(asked, disable_tqdm=True)
+    assert score == pytest.approx(sum(float(exact[place - 1, tokens[place]]) for place in range(3, 9)), rel=1e-6)
 
 
 def test_no_request_is_tokenised_by_itself(parts, monkeypatch):

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-BUILT = ("src", "pyproject.toml", "README.md", "LICENSE")
+BUILT = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 SCRIPT = """
 import sys
 import leap_repro

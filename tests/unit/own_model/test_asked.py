@@ -53,6 +53,7 @@ CASES = [
     ([BUNDLED, "--output", "out", "--sparsity", "nan"], ["--sparsity is nan", "[0, 1)"]),
     ([BUNDLED, "--output", "out", "--sparsity", "1"], ["--sparsity is 1.0", "[0, 1)"]),
     ([BUNDLED, "--output", "out", "--cores", "0"], ["--cores is 0"]),
+    ([BUNDLED, "--output", "out", "--values", "int8"], ["--values is int8", "--format packed", "dense"]),
     ([BUNDLED, "--output", "out", "--method", "../../../x"], ["--method is '../../../x'", "'wanda'"]),
     (
         [BUNDLED, "--output", "out", "--masks", "packed"],

@@ -43,11 +43,40 @@ class Calls(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.names = set()
+        self.names, self.refused = set(), set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.add(str(func).removeprefix("aten."))
+        name = str(func).removeprefix("aten.")
+        self.names.add(name)
+        if refused_on_cuda(func, args, kwargs or {}):
+            self.refused.add(name)
         return func(*args, **(kwargs or {}))
+
+
+REFUSED_ON_CUDA = (
+    ("put_.", "put."),
+    ("median.", "nanmedian.", "kthvalue.", "mode."),
+    ("histc.", "_histc."),
+    ("cumsum.", "cumsum_.", "cumprod.", "cumprod_.", "logcumsumexp"),
+    ("bincount.",),
+    ("scatter_reduce", "index_reduce"),
+    ("nll_loss2d", "_ctc_loss", "_embedding_bag", "grid_sampler", "upsample_", "adaptive_", "reflection_pad"),
+)
+"""How the names of those begin that strict determinism refuses on CUDA, by the documentation of torch's
+`use_deterministic_algorithms`: of the third and fourth line those of floats, of bincount that with weights. `mode`,
+`logcumsumexp` and `index_reduce` have no deterministic form either."""
+ON_A_CPU_ALONE = ("kthvalue.default",)
+"""Called where the scores lie on a CPU; on CUDA a sort is (`prune/layerwise/select.py`)."""
+
+
+def refused_on_cuda(func, args, kwargs):
+    """Whether CUDA would refuse this call within `portable.deterministic`."""
+    name = str(func).removeprefix("aten.")
+    if name.startswith(("histc.", "_histc.", "cumsum", "cumprod")):
+        return args[0].is_floating_point() and kwargs.get("dtype") is None
+    if name.startswith("bincount."):
+        return len(args) > 1 and args[1] is not None
+    return any(name.startswith(starts) for starts in REFUSED_ON_CUDA)
 
 
 def varying(called):
@@ -75,7 +104,7 @@ def test_what_varies_is_seen_when_it_is_called():
 
 
 @pytest.mark.slow
-def test_no_method_and_no_evaluation_calls_an_operator_that_varies(tmp_path):
+def test_no_method_and_no_evaluation_calls_an_operator_that_varies_or_that_cuda_refuses(tmp_path):
     folder = bundled_models()["llama3.2-1b-mini"]
     ids = (torch.arange(8 * 32) * 37 % 401).view(8, 32)
     tokens = {"calibration": ids, "training": ids, "held_out": ids, "bits": "portable"}
@@ -95,6 +124,24 @@ def test_no_method_and_no_evaluation_calls_an_operator_that_varies(tmp_path):
         evaluate_model(model, tokenizer=tokenizer, bits="portable", **asked)
     assert {"mm.default", "bmm.default", "linalg_cholesky_ex.default", "kthvalue.default"} <= calls.names
     assert not varying(calls.names)
+    assert calls.refused == set(ON_A_CPU_ALONE)
+
+
+def test_what_cuda_refuses_is_seen_when_it_is_called():
+    numbers = torch.tensor([1.0, 3.0, 2.0])
+    with Calls() as calls:
+        numbers.kthvalue(2)
+        numbers.median(0)
+        numbers.cumsum(0)
+        numbers.histc(3)
+        torch.ones(3).put_(torch.tensor([0]), numbers[:1])
+        torch.bincount(torch.tensor([1, 1]), numbers[:2])
+    assert len(calls.refused) == 6
+    with Calls() as calls:
+        torch.tensor([1, 2]).cumsum(0)
+        torch.bincount(torch.tensor([1, 1]))
+        torch.nn.functional.cross_entropy(numbers[None], torch.tensor([1]))
+    assert not calls.refused
 
 
 def test_the_page_names_them(project):

@@ -21,6 +21,7 @@ from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.shares import shares_of
 from leap_repro.pipeline.provenance import provenance
 from leap_repro.portable import CHOICES, PORTABLE
+from leap_repro.portable.deterministic import deterministic
 from leap_repro.portable.install import promised, use_portable_kernels
 from leap_repro.store.artifacts import Artifact, writing
 from leap_repro.store.texts import read_texts
@@ -45,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     kept = apply_cell(model, sources["cell"])
     log.info("%s keeps %d of %d weights", sources["cell"].facts["cell"], kept, sources["cell"].facts["prunable"])
     texts = read_texts(sources["text"])
-    with torch.inference_mode():
+    with deterministic(), torch.inference_mode():
         scoring = (arguments.lengths, arguments.batch_size, arguments.windows)
         rows = perplexity_rows(model, tokenizer, texts, *scoring)
         tasks, further = sources["tasks"].verified_payload(), sources["tasks"].facts.get("definitions", {})

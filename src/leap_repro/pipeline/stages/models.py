@@ -8,8 +8,10 @@ from pathlib import Path
 
 from leap_repro.cli import json_argument
 from leap_repro.hub.lock import LOCK_FILE, check_expected, read_lock
+from leap_repro.models.checkpoint import read_config
 from leap_repro.models.examine import describe, examine
 from leap_repro.models.shares import ALLOWED
+from leap_repro.models.sizes import refuse_other_shape
 from leap_repro.models.sources import source_of
 from leap_repro.pipeline.provenance import provenance
 from leap_repro.store.artifacts import writing
@@ -23,7 +25,9 @@ def main(arguments: argparse.Namespace) -> None:
     with writing(arguments.output, provenance(("leap_repro.pipeline.stages.models",), spec, {})) as (payload, facts):
         known = source.fetch(spec, payload, read_lock(arguments.lock))
         facts |= describe(examine(payload, spec.get("allow_dense_share", ALLOWED)), payload) | known
-        check_expected(str(spec.get("id", spec.get("path"))), spec.get("expect"), facts)
+        name = str(spec.get("id", spec.get("path")))
+        check_expected(name, spec.get("expect"), facts)
+        refuse_other_shape(name, spec.get("shape"), read_config(payload))
         log.info("%s: %s", arguments.output, facts)
 
 

@@ -21,7 +21,7 @@ from leap_repro.progress import Progress
 from leap_repro.prune.job import Job, PrunedCell
 from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
-from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error, use_exact_float32
+from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error
 from leap_repro.sparsity.patterns import UNSTRUCTURED, check_shape, parse_pattern
 
 CALIBRATION_BATCH = 16
@@ -40,7 +40,6 @@ def prune_layers(
     Raises UserError, naming the tensor, for a shape that an N:M pattern does not fit and, with its block, for weights
     or inputs that are not finite.
     """
-    use_exact_float32()
     cell = PrunedCell(job.store, [], budgeted(facts, job))
     for linear in prunable_linears(job.model):
         check_shape(linear.name, linear.weight.shape[1], parse_pattern(facts["pattern"]))

@@ -25,12 +25,32 @@ def all_kept(weights: Tensor) -> Tensor:
     return torch.ones(weights.shape, dtype=torch.bool, device=weights.device)
 
 
+def by_selection(flat: Tensor, count: int) -> Tensor:
+    """The `count`-th smallest number without a full sort: the fast way on a CPU."""
+    return flat.kthvalue(count).values
+
+
+def by_sort(flat: Tensor, count: int) -> Tensor:
+    """The same number by a sort: CUDA's `kthvalue` gives a row to one block of threads, so that for a whole matrix it
+    takes about 20 times as long; and strict determinism refuses it, for the place that it returns with the number."""
+    return flat.sort().values[count - 1]
+
+
+KTH_SMALLEST = {"cpu": by_selection, "cuda": by_sort}
+
+
+def kth_smallest(flat: Tensor, count: int) -> Tensor:
+    """The `count`-th smallest (from 1) of `flat` [n], a scalar; the same number on every device but for a zero's sign,
+    to which no comparison looks."""
+    return KTH_SMALLEST[flat.device.type](flat, count)
+
+
 def drop_smallest(scores: Tensor, count: int) -> Tensor:
-    """Keep all but the `count` smallest of all scores (any shape); a selection and no full sort, for large matrices."""
+    """Keep all but the `count` smallest of all scores (any shape)."""
     flat = scores.flatten()
     if count == 0:
         return all_kept(scores)
-    limit = flat.kthvalue(count).values
+    limit = kth_smallest(flat, count)
     keep = flat > limit
     ties = (flat == limit).nonzero().flatten()
     below = flat.numel() - int(keep.sum()) - ties.numel()
@@ -84,7 +104,7 @@ def up_to_threshold(scores: Tensor, sparsity: Fraction) -> Tensor:
     That is one more than the floor, and more on ties.
     """
     flat = scores.flatten()
-    return scores > flat.kthvalue(released_count(sparsity, flat.numel()) + 1).values
+    return scores > kth_smallest(flat, released_count(sparsity, flat.numel()) + 1)
 
 
 def released_count(sparsity: Fraction, count: int) -> int:

@@ -33,7 +33,7 @@ class InputStatistics:
             self.sums = torch.zeros(self.in_features, dtype=torch.float32, device=self.device)
 
     def add(self, x_TI: Tensor) -> None:
-        """Add one batch of inputs; TF32 stays off, because 10 mantissa bits change masks."""
+        """Add one batch of inputs."""
         x_TI = x_TI.float()
         self.tokens += x_TI.shape[0]
         if self.needs_gram:
@@ -86,9 +86,3 @@ def relative_error(weight: Tensor, pruned: Tensor, gram: Tensor) -> float:
     reference = ((weight @ gram) * weight).sum()
     error = ((change @ gram) * change).sum()
     return float(error / reference) if reference > 0 else 0.0
-
-
-def use_exact_float32() -> None:
-    """Keep TF32 out of float32 matrix products on CUDA."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,9 @@ from leap_repro.checked import (
     Temperature,
     Weight,
     contradiction,
+    told,
 )
+from leap_repro.errors import UserError
 from leap_repro.prune.declaration import Declaration, Options, Tokens
 
 if TYPE_CHECKING:
@@ -38,6 +40,19 @@ SCALE_BYTES = 4 / 256
 SCORES_AT_ONCE = {"cpu": 2**26, "cuda": 2**29}
 """Scores over the vocabulary made, or taken to float32, at a time, by type of device: 256 MiB or 2 GiB of float32."""
 Schedule = Literal["linear", "constant", "cosine", "exponential"]
+AUTO = "auto"
+"""Of an option: chosen by the memory of the scale's GPUs (`automatic.py`) before a job is told its options."""
+AUTOMATIC = ("masked_weights", "gradient_checkpointing", "gathered", "micro_batch_size")
+"""The options that may be so."""
+if TYPE_CHECKING:  # to a training it is what was chosen
+    MicroBatch = int
+    Recompute = bool
+else:
+    MicroBatch = Annotated[
+        Positive | Literal["auto"],
+        told("it must be an integer of at least 1 and at most 1000000000, or auto"),
+    ]
+    Recompute = Annotated[bool | Literal["auto"], told("it must be true, false or auto")]
 
 
 class Relaxation(NamedTuple):
@@ -68,8 +83,10 @@ class LoopOptions(Options):
 
     steps: Positive = Field(2000, description="of the optimiser")
     batch_size: Positive = Field(256, description="sequences per step")
-    micro_batch_size: Positive = Field(
-        8, description="sequences per forward pass in each process: only rounding, memory and time depend on it"
+    micro_batch_size: MicroBatch = Field(
+        8,
+        description="sequences per forward pass in each process: only rounding, memory and time depend on it; auto: "
+        "by the scale's `gpu_memory`",
     )
     learning_rate: LearningRate = Field(1e-3, description="at its peak; a half cosine follows")
     rate_end: Share = Field(0.0, description="of the peak, where the half cosine ends")
@@ -84,8 +101,10 @@ class LoopOptions(Options):
         "the rest of every 1,000 dropped",
     )
     checkpoint_every: Positive = Field(100, description="steps; never more than 5 % of all")
-    gradient_checkpointing: bool = Field(
-        False, description="activations and masks are made again in the backward pass, not kept"
+    gradient_checkpointing: Recompute = Field(
+        False,
+        description="activations and masks are made again in the backward pass, not kept; auto: by the scale's "
+        "`gpu_memory`",
     )
     compiled_blocks: bool = Field(
         False, description="torch.compile fuses what blocks compute between their products; other rounding"
@@ -96,10 +115,15 @@ class LoopOptions(Options):
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> LoopOptions:
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size != AUTO and self.batch_size % self.micro_batch_size:
             whole = f"it must be a multiple of micro_batch_size, which is {self.micro_batch_size}"
             raise contradiction("batch_size", self.batch_size, whole)
         return self
+
+    @property
+    def automatic(self) -> list[str]:
+        """The options that are still to be chosen."""
+        return [name for name in AUTOMATIC if getattr(self, name, None) == AUTO]
 
     @property
     def is_late(self) -> bool:
@@ -167,14 +191,15 @@ class TrainingOptions(LoopOptions):
         "float32",
         description="of the gradients at masked weights, summed over micro-batches; bfloat16 is rounded by chance",
     )
-    masked_weights: Literal["kept", "remade"] = Field(
+    masked_weights: Literal["kept", "remade", "auto"] = Field(
         "kept",
-        description="made once for all passes with a mask, and kept in the weights' type; remade: for each use",
+        description="made once for all passes with a mask, and kept in the weights' type; remade: for each use; auto: "
+        "by the scale's `gpu_memory`",
     )
-    gathered: Literal["pass", "step"] = Field(
+    gathered: Literal["pass", "step", "auto"] = Field(
         "pass",
         description="how long each of several processes has a block in whole: during its pass, or from its first pass "
-        "to the step's end",
+        "to the step's end; auto: by the scale's `gpu_memory`",
     )
 
     @model_validator(mode="after")
@@ -205,6 +230,11 @@ class TrainingOptions(LoopOptions):
     def keeps_masks(self) -> bool:
         """Whether masks are kept beside them, with what their gradient needs; else they are made again for it."""
         return self.keeps_products and not self.gradient_checkpointing
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether there are kernels for its gates on a GPU (`fused.py`): no mask is in memory then."""
+        return False
 
     @property
     def logits_per_weight(self) -> float:
@@ -276,5 +306,8 @@ class Learned(Declaration[LoopOptionsT]):
         return "mask_training" if options.packing == "stream" else "mask_training_grouped"
 
     def run(self, job: Job[LoopOptionsT]) -> PrunedCell:
-        """Train to the end."""
+        """Train to the end; UserError for an option that nobody has chosen."""
+        for name in job.options.automatic:
+            one = "only a scale's gpu_memory chooses it: give it a value"
+            raise UserError(f"{self.name}: options.{name} is {AUTO}; {one}")
         return self.trainer(job).train(dict(job.options.facts))

@@ -47,6 +47,11 @@ class Options(TrainingOptions):
         return super().relaxation(step)._replace(dtype=self.gates_dtype)
 
     @property
+    def has_kernels(self) -> bool:
+        """For gates in float32 whose noise is counted."""
+        return self.gates_dtype == "float32" and self.noise_source != "generator"
+
+    @property
     def facts(self) -> dict[str, str]:
         """One budget for all matrices, unless each has its own."""
         return {"pattern": UNSTRUCTURED, "budget_scope": "tensor" if self.budget == "layer" else "global"}

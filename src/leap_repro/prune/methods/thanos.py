@@ -22,8 +22,10 @@ from leap_repro.sparsity.patterns import DENSE_ROWS
 if TYPE_CHECKING:
     from torch import Tensor
 
-BATCH_ENTRIES = 2**20
-"""Entries of the small systems solved at a time: 8 MB in float64; larger batches fall out of a processor's cache."""
+BATCH_ENTRIES = {"cpu": 2**20, "cuda": 2**27}
+"""Entries of the small systems solved at a time: on a CPU 8 MB in float64, since larger batches fall out of its cache;
+on a GPU 1 GB, which holds all rows of the largest matrix here (14,336 rows that drop 77 of a block's 128 columns: 85
+million), so that a block is few batches."""
 LEAST_FILL = 0.8
 """Rows share a batch if none is padded to more than 1 / LEAST_FILL of its own number of dropped weights."""
 
@@ -120,7 +122,7 @@ def _solve_rows(weight: Tensor, drop: Tensor, corner: Tensor) -> Tensor:
     inverse = corner.double().T @ corner.double()
     multipliers = weight.new_zeros(weight.shape)
     counts = drop.sum(dim=1)
-    for rows, width in _batches(counts):
+    for rows, width in _batches(counts, BATCH_ENTRIES[weight.device.type]):
         columns = drop[rows].byte().sort(dim=1, descending=True, stable=True).indices[:, :width]
         real = drop[rows].gather(1, columns)
         systems = inverse[columns.unsqueeze(2), columns.unsqueeze(1)]
@@ -132,17 +134,17 @@ def _solve_rows(weight: Tensor, drop: Tensor, corner: Tensor) -> Tensor:
     return multipliers
 
 
-def _batches(counts: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Rows that drop something, in batches of similar counts [out], each with the count that it is padded to."""
+def _batches(counts: Tensor, entries: int) -> Iterator[tuple[Tensor, int]]:
+    """Rows that drop something, in batches of similar counts [out] and at most `entries` (but one row at the least),
+    each with the count that it is padded to."""
     order = counts.sort(descending=True, stable=True).indices
     sizes = counts[order].tolist()
     start = 0
     while start < len(sizes) and sizes[start]:
         width = sizes[start]
         stop = start + 1
-        while (
-            stop < len(sizes) and sizes[stop] >= LEAST_FILL * width and (stop - start + 1) * width**2 <= BATCH_ENTRIES
-        ):
+        most = start + max(1, entries // width**2)
+        while stop < min(len(sizes), most) and sizes[stop] >= LEAST_FILL * width:
             stop += 1
         yield order[start:stop], width
         start = stop

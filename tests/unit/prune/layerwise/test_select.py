@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap_repro.prune.layerwise.select import (
+    KTH_SMALLEST,
+    by_selection,
+    by_sort,
     drop_smallest,
     drop_smallest_in_groups,
     drop_smallest_in_matrix,
@@ -118,6 +121,36 @@ def test_any_count_from_none_to_all_is_dropped_exactly(scores, data):
 @pytest.mark.parametrize("select", [drop_smallest_in_matrix, drop_smallest_in_rows])
 def test_halves_of_the_exact_fraction_and_not_of_a_float_round_to_even(select, sparsity, numel, gone):
     assert int((~select(torch.arange(float(numel)).view(1, numel), Fraction(sparsity))).sum()) == gone
+
+
+FEW = [0.0, -0.0, 1e-45, -1e-45, 1e-39, 1.2e-38, -1.2e-38, 1.0, -1.0, math.inf, -math.inf]
+"""Zeros of both signs, numbers below the least normal one, and few enough that lists of them have ties."""
+
+
+@given(
+    scores=st.lists(st.one_of(st.sampled_from(FEW), st.floats(width=32, allow_nan=False)), min_size=1), data=st.data()
+)
+@settings(max_examples=300, deadline=None)
+def test_a_sort_drops_what_a_selection_does(scores, data):
+    """The way of a GPU, on a CPU: its numbers are those of the CPU's way, and so are its masks."""
+    flat, count = torch.tensor(scores), data.draw(st.integers(1, len(scores)))
+    assert by_sort(flat, count) == by_selection(flat, count) == sorted(scores)[count - 1]
+    masks = [drop_smallest(flat, count)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(KTH_SMALLEST, "cpu", by_sort)
+        masks.append(drop_smallest(flat, count))
+    assert masks[0].tolist() == masks[1].tolist() == brute_force_matrix(flat, count)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sort_drops_what_a_selection_does_from_a_large_matrix_full_of_ties(dtype, monkeypatch):
+    scores = torch.randn(300, 701, generator=torch.Generator().manual_seed(0)).mul(8).round().div(64).to(dtype)
+    counts = range(1, scores.numel(), scores.numel() // 23)
+    selected = [drop_smallest(scores, count) for count in counts]
+    monkeypatch.setitem(KTH_SMALLEST, "cpu", by_sort)
+    for count, mask in zip(counts, selected, strict=True):
+        assert torch.equal(drop_smallest(scores, count), mask)
+        assert int((~mask).sum()) == count
 
 
 def test_of_equal_scores_the_earlier_positions_go():

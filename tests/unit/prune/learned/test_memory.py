@@ -64,9 +64,9 @@ def test_each_saving_saves_what_it_says(build_tiny):
 
 def test_eight_billion_parameters_fit_a_gpu_of_80_gb():
     """Llama-3.1-8B with 4,096 tokens, at the settings that docs/memory.md names."""
-    options = Options(**FEW_BITS, micro_batch_size=1, gradient_checkpointing=True)
+    options = Options(**FEW_BITS, micro_batch_size=1, gradient_checkpointing=True, masked_weights="remade")
     sizes = sizes_of(real("llama"))
-    parts = training_bytes(sizes, options, "bfloat16", length=4096)
+    parts = training_bytes(sizes, options, "bfloat16", length=4096, device="cuda")
     assert sizes.parameters == 8_030_261_248
     assert 60e9 < sum(parts.values()) < 76e9
 
@@ -75,6 +75,8 @@ def test_the_vocabulary_counts_for_as_many_tokens_as_are_scored_at_once():
     sizes = sizes_of(real("llama"))
     parts = [training_bytes(sizes, Options(micro_batch_size=m), "bfloat16", 4096)["vocabulary"] for m in (1, 8)]
     assert parts[0] == parts[1] == 2**26 // 128256 * 128256 * 12
+    on_gpu = training_bytes(sizes, Options(micro_batch_size=1), "bfloat16", 4096, device="cuda")["vocabulary"]
+    assert on_gpu == 4096 * 128256 * 12
 
 
 def test_every_published_peak_is_within_a_tenth_of_the_formula(project, monkeypatch):

@@ -1,0 +1,118 @@
+"""Load a packed export as a model that runs packed: its matrices never lie in memory with their zeros.
+
+The model is built without weights; what is not pruned is read into it as it is, and of each pruned tensor the parts are
+taken over, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leap_repro.errors import UserError
+from leap_repro.export.forms import Packed
+from leap_repro.export.index import Index, Parts, read_parts, said_by
+from leap_repro.export.places import Place, find_places
+from leap_repro.models.layout import load_headers, load_tensors
+from leap_repro.models.prunable import prunable_linears
+from leap_repro.models.stream import skeleton
+from leap_repro.runtime.kernels import PackedMatrix
+from leap_repro.runtime.linear import put_packed
+from leap_repro.runtime.model import as_packed
+from leap_repro.sparsity.masks import unpack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
+    """The model of a packed export, on the CPU; `empty` is that of its config.json on the meta device, `dtype` the type
+    of its weights and activations if that is not config.json's. Quantised values stay quantised.
+
+    Raises UserError for an export of another format, if a file is damaged, or if the weights are not those of
+    config.json.
+    """
+    if index.format != Packed.name:
+        raise UserError(f"{folder} is of format {index.format}, run='packed' wants {Packed.name}: use run='dense'")
+    whole: dict[str, Tensor] = {}
+    packed: dict[str, tuple[str, Parts]] = {}
+    for file in index.files:
+        for key, found in read_parts(folder, index, file)[0].items():
+            if isinstance(found, Tensor):
+                whole[key] = found
+            else:
+                packed[key] = (file, found)
+    places = _places(folder, index, empty, whole)
+    model = skeleton(folder, dtype or empty.dtype)
+    load_tensors(model, whole, torch.device("cpu"))
+    model.tie_weights()
+    matrices: dict[str, PackedMatrix] = {}
+    for key, (file, parts) in packed.items():
+        with said_by(folder / file):
+            matrices |= _matrices(key, index, parts, places[key], model.dtype)
+    put_packed(model, {linear.name: linear.module for linear in prunable_linears(model)}, matrices)
+    return as_packed(model)
+
+
+def refuse_other(folder: Path, found: dict[str, set[str]]) -> None:
+    """UserError if transformers says that a model was loaded from other weights than its own."""
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found[what]:
+            raise UserError(f"{folder}: its weights are not those of config.json ({what}: {sorted(found[what])[:3]})")
+
+
+def _places(folder: Path, index: Index, empty: PreTrainedModel, whole: dict[str, Tensor]) -> dict[str, list[Place]]:
+    """{key: the matrices in it}, from the headers alone; UserError if they are not those of the model, all in parts."""
+    headers = {key: torch.empty_like(tensor, device="meta") for key, tensor in whole.items()}
+    for key, entry in index.tensors.items():
+        shape = entry["shape"]
+        stored = [*shape[:-2], shape[-1], shape[-2]] if entry.get("transposed") else shape
+        headers[key] = torch.empty(stored, dtype=empty.dtype, device="meta")
+    with said_by(folder):
+        loaded, found = load_headers(empty, headers)
+    refuse_other(folder, found)
+    places: dict[str, list[Place]] = {key: [] for key in index.tensors}
+    for place in find_places(loaded, set(headers)):
+        if place.key not in places:
+            raise UserError(f"{folder}: {place.key} is not packed: use run='dense'")
+        places[place.key].append(place)
+    return places
+
+
+def _matrices(key: str, index: Index, parts: Parts, places: list[Place], dtype: torch.dtype) -> dict[str, PackedMatrix]:
+    """{name: matrix} of all that one tensor holds; those of a mixture's experts share its memory. Values keep the
+    file's type where `dtype`, the model's, can hold them, else they are converted."""
+    shape = index.tensors[key]["shape"]
+    if places[0].transposed and not index.tensors[key].get("transposed"):
+        mask = unpack(parts["mask"], shape).mT.contiguous()
+        parts = index.form.encode(key, index.form.decode(parts, shape).mT.contiguous(), mask)
+        shape = list(mask.shape)
+    kept, scales = parts["kept"], parts.get("scales")
+    if scales is not None:
+        scales = scales.float()[:, None]
+    elif torch.promote_types(kept.dtype, dtype) != dtype:
+        kept = kept.to(dtype)
+    packed = PackedMatrix.from_file(kept, parts["mask"], shape, scales, name=key)
+    if len(places) == 1 and places[0].is_whole(packed.shape[0]):
+        return {places[0].linear.name: packed}
+    kept = np.bitwise_count(packed.mask.numpy()).sum(axis=1, dtype=np.int64)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    return {place.linear.name: _rows(packed, place.rows, starts) for place in places}
+
+
+def _rows(packed: PackedMatrix, rows: Tensor, starts: np.ndarray) -> PackedMatrix:
+    """These rows of a packed matrix, a view of its memory if they follow one another; `starts` are the places of each
+    row's first value."""
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    if torch.equal(rows, torch.arange(first, last)):
+        chosen: slice | Tensor = slice(first, last)
+        values = packed.values[starts[first] : starts[last]]
+    else:
+        chosen = rows
+        values = torch.cat([packed.values[starts[row] : starts[row + 1]] for row in rows.tolist()])
+    scales = None if packed.scales is None else packed.scales[chosen]
+    return PackedMatrix(values, packed.mask[chosen], (len(rows), packed.shape[1]), scales, packed.name)

@@ -1,0 +1,1 @@
+"""A pruned model that runs without its zeros."""
