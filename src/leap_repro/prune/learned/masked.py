@@ -10,10 +10,10 @@ Shapes: x is [..., in], gradients of outputs [..., out], weights and masks [out,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -218,28 +218,42 @@ class _Input(torch.autograd.Function):
 
 class _Apply(torch.autograd.Function):
     """A layer as a node of the autograd graph. Its anchor makes the output need a gradient; what is trained gets its
-    own by the layer's `backward`."""
+    own by the layer's `backward`. The input is kept here, or `before`, by an `_Input`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: TrainedLayer, step: Step | None) -> Tensor:
-        ctx.input, ctx.layer, ctx.step = x.grad_fn, layer, step
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: TrainedLayer, step: Step | None, before: bool) -> Tensor:
+        ctx.layer, ctx.step, ctx.input = layer, step, x.grad_fn if before else None
+        if not before:
+            ctx.save_for_backward(x)
         return layer.forward(x, step)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
-        (x,), needs_input = ctx.input.saved_tensors, ctx.input.needs_input_grad[0]
-        return ctx.layer.backward(x, gradient, ctx.step, needs_input), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        keeper = ctx.input or ctx
+        (x,), needs_input = keeper.saved_tensors, keeper.needs_input_grad[0]
+        return ctx.layer.backward(x, gradient, ctx.step, needs_input), None, None, None, None
 
 
-@torch.compiler.disable
-def applied(layer: TrainedLayer, step: Step | None, x: Tensor) -> Tensor:
-    """The layer's output, in the graph."""
-    return _Apply.apply(_Input.apply(x, layer.anchor), layer.anchor, layer, step)
+def _applied(layer: TrainedLayer, step: Step | None, x: Tensor) -> Tensor:
+    return _Apply.apply(x, layer.anchor, layer, step, False)
+
+
+def _applied_again(layer: TrainedLayer, step: Step | None, x: Tensor) -> Tensor:
+    return _Apply.apply(_Input.apply(x, layer.anchor), layer.anchor, layer, step, True)
+
+
+@cache
+def _application(again: bool, compiled: bool) -> Callable[[TrainedLayer, Step | None, Tensor], Tensor]:
+    """What puts a layer into the graph, of blocks that run again in the backward pass or once, compiled or not."""
+    applied = _applied_again if again else _applied
+    return torch.compiler.disable(applied) if compiled else applied
 
 
 @contextmanager
-def masked(layers: Sequence[TrainedLayer], step: Step | None) -> Iterator[None]:
-    """Within it, the model's prunable layers compute with their masks of `step`."""
+def masked(layers: Sequence[TrainedLayer], step: Step | None, options: LoopOptions | None = None) -> Iterator[None]:
+    """Within it, the model's prunable layers compute with their masks of `step`, in blocks that run as the options
+    say (`running_blocks`)."""
+    applied = _application(*((options.gradient_checkpointing, options.compiled_blocks) if options else (False, False)))
     for layer in layers:
         module: Any = layer.linear.module
         module.forward = partial(applied, layer, step)

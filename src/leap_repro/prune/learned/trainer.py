@@ -162,17 +162,17 @@ class MaskTrainer(Loop):
         for leaf in self.optimizer.parameters:
             leaf.grad = None
         losses, measured = [], []
-        keeps = self.options.gathered == "step"
-        with running_blocks(self.model, self.options), processes.kept_gathered(self.model, keeps):
+        options, keeps = self.options, self.options.gathered == "step"
+        with running_blocks(self.model, options), processes.kept_gathered(self.model, keeps):
             for index, micro in enumerate(rounds):
                 is_last = index + 1 == len(rounds)
                 now = step.of_pass(processes.rank() + index * processes.count(), index == 0, is_last)
-                with masked(self.layers, now):
+                with masked(self.layers, now, options):
                     loss = self.language_loss(self.tokens_NT[micro].to(self.device)) * share
                 if now.measuring:
                     measured.append(self._regularise(step.number, share if step.anew else 1.0))
                 processes.synchronise(self.model, is_last, keeps)
-                with masked(self.layers, replace(now, measuring=False)):  # blocks may run again, for no new measure
+                with masked(self.layers, replace(now, measuring=False), options):  # for blocks that run again
                     loss.backward()
                 losses.append(loss.detach())
         losses = torch.stack(losses).double().tolist()  # once a step: the next pass is queued while one runs

@@ -117,7 +117,7 @@ class WeightTrainer(Loop):
         for leaf in self.optimizer.parameters:
             leaf.grad = torch.zeros_like(leaf)
         losses, rounds = [], self._micro_batches(number)
-        with masked(self.layers, None), running_blocks(self.model, self.options):
+        with masked(self.layers, None, self.options), running_blocks(self.model, self.options):
             for micro in rounds:
                 loss = self.language_loss(self.tokens_NT[micro].to(self.device)) / len(rounds)
                 loss.backward()
