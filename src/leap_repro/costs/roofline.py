@@ -51,9 +51,9 @@ PLAIN_LAUNCHES = 191
 """The same of gates that are made operator by operator."""
 LOSS_LAUNCHES = 30
 """Kernels of one part of the loss."""
-PLAIN_BYTES, PLAIN_SLOPE_BYTES = 64, 110
-"""What a gate that is made operator by operator moves for a logit: for one use (reported), and for the logit's gradient
-(docs/memory.md)."""
+PLAIN_BYTES, SLOPE_BYTES, AGAIN_BYTES = 68, 86, 44
+"""What a gate that is made operator by operator moves for a logit: for one use; for the logit's gradient; for its mask
+where that must be made for the gradient alone. Counted: benchmarks/gate_bytes.csv."""
 CHANCE_BYTES = 62
 """What a sum in bfloat16, rounded by chance, moves for a weight in a micro-batch; counted operator by operator."""
 FUSED = 0.35
@@ -105,11 +105,11 @@ def way_of(sizes: Sizes, options: LoopOptions, weight_dtype: str) -> Way:
         return dense
     logit, count = options.logit_bytes, options.logits_per_weight
     remade = options.noise == "forward" or not options.keeps_products
-    plain = not options.has_kernels
+    plain, mask_again = not options.has_kernels, not remade and not options.keeps_masks
     return replace(
         dense,
         gate=PLAIN_BYTES * count if plain else logit + 2 * weight,
-        slope=PLAIN_SLOPE_BYTES * count if plain else 2 * logit + weight + FLOAT_BYTES,
+        slope=(SLOPE_BYTES + mask_again * AGAIN_BYTES) * count if plain else 2 * logit + weight + FLOAT_BYTES,
         sums=2 * FLOAT_BYTES if options.gradients_dtype == "float32" else CHANCE_BYTES,
         optimiser=count * (3 * logit + moments),
         launches=BLOCK_LAUNCHES + remade * (PLAIN_LAUNCHES if plain else GATE_LAUNCHES),
