@@ -23,6 +23,8 @@ from leap_repro.prune.run import arithmetic, load_method
 from leap_repro.sparsity.pruned import split_by_kind
 
 RELEASED = {"rounding": "as_released"}
+FIFTY = {"cycles": 3200}
+"""DSnoT's, of a row of 64."""
 LAYER = {  # line: (module, options, sparsity, digest)
     "dense": ("dense", {}, "0", "f40ae0b5c3ef9b28"),
     "magnitude": ("magnitude", {}, "0.6", "86e57927a406d459"),
@@ -35,9 +37,12 @@ LAYER = {  # line: (module, options, sparsity, digest)
     "ria": ("ria", {}, "0.6", "d7a287d8e43f79fa"),
     "ria-as-released": ("ria", RELEASED, "0.6", "c2a8ce74a72c9ac6"),
     "ria-2-4": ("ria", {"pattern": "2:4"}, "0.5", "328b17b59ac64ac0"),
-    "dsnot": ("dsnot", {}, "0.6", "595ac4b8c490177b"),
-    "dsnot-as-released": ("dsnot", RELEASED | {"swaps": "as_released"}, "0.6", "842af2fdb92e8b8d"),
-    "dsnot-2-4": ("dsnot", {"pattern": "2:4"}, "0.5", "13b26f5a1db2f849"),
+    "dsnot": ("dsnot", {}, "0.6", "f7a61948771dbc6c"),
+    "dsnot-as-released": ("dsnot", RELEASED, "0.6", "2e2acd421e5dff15"),
+    "dsnot-2-4": ("dsnot", {"pattern": "2:4"}, "0.5", "619da5d99d630d1d"),
+    "dsnot-improving": ("dsnot", FIFTY | {"swaps": "improving"}, "0.6", "595ac4b8c490177b"),
+    "dsnot-fifty-swaps": ("dsnot", RELEASED | FIFTY, "0.6", "842af2fdb92e8b8d"),
+    "dsnot-improving-2-4": ("dsnot", FIFTY | {"swaps": "improving", "pattern": "2:4"}, "0.5", "13b26f5a1db2f849"),
     "sparsegpt": ("sparsegpt", {"block_size": 16}, "0.6", "f333e7c44810512d"),
     "sparsegpt-as-released": ("sparsegpt", RELEASED | {"block_size": 16}, "0.6", "d9f5e9b04c10250c"),
     "sparsegpt-2-4": ("sparsegpt", {"pattern": "2:4"}, "0.5", "3b27fca83c6dfdb5"),
