@@ -163,7 +163,7 @@ def test_matrices_of_an_mlp_keep_their_first_mask_as_in_the_public_code(shifted_
     assert dsnot.prune_layer(layer, dsnot.Options(skip_mlp=False)).log["changed"] > 0
 
 
-@pytest.mark.parametrize(("inputs", "most"), [(24, 1), (64, 1), (128, 2), (256, 3), (2048, 25), (4096, 50), (14336, 175)])
+@pytest.mark.parametrize(("inputs", "most"), [(24, 1), (64, 1), (128, 2), (256, 3), (2048, 25), (4096, 50)])
 def test_swaps_go_by_the_length_of_the_row(inputs, most):
     """50 of 4,096 inputs, as in the public code, and as large a share of any other row."""
     assert dsnot.Options().most_swaps(inputs) == most
