@@ -10,7 +10,6 @@ docs/gpu.md has it step by step, with a rehearsal on a CPU (`--tiny`).
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +28,7 @@ from measure import place
 from leap_repro.cli import report_errors
 from leap_repro.errors import UserError
 from leap_repro.models.load import best_device
+from leap_repro.portable.deterministic import deterministic
 
 PARTS: dict[str, Callable[[Rows, bool], None]] = {
     "env": env,
@@ -67,7 +67,6 @@ def run(asked: argparse.Namespace) -> None:
     """Measure the parts one after the other; none stops another."""
     if not asked.tiny and best_device().type != "cuda":
         raise UserError("no GPU is here: --tiny rehearses without one")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made
     prepared = Prepared(asked.folder)
     commit = prepared.about().get("commit", "unknown")
     facts = place(best_device().type) | {"commit": commit, "tiny": asked.tiny}
@@ -77,11 +76,12 @@ def run(asked: argparse.Namespace) -> None:
         "sample": partial(sample, prepared=prepared),
         "real": partial(real, prepared=prepared, budgets=asked.budgets),
     }
-    for name in asked.parts:
-        try:
-            work[name](rows, asked.tiny)
-        except Exception as error:
-            rows.failed({"part": name}, error)
+    with deterministic():  # as every stage computes
+        for name in asked.parts:
+            try:
+                work[name](rows, asked.tiny)
+            except Exception as error:
+                rows.failed({"part": name}, error)
 
 
 def report(asked: argparse.Namespace) -> None:

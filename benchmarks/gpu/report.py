@@ -78,7 +78,7 @@ def _measured_later(failed: Row, rows: Iterable[Row]) -> bool:
 def steps_table(rows: list[Row]) -> str:
     """Steps by way, each beside the dense one of its shape and setting."""
     columns = fields(
-        *("shape", "layers", "of_layers", "recompute", "micro", "way"),
+        *("shape", "layers", "of_layers", "recompute", "micro", "compiled", "way"),
         micro_batch_seconds="micro-batch, s",
         once_seconds="once a step, s",
         paper_step_seconds="paper's step, s",
@@ -89,7 +89,7 @@ def steps_table(rows: list[Row]) -> str:
 
 def over_dense(row: Row, rows: list[Row]) -> float:
     """The paper's step by this way over a dense one with the same optimiser; NaN without one."""
-    same = {name: row[name] for name in ("shape", "layers", "recompute", "micro", "length")}
+    same = {name: row[name] for name in ("shape", "layers", "recompute", "micro", "compiled", "length")}
     same |= {"part": "step", "way": DENSE}
     dense = [one for one in rows if same.items() <= one.items()]
     wanted = {"part": "optimiser", "shape": row["shape"], "optimiser": OPTIMISER}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gpu.rows import Row, Rows
 from gpu.shapes import SHAPES, peak, random_model, random_tokens, seconds_of, start_of_peak, trainer_of
+from leap_repro.models.load import best_device
 from leap_repro.models.sizes import sizes_of
 from leap_repro.prune.learned.memory import training_bytes
 from leap_repro.prune.learned.trainer import MaskTrainer
@@ -26,20 +27,22 @@ PAPER_TOKENS, LENGTH, TINY_LENGTH = 2**20, 4096, 16
 FEW, MORE = 1, 3
 """Micro-batches of the two steps that are timed."""
 WAYS: dict[str, dict[str, Any]] = {
-    "plain": {"noise_source": "generator"},
-    "kernels": {"noise_source": "counter"},
+    "plain": {"masked_weights": "remade", "noise_source": "generator"},
+    "kernels": {"masked_weights": "remade", "noise_source": "counter"},
+    "kept": {"masked_weights": "kept", "noise_source": "counter"},
 }
-"""How W * M is made, as options of the training."""
+"""How W * M is made, as options of the training: for each use by plain operators or by kernels, or once a
+step by kernels."""
 DENSE = "dense"
 LOW_MEMORY = {
     "gradient_checkpointing": True,
-    "micro_batch_size": 1,
+    "micro_batch_size": 2,
     "logits_dtype": "bfloat16",
     "logits_rounding": "stochastic",
     "state_dtype": "int8",
     "gradients_dtype": "bfloat16",
 }
-"""The line `leap-low-memory` of the configuration."""
+"""The line `leap-low-memory` of the configuration, as it is chosen for 80 GB."""
 OPTIMISERS = {
     "float32": {"logits_dtype": "float32", "state_dtype": "float32"},
     "low memory": {
@@ -51,23 +54,29 @@ OPTIMISERS = {
 
 
 class Setting(NamedTuple):
-    """Whether blocks run again in the backward pass, and the sequences of a micro-batch."""
+    """Whether blocks run again in the backward pass, the sequences of a micro-batch, compiled blocks."""
 
     recompute: bool
     micro: int
+    compiled: bool = False
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Compiling takes long, so that only the fastest way is compared."""
+        return (DENSE, "kept") if self.compiled else (DENSE, *WAYS)
 
 
 SETTINGS = {
-    "0.5B": (Setting(True, 2), Setting(False, 8)),
-    "1B": (Setting(True, 2), Setting(False, 8)),
     "8B": (Setting(True, 2), Setting(True, 8)),
-    "tiny": (Setting(True, 2),),
+    "1B": (Setting(True, 2), Setting(False, 4)),
+    "0.5B": (Setting(True, 2), Setting(False, 8), Setting(False, 8, compiled=True)),
 }
+TINY_SETTINGS = {"tiny": (Setting(True, 2),)}
 
 
 def steps(rows: Rows, tiny: bool) -> None:
     """A row for each shape, setting and way, and for each optimiser."""
-    for name in ["tiny"] if tiny else ["0.5B", "1B", "8B"]:
+    for name, settings in (TINY_SETTINGS if tiny else SETTINGS).items():
         model = random_model(name)
         length = TINY_LENGTH if tiny else LENGTH
         shape = {"shape": name, "layers": SHAPES[name].measured, "of_layers": SHAPES[name].layers}
@@ -75,9 +84,9 @@ def steps(rows: Rows, tiny: bool) -> None:
             key = {"part": "optimiser", **shape, "optimiser": optimiser}
             tokens = random_tokens(name, 1, length)
             rows.measure(key, partial(_optimiser_row, model, tokens, options))
-        for setting in SETTINGS[name]:
+        for setting in settings:
             tokens = random_tokens(name, MORE * setting.micro, length)
-            for way in (DENSE, *WAYS):
+            for way in setting.ways:
                 key = {"part": "step", **shape, **setting._asdict(), "length": length, "way": way}
                 rows.measure(key, partial(_step_row, model, tokens, setting, way))
         del model
@@ -87,7 +96,11 @@ def steps(rows: Rows, tiny: bool) -> None:
 def _step_row(model: nn.Module, tokens: Tensor, setting: Setting, way: str) -> Row:
     """Seconds of a micro-batch, once a step (with the optimiser), of the paper's step; the peak."""
     start_of_peak()
-    options = {"gradient_checkpointing": setting.recompute, "micro_batch_size": setting.micro}
+    options = {
+        "gradient_checkpointing": setting.recompute,
+        "micro_batch_size": setting.micro,
+        "compiled_blocks": setting.compiled,
+    }
     given = WAYS.get(way, {}) | options | {"batch_size": setting.micro}
     trainer = trainer_of(model, tokens, given)
     few = _seconds(trainer, tokens[: FEW * setting.micro], way == DENSE)
@@ -130,7 +143,7 @@ def _optimiser_row(model: nn.Module, tokens: Tensor, options: dict[str, Any]) ->
 
 
 def memory(rows: Rows, tiny: bool) -> None:
-    """The low-memory line on a whole 8B model, two micro-batches and the optimiser."""
+    """The low-memory line on a whole 8B model, two micro-batches and the optimiser, by way."""
     name = "tiny" if tiny else "8B"
     for way, options in WAYS.items():
         key = {"part": "memory", "shape": name, "layers": SHAPES[name].layers, "way": way}
@@ -141,9 +154,11 @@ def _memory_row(name: str, length: int, way: dict[str, Any]) -> Row:
     """The formula's peak, the device's, and seconds of the step."""
     start_of_peak()
     model = random_model(name, SHAPES[name].layers)
-    tokens = random_tokens(name, 2, length)
-    trainer = trainer_of(model, tokens, LOW_MEMORY | way | {"batch_size": 2})
+    tokens = random_tokens(name, 4, length)
+    trainer = trainer_of(model, tokens, LOW_MEMORY | way | {"batch_size": len(tokens)})
     numbers = count()
     seconds = seconds_of(lambda: trainer.step(next(numbers)), repeats=1)
-    predicted = training_bytes(sizes_of(model), trainer.options, "bfloat16", length)
+    device = best_device().type
+    sizes, options = sizes_of(model), trainer.options
+    predicted = training_bytes(sizes, options, "bfloat16", length, device=device)
     return {"seconds": seconds, "predicted_gb": sum(predicted.values()) / 1e9, **peak()}

@@ -17,11 +17,11 @@ def start(dtype):
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in ((7, 5), (3,))]
 
 
-def follow(steps, dtype, moments):
+def follow(steps, dtype, moments, epsilon=1e-8):
     """(ours, torch's in float64) after `steps` with the same gradients and rates."""
     ours, theirs = start(dtype), [tensor.requires_grad_() for tensor in start(torch.float64)]
-    mine = AdamW(ours, BETAS, DECAY, moments)
-    reference = torch.optim.AdamW(theirs, lr=1.0, betas=BETAS, weight_decay=DECAY)
+    mine = AdamW(ours, BETAS, DECAY, moments, epsilon)
+    reference = torch.optim.AdamW(theirs, lr=1.0, betas=BETAS, weight_decay=DECAY, eps=epsilon)
     generator = torch.Generator().manual_seed(1)
     for number in range(steps):
         rate = 1e-2 * (number + 1) / steps
@@ -34,9 +34,10 @@ def follow(steps, dtype, moments):
     return ours, [tensor.detach() for tensor in theirs]
 
 
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-1])
 @pytest.mark.parametrize("steps", [1, 2, 30])
-def test_its_steps_are_torchs(steps):
-    for our, their in zip(*follow(steps, torch.float32, torch.float32), strict=True):
+def test_its_steps_are_torchs(steps, epsilon):
+    for our, their in zip(*follow(steps, torch.float32, torch.float32, epsilon), strict=True):
         torch.testing.assert_close(our.double(), their, rtol=2e-6, atol=2e-7)
 
 

@@ -23,8 +23,12 @@ STEPS = 10
 COMMON = {"steps": STEPS, "batch_size": 4, "micro_batch_size": 2}
 CASES = {
     "maskllm": (maskllm, maskllm.Options(**COMMON, norm_weight=0.5, gradient_clip=0), "0.5"),
-    "tile": (patch, patch.Options(**COMMON, tile=8, norm_weight=2.0), "0.3"),
-    "joint": (patch, patch.Options(**COMMON, tile=8, learn="joint", kappa_start=25, kappa_end=350), "0.3"),
+    "tile": (patch, patch.Options(**COMMON, tile=8, norm_weight=2.0, gradient_clip=0), "0.3"),
+    "joint": (
+        patch,
+        patch.Options(**COMMON, tile=8, learn="joint", kappa_start=25, kappa_end=350, gradient_clip=0),
+        "0.3",
+    ),
 }
 
 
