@@ -246,7 +246,8 @@ def _applied_again(layer: TrainedLayer, step: Step | None, x: Tensor) -> Tensor:
 def _application(again: bool, compiled: bool) -> Callable[[TrainedLayer, Step | None, Tensor], Tensor]:
     """What puts a layer into the graph, of blocks that run again in the backward pass or once, compiled or not."""
     applied = _applied_again if again else _applied
-    return torch.compiler.disable(applied) if compiled else applied
+    disable: Any = torch.compiler.disable  # it is typed for another kind of call
+    return disable(applied) if compiled else applied
 
 
 @contextmanager
