@@ -19,7 +19,7 @@ from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.load import load_model, load_tokenizer
 
 FACTS = {"machine": "M", "torch": "2", "commit": "c", "tiny": True}
-LACKING = ("lm_eval", "datasets", "evaluate", "snakemake", "httpx2")
+LACKING = ("lm_eval", "datasets", "evaluate", "snakemake")
 SHARED = ("gpu_quarter", "measure", "gates", "learned_memory")
 
 
