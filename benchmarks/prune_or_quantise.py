@@ -171,11 +171,12 @@ def score(model: Model, place: Path, arguments: argparse.Namespace, output: Path
 
 def load(model: Model, place: Path) -> PreTrainedModel:
     """Dense in memory in bfloat16: a checkpoint, a packed export, or what a GGUF file means."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     if place.suffix == ".gguf":
-        found = AutoModelForCausalLM.from_pretrained(place.parent, gguf_file=place.name, dtype=torch.bfloat16)
-        return found.eval()
+        means = GgufConfig(gguf_file=place.name, dequantize=True)
+        asked = {"gguf_file": place.name, "quantization_config": means, "dtype": torch.bfloat16}
+        return AutoModelForCausalLM.from_pretrained(place.parent, **asked).eval()
     return load_model(place, "bfloat16") if place == model.base else load_pruned(place, "bfloat16")
 
 

@@ -155,7 +155,7 @@ WRITERS = {
 
 
 def expectations(scale: str = "paper") -> dict[str, Any]:
-    """`expect` and `shape` of the stand-ins for an overlay over that scale: its own sizes are those of the real ones."""
+    """`expect` and `shape` of the stand-ins for an overlay over that scale: its own are those of the real ones."""
     subjects = [splits for name, splits in task_sets().items() if name.startswith("mmlu_")]
     rows = {split: sum(len(splits[split][:QUESTIONS]) for splits in subjects) for split in ("test", "dev")}
     sets = {"mmlu": rows, "piqa": {"validation": QUESTIONS}, "winogrande": {"validation": QUESTIONS}}

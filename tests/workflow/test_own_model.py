@@ -81,6 +81,23 @@ def test_a_second_call_computes_nothing_anew(pruned):
     assert (folder / "again/model.safetensors").is_file()
 
 
+def test_a_packed_export_of_8_bits_writes_text(pruned):
+    folder, arguments, _ = pruned
+    words, status = prune(folder, *arguments, "--format", "packed", "--values", "int8", "--output", "rounded")
+    assert status == 0, words
+    assert "rounded to int8 for the export" in words
+    card = (folder / "rounded/README.md").read_text()
+    assert "--values int8" in card
+    assert "Measured before the kept values were rounded to int8." in card
+    sizes = [(folder / name / "sparse-model.safetensors").stat().st_size for name in ("out", "rounded")]
+    assert 0 < sizes[0] - sizes[1] < 78_636
+    command = [sys.executable, "-m", "leap_repro", "generate", "rounded", "--prompt", "The", "--max-new-tokens", "4"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY / "src"), "HOME": str(folder)}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip()
+    assert "run packed" in done.stderr
+
+
 def test_what_other_options_made_is_not_exported_once_snakemakes_memory_is_lost(pruned):
     folder, arguments, _ = pruned
     metadata, aside = (folder / "leap-repro-run/.snakemake" / name for name in ("metadata", "aside"))

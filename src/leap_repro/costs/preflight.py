@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leap_repro.costs.fitting import gigabytes
-from leap_repro.costs.plan import Estimate, disk_of, jobs_to_run, method_of, misfits
+from leap_repro.costs.notes import method_of, misfits
+from leap_repro.costs.plan import Estimate, disk_of, jobs_to_run
 from leap_repro.pipeline.grid import Study
 from leap_repro.pipeline.launch.devices import Device, largest_memory
 

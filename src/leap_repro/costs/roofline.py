@@ -25,14 +25,13 @@ from leap_repro.prune.learned.declaration import (
 class GPU:
     """Operations a second of large 16-bit products, and bytes a second of a large copy."""
 
-    name: str
     flops: float
     bandwidth: float
 
 
-H200 = GPU("H200", 790e12, 4.3e12)
-"""As measured there: 0.8 and 0.9 of the data sheet's 989 x 10^12 and 4.8 x 10^12."""
-H100 = GPU("H100", 0.8 * 989e12, 0.9 * 3.35e12)
+H200 = GPU(790e12, 4.3e12)
+"""As reported from one: 0.8 and 0.9 of the data sheet's 989 x 10^12 and 4.8 x 10^12."""
+H100 = GPU(0.8 * 989e12, 0.9 * 3.35e12)
 """The data sheet's (SXM, 80 GB), with the same shares: not measured."""
 
 PRODUCTS = ((896, 0.50), (2048, 0.68), (4096, 0.80))
@@ -42,18 +41,19 @@ ATTENTION = 0.40
 POINTWISE = 0.85
 """Share of the bandwidth that elementwise kernels reach. Assumed."""
 LOSS_BYTES = 44
-"""For each score: made, taken to float32, its softmax, its gradient; counted operator by operator."""
+"""For each score: made, taken to float32, its softmax, its gradient. Reported, not counted again."""
 LAUNCH_SECONDS = 6e-6
 """Of one kernel, by Python and PyTorch on the host. Assumed."""
 BLOCK_LAUNCHES, GATE_LAUNCHES = 180, 45
 """Kernels of a dense block in a micro-batch, forward and backward; and what gates as kernels add that are made for each
-use. Counted by the profiler, on a CPU."""
+use. Reported, not counted again."""
 PLAIN_LAUNCHES = 191
 """The same of gates that are made operator by operator."""
 LOSS_LAUNCHES = 30
 """Kernels of one part of the loss."""
-PLAIN_BYTES, PLAIN_SLOPE_BYTES = 64, 110
-"""What a gate that is made operator by operator moves for a logit: for one use, and for the logit's gradient."""
+PLAIN_BYTES, SLOPE_BYTES, AGAIN_BYTES = 68, 86, 44
+"""What a gate that is made operator by operator moves for a logit: for one use; for the logit's gradient; for its mask
+where that must be made for the gradient alone. Counted: benchmarks/gate_bytes.csv."""
 CHANCE_BYTES = 62
 """What a sum in bfloat16, rounded by chance, moves for a weight in a micro-batch; counted operator by operator."""
 FUSED = 0.35
@@ -105,11 +105,11 @@ def way_of(sizes: Sizes, options: LoopOptions, weight_dtype: str) -> Way:
         return dense
     logit, count = options.logit_bytes, options.logits_per_weight
     remade = options.noise == "forward" or not options.keeps_products
-    plain = not options.has_kernels
+    plain, mask_again = not options.has_kernels, not remade and not options.keeps_masks
     return replace(
         dense,
         gate=PLAIN_BYTES * count if plain else logit + 2 * weight,
-        slope=PLAIN_SLOPE_BYTES * count if plain else 2 * logit + weight + FLOAT_BYTES,
+        slope=(SLOPE_BYTES + mask_again * AGAIN_BYTES) * count if plain else 2 * logit + weight + FLOAT_BYTES,
         sums=2 * FLOAT_BYTES if options.gradients_dtype == "float32" else CHANCE_BYTES,
         optimiser=count * (3 * logit + moments),
         launches=BLOCK_LAUNCHES + remade * (PLAIN_LAUNCHES if plain else GATE_LAUNCHES),

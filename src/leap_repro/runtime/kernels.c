@@ -380,7 +380,8 @@ static char *copied_tail(Job *job) {
     int64_t most = (job->words + 1) * WORD, size = SIZES[job->type];
     job->tail_start = job->kept > most ? job->kept - most : 0;
     char *tail = calloc((size_t)(most + WORD), (size_t)size);
-    if (tail) memcpy(tail, job->values + job->tail_start * size, (size_t)((job->kept - job->tail_start) * size));
+    if (tail && job->kept)
+        memcpy(tail, job->values + job->tail_start * size, (size_t)((job->kept - job->tail_start) * size));
     job->tail = tail;
     return tail;
 }

@@ -10,6 +10,7 @@
 LOCAL const char *FN(row)(const Job *job, int64_t row, const char *from, const float *x, float *sums, const int type,
                           const int packed, const int T) {
     const int64_t words = job->words / job->groups, size = SIZES[type];
+    const int lines = packed ? (type == FLOAT32 ? 2 : 1) : WORD * SIZES[type] / 64; /* of the cache, that a word reads */
     const uint64_t *mask = packed ? job->mask + row * job->words : NULL;
     int64_t column = 0;
     VECTOR total[4];
@@ -19,17 +20,19 @@ LOCAL const char *FN(row)(const Job *job, int64_t row, const char *from, const f
         for (int t = 0; t < T; t++)
             for (int i = 0; i < 4; i++) sum[t][i] = FN(zero)();
         for (int64_t word = 0; word < words; word++, column += WORD) {
+            for (int line = 0; line < lines; line++) __builtin_prefetch(from + PREFETCH + 64 * line);
             if (packed) {
+#ifdef MASKPF
+                __builtin_prefetch((const char*)mask + MASKPF);
+#endif
                 uint64_t bits = *mask++;
-                __builtin_prefetch(from + PREFETCH);
                 FN(packed)(type, bits, from, w);
                 from += __builtin_popcountll(bits) * size;
             } else if (column + WORD <= job->columns) {
-                __builtin_prefetch(from + PREFETCH);
                 FN(dense)(type, from, w);
                 from += WORD * size;
             } else {
-                char last[WORD * 4] = {0};
+                _Alignas(64) char last[WORD * 4] = {0};
                 memcpy(last, from, (size_t)((job->columns - column) * size));
                 FN(dense)(type, last, w);
                 from += (job->columns - column) * size;

@@ -1,17 +1,18 @@
-"""What docs/prune-or-quantise.md says is what was measured, and the benchmark's sums are right."""
+"""The benchmark's sums are right, and its steps make a table of a small model."""
 
 import math
 import sys
 from importlib import import_module
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from leap_repro.report.pages import BLOCK, filled
+from leap_repro.miniature.text import pages
 
-PAGE = "docs/prune-or-quantise.md"
 MODULES = ("measure", "prune_or_quantise_table", "prune_or_quantise_engines", "prune_or_quantise")
 
 
@@ -26,17 +27,6 @@ def scripts(project, monkeypatch):
 @pytest.fixture
 def tables():
     return import_module("prune_or_quantise_table")
-
-
-@pytest.fixture(scope="module")
-def measured(project):
-    return pd.read_csv(project / "benchmarks/prune_or_quantise.csv")
-
-
-def test_every_block_of_the_page_is_the_file_that_it_names(project):
-    text = (project / PAGE).read_text(encoding="utf-8")
-    assert BLOCK.search(text)
-    assert filled(text, project) == text
 
 
 def test_a_ratio_of_perplexities_has_the_error_of_the_windows_differences(tables):
@@ -76,3 +66,25 @@ def test_engines_are_run_in_turn_and_the_first_turn_is_not_counted():
     assert order == ["a", "b"] * (engines.REPEATS + 1)
     assert found["a"]["prefill"] == 6  # the median of 2, 4, 6, 8, 10
     assert found["b"]["prefill"] == 7
+
+
+def test_without_peers_a_model_is_pruned_packed_scored_timed_and_tabled(project, tmp_path, monkeypatch):
+    script, engines = import_module("prune_or_quantise"), import_module("prune_or_quantise_engines")
+    monkeypatch.setattr(script, "SPARSITIES", ("0.5", "0.9"))
+    for name, few in (("REPEATS", 1), ("PROMPT", 8), ("GENERATED", 2)):
+        monkeypatch.setattr(engines, name, few)
+    text, base = tmp_path / "text.parquet", project / "src/leap_repro/miniature/released/llama3.2-1b-mini"
+    pq.write_table(pa.table({"text": list(pages("calibration", 80))}), text)
+    sizes = ("--text", text, "--length", 64, "--windows", 4, "--output", tmp_path / "table.csv")
+    for step in ("prune", "export", "score", "time", "table"):
+        asked = (step, "--work", tmp_path, "--model", f"mini={base}", *sizes)
+        script.main(script.parser().parse_args([str(word) for word in asked]))
+    table = pd.read_csv(tmp_path / "table.csv").set_index(["weights", "stored as"])
+    assert len(table) == 1 + 2 * 2 * 2
+    assert table.loc[("wanda-0.5", "bf16"), "bits a weight"] == pytest.approx(9, abs=0.01)
+    assert table.loc[("dense", "bf16"), ["times dense's", "decode 1, times torch's"]].tolist() == [1, 1]
+    assert (table.loc[[("wanda-0.9", "bf16"), ("admm-0.9", "int8")], "times dense's"] > 1).all()
+    assert table["perplexity"].notna().all()
+    assert table["decode 1"].notna().sum() == 1 + 2 * 2
+    said = (tmp_path / "table_break_even.md").read_text()
+    assert "torch bf16" in said

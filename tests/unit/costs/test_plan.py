@@ -1,5 +1,6 @@
 """The plan of a grid: all jobs are in it, what is done costs nothing, a run's own jobs are planned as the grid's."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -157,8 +158,8 @@ def test_what_does_not_fit_a_gpu_is_said_of_the_one_at_hand_or_else_of_the_one_t
     assert "on a GPU of" not in plan(paper, NOWHERE, gpu_bytes=1e12)
 
 
-def test_what_was_chosen_for_each_model_is_said(paper):
-    """As it is told to the jobs: of every model that the line runs on, once."""
+def test_what_was_chosen_for_each_model_is_said(paper, tmp_path):
+    """As it is told to the jobs: of every model that the line runs on, once, and the same when one is fetched."""
     (said,) = [
         line for line in plan(paper, NOWHERE).splitlines() if line.startswith("Chosen for leap by gpu_memory, 80")
     ]
@@ -166,6 +167,11 @@ def test_what_was_chosen_for_each_model_is_said(paper):
         words = in_words(paper.line("leap", model).options)
         assert re.search(rf"{words} \([^)]*{re.escape(model)}[^)]*\)", said)
     assert "micro-batch 8, no recompute (qwen2.5-0.5b)" in said
+    (tmp_path / "models/qwen2.5-0.5b").mkdir(parents=True)
+    facts = {"parameters": 10**10, "prunable": 10**10}  # as if what was fetched were far larger
+    (tmp_path / "models/qwen2.5-0.5b/manifest.json").write_text(json.dumps({"facts": facts}))
+    assert said in plan(paper, tmp_path)
+    assert model_sizes(paper, tmp_path, "qwen2.5-0.5b").prunable == 10**10
     assert "Chosen" not in plan(read_study(read_config(project=REPOSITORY)), NOWHERE)
 
 

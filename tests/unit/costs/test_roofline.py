@@ -1,6 +1,8 @@
 """The roofline against operations and bytes counted by hand, and against what it must do when a setting changes."""
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from leap_repro.costs.roofline import H100, H200, parts, product_share, step_sec
 from leap_repro.models.sizes import sizes_of_shape
 from leap_repro.prune.methods import declaration
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SHAPE = {
     "hidden_size": 4096,
     "intermediate_size": 14336,
@@ -103,3 +106,29 @@ def test_wider_models_use_more_of_a_gpu(width, share):
 
 def test_between_two_widths_the_share_lies_between_theirs():
     assert 0.5 < product_share(1152) < product_share(1500) < 0.68 < product_share(3072) < 0.8
+
+
+def counted(way, recompute, masked, micro_batches):
+    """Bytes a weight of a step, by the benchmark that counts them."""
+    for row in csv.DictReader((REPOSITORY / "benchmarks/gate_bytes.csv").open()):
+        if (row["way"], row["gradient_checkpointing"], row["masked_weights"]) == (way, str(recompute), masked):
+            return float(row[f"of {micro_batches}"])
+    raise LookupError(way)
+
+
+@pytest.mark.parametrize("source", ["counter", "generator"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("masked", ["kept", "remade"])
+@pytest.mark.parametrize("micro_batches", [1, 128])
+def test_gates_move_what_was_counted(source, recompute, masked, micro_batches):
+    """Beyond a dense step, whose products read the weights as well."""
+    options = leap(
+        noise_source=source,
+        gradient_checkpointing=recompute,
+        masked_weights=masked,
+        micro_batch_size=256 // micro_batches,
+    )
+    found = of(options)["gates"] * 0.85 * 4.3e12 / SIZES.prunable
+    way = {"counter": "kernels", "generator": "plain"}[source]
+    more = counted(way, recompute, masked, micro_batches) - counted("dense", recompute, "-", micro_batches)
+    assert found == pytest.approx(more, rel=0.06)

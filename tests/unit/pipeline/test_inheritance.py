@@ -14,6 +14,10 @@ from leap_repro.pipeline.reading import as_yaml, project_files, read_config, res
 
 FIGURES = Path(__file__).resolve().parents[3] / "figures/miniature"
 MODELS = ["qwen2.5-0.5b-mini", "llama3.2-3b-mini"]
+NEW = {"owl-as-released", "dsnot-improving", "elsa-as-released", "patch-tile-as-released"}
+"""Lines that the published run has not got yet; empty after the next one."""
+CHANGED = {"dsnot-as-released", "maskllm-as-released", "patch-joint-as-released", "wanda+optima-as-released"}
+"""Lines that change something else than they did in the published run; empty after the next one."""
 
 
 def add(config, name, **line):
@@ -253,7 +257,9 @@ def test_chains_start_at_the_first_base(config):
 def test_the_miniatures_cells_are_the_published_ones_in_their_order(study, grid):
     record = pd.read_parquet(FIGURES / grid / "results.parquet", columns=["model", "method", "sparsity_target", "seed"])
     published = list(dict.fromkeys(record.itertuples(index=False, name=None)))
-    assert [(cell.model, cell.method, float(cell.sparsity), cell.seed) for cell in study.cells(grid=grid)] == published
+    cells = [(cell.model, cell.method, float(cell.sparsity), cell.seed) for cell in study.cells(grid=grid)]
+    assert [cell for cell in cells if cell[1] not in NEW] == published
+    assert not NEW & {method for _, method, _, _ in published}, "published: no longer new"
 
 
 def test_labels_and_changes_are_the_published_ones(study):
@@ -267,12 +273,13 @@ def test_labels_and_changes_are_the_published_ones(study):
         assert (line.variant_of, float(row["sparsity_target"])) in [
             (row["variant_of"], float(s)) for s in line.sparsities
         ]
-        assert words == (line.label, line.changes, study.methods[line.variant_of].label)
+        same = words == (line.label, line.changes, study.methods[line.variant_of].label)
+        assert same != (row["method"] in CHANGED), words
 
 
 @pytest.mark.parametrize(
     ("scale", "counts"),
-    [("miniature", [80, 344, 437]), ("paper", [80, 82, 265]), ("open", [64, 64])],
+    [("miniature", [80, 356, 437]), ("paper", [80, 82, 265]), ("open", [64, 64])],
 )
 def test_grids_have_as_many_cells_as_ever(config, scale, counts):
     study = read_study(config | {"scale": scale})

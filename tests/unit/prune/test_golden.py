@@ -23,6 +23,8 @@ from leap_repro.prune.run import arithmetic, load_method
 from leap_repro.sparsity.pruned import split_by_kind
 
 RELEASED = {"rounding": "as_released"}
+FIFTY = {"cycles": 3200}
+"""DSnoT's, of a row of 64."""
 LAYER = {  # line: (module, options, sparsity, digest)
     "dense": ("dense", {}, "0", "f40ae0b5c3ef9b28"),
     "magnitude": ("magnitude", {}, "0.6", "86e57927a406d459"),
@@ -35,12 +37,16 @@ LAYER = {  # line: (module, options, sparsity, digest)
     "ria": ("ria", {}, "0.6", "d7a287d8e43f79fa"),
     "ria-as-released": ("ria", RELEASED, "0.6", "c2a8ce74a72c9ac6"),
     "ria-2-4": ("ria", {"pattern": "2:4"}, "0.5", "328b17b59ac64ac0"),
-    "dsnot": ("dsnot", {}, "0.6", "595ac4b8c490177b"),
-    "dsnot-as-released": ("dsnot", RELEASED | {"swaps": "as_released"}, "0.6", "842af2fdb92e8b8d"),
-    "dsnot-2-4": ("dsnot", {"pattern": "2:4"}, "0.5", "13b26f5a1db2f849"),
+    "dsnot": ("dsnot", {}, "0.6", "f7a61948771dbc6c"),
+    "dsnot-as-released": ("dsnot", RELEASED, "0.6", "2e2acd421e5dff15"),
+    "dsnot-2-4": ("dsnot", {"pattern": "2:4"}, "0.5", "619da5d99d630d1d"),
+    "dsnot-improving": ("dsnot", FIFTY | {"swaps": "improving"}, "0.6", "595ac4b8c490177b"),
+    "dsnot-fifty-swaps": ("dsnot", RELEASED | FIFTY, "0.6", "842af2fdb92e8b8d"),
+    "dsnot-improving-2-4": ("dsnot", FIFTY | {"swaps": "improving", "pattern": "2:4"}, "0.5", "13b26f5a1db2f849"),
     "sparsegpt": ("sparsegpt", {"block_size": 16}, "0.6", "f333e7c44810512d"),
     "sparsegpt-as-released": ("sparsegpt", RELEASED | {"block_size": 16}, "0.6", "d9f5e9b04c10250c"),
     "sparsegpt-2-4": ("sparsegpt", {"pattern": "2:4"}, "0.5", "3b27fca83c6dfdb5"),
+    "sparsegpt-no-update": ("sparsegpt", {"pattern": "2:4", "update_weights": False}, "0.5", "cd484007c650ac28"),
     "thanos": ("thanos", {"block_size": 16}, "0.6", "51447b3e32197b27"),
     "thanos-as-released": ("thanos", RELEASED | {"block_size": 64}, "0.59", "b3dfda9e06615dc0"),
     "thanos-2-4": ("thanos", {"pattern": "2:4", "alpha": 0.1}, "0.5", "db838b946857efe5"),
@@ -54,14 +60,17 @@ LAYER = {  # line: (module, options, sparsity, digest)
 }
 OPTIMAL_NORM = 48.40777407118556
 TRAINING = {"steps": 6, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 0.01}
+OF_ALL = {"prior": "model", "gradient_clip": 0.0}
 TRAINED = {
     "leap": ("leap", {}, "0.6", "fcd07f832952ee46"),
     "leap-layer": ("leap", {"budget": "layer"}, "0.6", "6728956ed33c6f27"),
     "leap-hard": ("leap", {"hard": True}, "0.6", "b83e3030b15e8985"),
     "leap-cold": ("leap", {"gradient_checkpointing": True, "gradient_clip": 1.0}, "0.6", "fb7529ced4b86d9b"),
     "maskllm": ("maskllm", {}, "0.5", "ba4dd70a1c6a8e89"),
-    "patch-tile": ("patch", {"tile": 8}, "0.45", "a43e771aadd486df"),
-    "patch-joint": ("patch", {"tile": 8, "learn": "joint"}, "0.45", "86f2cdd8147597e8"),
+    "patch-tile": ("patch", {"tile": 8}, "0.45", "e586c5317a30f89b"),
+    "patch-joint": ("patch", {"tile": 8, "learn": "joint"}, "0.45", "5dd6d9f67662fa5f"),
+    "patch-tile-model": ("patch", {"tile": 8} | OF_ALL, "0.45", "a43e771aadd486df"),
+    "patch-joint-model": ("patch", {"tile": 8, "learn": "joint"} | OF_ALL, "0.45", "86f2cdd8147597e8"),
 }
 SPLIT = {  # line: (options, digest of masks and values)
     "elsa": ({"interval": 2, "penalty": 0.1}, "955daab98448cfb5"),

@@ -25,9 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
     with writing(arguments.output, provenance(("leap_repro.pipeline.stages.models",), spec, {})) as (payload, facts):
         known = source.fetch(spec, payload, read_lock(arguments.lock))
         facts |= describe(examine(payload, spec.get("allow_dense_share", ALLOWED)), payload) | known
-        name = str(spec.get("id", spec.get("path")))
-        check_expected(name, spec.get("expect"), facts)
-        refuse_other_shape(name, spec.get("shape"), read_config(payload))
+        check_expected(source.name(spec), spec.get("expect"), facts)
+        refuse_other_shape(source.name(spec), spec.get("shape"), read_config(payload))
         log.info("%s: %s", arguments.output, facts)
 
 

@@ -24,8 +24,6 @@ from leap_repro.seeds import named_seed
 SUM_BOUND = 1e5
 WINDOW = 1e-4
 """How far from its end a dropped weight may stop: the public code's bounds are [-w, -w + 1e-4]."""
-RELATIVE = 1e-2
-"""The public code's relative tolerance; its absolute one is an option."""
 FIRST, BETWEEN, LIMIT = 10, 64, 100_000
 """Steps with a look at restarts before each of them; then steps between two looks at restarts and at the tolerance; the
 most of them. MPAX steps on to the next look after it has found the tolerance met, and so do we."""
@@ -70,36 +68,35 @@ class Rows(SomeRows):
 
 @dataclass(frozen=True)
 class Found:
-    """The changes x [rows, n], the steps taken, and the share of rows that met the tolerance."""
+    """The changes x [rows, n], the steps taken, and which rows met the tolerance, [rows]."""
 
     change: Tensor
     iterations: int
-    converged: float
+    converged: Tensor
 
 
-def solve_as_released(
-    covariance: Tensor, weight: Tensor, keep: Tensor, absolute: float, relative: float = RELATIVE
-) -> Found:
+def solve_as_released(covariance: Tensor, weight: Tensor, keep: Tensor, tolerance: float) -> Found:
     """What the public code's solver finds for the changes of `weight` [rows, n], of which `keep` stays free.
 
-    `covariance` is C = X'X / tokens. A row is done when the gradient over its free weights is below `absolute` +
-    `relative` times the largest one over all, and the duality gap below `absolute` + `relative` times the objective.
+    `covariance` is C = X'X / tokens. A row is done when the gradient over its free weights is below `tolerance`
+    times 1 + the largest one over all, and the duality gap below it times 1 + the objective: the public code's scripts
+    have one number for the absolute and the relative tolerance.
     """
     scaled = _scale(covariance)
     rows = _begin(scaled, weight, keep)
-    change, steps, missed = torch.zeros_like(weight), FIRST, 0
+    change, steps, converged = torch.zeros_like(weight), FIRST, torch.zeros_like(keep[:, 0])
     for taken in range(FIRST):
         rows = _step(scaled, _restart(scaled, rows, taken))
     while len(rows.index) and steps < LIMIT:
-        done = _meets(scaled, rows, absolute, relative)
+        done = _meets(scaled, rows, tolerance)
         rows = _restart(scaled, rows, steps)
         for _ in range(BETWEEN):
             rows = _step(scaled, rows)
         steps += BETWEEN
         change[rows.index] = rows.mean / scaled.scale
+        converged[rows.index[done]] = True
         rows = rows.take(~done)
-        missed = len(rows.index)
-    return Found(change, steps, 1 - missed / max(len(weight), 1))
+    return Found(change, steps, converged)
 
 
 def _begin(scaled: Scaled, weight: Tensor, keep: Tensor) -> Rows:
@@ -198,7 +195,7 @@ def _residual(scaled: Scaled, rows: Rows, x: Tensor, product: Tensor) -> Tensor:
     return torch.maximum(outside / (1 + scaled.bound), gap / (1 + gap / 2))
 
 
-def _meets(scaled: Scaled, rows: Rows, absolute: float, relative: float) -> Tensor:
+def _meets(scaled: Scaled, rows: Rows, tolerance: float) -> Tensor:
     """Whether each row's average, in the problem's own variables, meets the tolerance, [rows]."""
     x, gradient = rows.mean / scaled.scale, rows.mean_product * scaled.scale
     free = rows.low.isinf()
@@ -208,4 +205,4 @@ def _meets(scaled: Scaled, rows: Rows, absolute: float, relative: float) -> Tens
     primal = (x * gradient).sum(dim=1) / 2
     dual = (ends * gradient).sum(dim=1) - primal
     size = torch.maximum(primal.abs(), dual.abs())
-    return (over_free < absolute + relative * largest) & ((primal - dual).abs() < absolute + relative * size)
+    return (over_free < tolerance * (1 + largest)) & ((primal - dual).abs() < tolerance * (1 + size))

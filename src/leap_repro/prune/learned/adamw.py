@@ -16,7 +16,6 @@ from torch import Tensor
 from leap_repro.prune.learned.moments import moments
 from leap_repro.prune.learned.stochastic_rounding import Chance, by_chance
 
-EPSILON = 1e-8
 AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
 """Entries updated at a time: 4 MiB of float32 on a CPU, on a GPU so many that calls are few."""
 
@@ -34,11 +33,12 @@ class AdamW:
         betas: tuple[float, float],
         decay: float,
         dtype: torch.dtype,
+        epsilon: float = 1e-8,
         chance: bool = False,
         seed: int = 0,
         chances: type[Chance] = Chance,
     ) -> None:
-        self.parameters, self.betas, self.decay = parameters, betas, decay
+        self.parameters, self.betas, self.decay, self.epsilon = parameters, betas, decay, epsilon
         self.chance, self.seed, self.chances = chance, seed, chances
         self.draws = chance or dtype == torch.int8
         self.first = [moments(local(p), signed=True, dtype=dtype) for p in parameters]
@@ -80,7 +80,7 @@ class AdamW:
         square = second.read(rows).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         first.write(rows, mean, chance)
         second.write(rows, square, chance)
-        size = (square / unbias2).sqrt_().add_(EPSILON)
+        size = (square / unbias2).sqrt_().add_(self.epsilon)
         value = parameter.float().mul_(1 - rate * self.decay).addcdiv_(mean, size, value=-rate / unbias1)
         if self.chance:
             assert chance is not None

@@ -14,7 +14,7 @@ from leap_repro.prune.learned.declaration import LoopOptions, LoopOptionsT
 from leap_repro.prune.learned.memory import training_bytes
 
 FILLED = 0.9
-"""The share of a GPU's memory that a choice may fill: the formula is within a tenth of what was measured."""
+"""The share of a GPU's memory that a choice may fill: peaks measured on a CPU are within a tenth of the formula."""
 
 
 def chosen(
@@ -25,7 +25,7 @@ def chosen(
     processes: int,
     gpu_bytes: float,
 ) -> LoopOptionsT:
-    """The options with values in place of `auto`: the fastest that fit GPUs of `gpu_bytes`, by the formula.
+    """The options with values in place of `auto`: the first of `_candidates` that fit GPUs of `gpu_bytes`.
 
     Where none fits, or the model's `sizes` are not known, those that need the least memory. `dtype` is that of the
     weights, `length` the tokens of a sequence.

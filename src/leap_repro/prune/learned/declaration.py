@@ -89,10 +89,12 @@ class LoopOptions(Options):
         "by the scale's `gpu_memory`",
     )
     learning_rate: LearningRate = Field(1e-3, description="at its peak; a half cosine follows")
+    rate_decay: Literal["cosine", "linear"] = Field("cosine", description="from the peak on: half a cosine, or a line")
     rate_end: Share = Field(0.0, description="of the peak, where the half cosine ends")
     warmup_steps: Count = Field(5, description="linear, up to the peak")
     beta1: Share = Field(0.9, description="of AdamW")
     beta2: Share = Field(0.95, description="of AdamW")
+    epsilon: Rate = Field(1e-8, description="of AdamW, beside the root of the second moment")
     weight_decay: Weight = Field(0.0, description="of AdamW, on what is trained")
     gradient_clip: Weight = Field(0.0, description="largest norm of the gradient of all that is trained; 0: none")
     packing: Literal["stream", "grouped"] = Field(
@@ -136,11 +138,11 @@ class LoopOptions(Options):
         return 1 + SCALE_BYTES if self.state_dtype == "int8" else DTYPE_BYTES[self.state_dtype]
 
     def rate(self, step: int) -> float:
-        """The learning rate: linear warm-up to the peak, then a half cosine to `rate_end` of it."""
+        """The learning rate: linear warm-up to the peak, then a half cosine, or a line, to `rate_end` of it."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + (not self.is_late)) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        return self.learning_rate * (self.rate_end + (1 - self.rate_end) * 0.5 * (1 + math.cos(math.pi * progress)))
+        return self.learning_rate * scheduled(self.rate_decay, 1.0, self.rate_end, progress)
 
     @property
     def checkpoint_steps(self) -> int:

@@ -22,19 +22,21 @@ TRIED = 4 * BLOCK + 3
 """Numbers that are compared before a kernel is trusted."""
 
 
-@cache
 def kernels_run(device: torch.device) -> bool:
-    """Whether the device is a GPU for which Triton compiles; if it is one and Triton does not, a warning says why, once
-    a process."""
-    if device.type != "cuda":
-        return False
-    fault = fault_of(device)
+    """Whether the device is a GPU for which Triton compiles."""
+    return device.type == "cuda" and _compiles()
+
+
+@cache
+def _compiles() -> bool:
+    """Tried once a process, on its GPU; a warning says why not."""
+    fault = _fault(torch.device("cuda"))
     if fault:
         log.warning("Triton's kernels do not run on this GPU (%s): masks are made without them, more slowly", fault)
     return fault is None
 
 
-def fault_of(device: torch.device) -> str | None:
+def _fault(device: torch.device) -> str | None:
     """Why random numbers that a kernel makes cannot be had on the device; None if they can and are the right ones."""
     try:
         found = counted_uniforms(1, 2, 3, TRIED, device).cpu()

@@ -50,6 +50,7 @@ class Loop(ABC):
             (options.beta1, options.beta2),
             options.weight_decay,
             getattr(torch, options.state_dtype),
+            epsilon=options.epsilon,
             chance=chance,
             seed=self.seed,
             chances=CHANCES[self.source],

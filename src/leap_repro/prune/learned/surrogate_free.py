@@ -22,7 +22,6 @@ from torch import Tensor
 
 from leap_repro.models.prunable import PrunableLinear, prunable_linears
 from leap_repro.prune.job import Job, PrunedCell
-from leap_repro.prune.learned.adamw import EPSILON
 from leap_repro.prune.learned.weights import LOG_COLUMNS, FullLinear, WeightTrainer, add_gradient
 
 Select = Callable[[Tensor], Tensor]
@@ -106,7 +105,7 @@ class SurrogateFreeTrainer(WeightTrainer):
         if self.options.projection == "euclidean":
             return 1.0
         second = self.optimizer.second[index].read(slice(None))
-        return (second / (1 - self.options.beta2**done)).sqrt_().add_(EPSILON)
+        return (second / (1 - self.options.beta2**done)).sqrt_().add_(self.options.epsilon)
 
     def _state(self, steps: int) -> dict[str, Tensor]:
         """Targets and masks too."""

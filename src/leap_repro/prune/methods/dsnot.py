@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from leap_repro.checked import Positive, Weight
+from leap_repro.errors import UserError
 from leap_repro.prune.layerwise.declaration import CalibratedOptions, LayerWise
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.select import drop_smallest_in_groups, drop_smallest_in_rows, floor_in_rows
@@ -23,27 +24,37 @@ if TYPE_CHECKING:
 
 TOKENS = 2048
 """Errors are summed over so many tokens: the public code adds them up over a sequence, and its have 2048."""
+INPUTS = 4096
+"""Of the rows that the public code's 50 swaps are meant for, LLaMA-7B's."""
 
 
 class Options(CalibratedOptions):
-    """As released: swaps as_released, skip_mlp; each row of the first mask drops the floor of its share."""
+    """The defaults are the public code's (github.com/zyxxmu/DSnoT, main.py), but that swaps go by the row's length; as
+    released they do not, and each row of the first mask drops the floor of its share."""
 
     start: Literal["wanda", "magnitude"] = Field(
         "wanda", description="the score of the first mask, compared within an output row or an N:M group"
     )
-    cycles: Positive = Field(50, description="the most swaps of a row")
+    cycles: Positive = Field(50, description="the most swaps of a row of 4096 inputs")
+    scale_cycles: bool = Field(
+        True,
+        description="in proportion to a row's inputs, at least 1; false: as many in every row, as released, and rows "
+        "that keep fewer weights are refused",
+    )
     threshold: Weight = Field(
         0.1, description="a row is done when its expected error, summed over 2048 tokens, is not above this"
     )
     variance_power: Weight = Field(1.0, description="of the input's variance that growth is divided by")
-    swaps: Literal["improving", "as_released"] = Field(
-        "improving",
-        description="a row is done at the first swap that would not make its expected error smaller, or, as in the "
-        "public code, only at the threshold (with N:M also when the error would change its sign)",
+    swaps: Literal["as_released", "improving"] = Field(
+        "as_released",
+        description="a row is done at the threshold (with N:M also when its expected error would change its sign); "
+        "improving, which is ours: at the first swap that would not make that error smaller",
     )
-    skip_mlp: bool = Field(
-        False, description="matrices of modules called mlp keep the first mask, which is the public code's default"
-    )
+    skip_mlp: bool = Field(True, description="matrices of modules called mlp keep the first mask")
+
+    def most_swaps(self, inputs: int) -> int:
+        """Of a row with so many inputs."""
+        return max(1, round(self.cycles * inputs / INPUTS)) if self.scale_cycles else self.cycles
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
     growth = effects / divisor.where(divisor > 0, 1.0)
     keep, cycles = first.clone(), 0
     if not (options.skip_mlp and "mlp" in layer.name.split(".")):
+        _require_long_rows(first, layer.name, options)
         cycles = swap(keep, Swaps(effects, growth, scores), options)
     before, after = (float(expected_error(effects, mask).abs().mean()) for mask in (first, keep))
     row = {"changed": float((keep != first).double().mean()), "cycles": cycles}
@@ -84,13 +96,23 @@ def _first_mask(scores: Tensor, layer: Layer, options: Options) -> Tensor:
     return (floor_in_rows if options.as_released else drop_smallest_in_rows)(scores, layer.sparsity)
 
 
+def _require_long_rows(keep: Tensor, name: str, options: Options) -> None:
+    """UserError where the public code, which walks along the kept weights of a row, would step over their end."""
+    least = int(keep.sum(dim=1).min())
+    if not options.scale_cycles and least < options.cycles:
+        raise UserError(
+            f"dsnot: cycles is {options.cycles}, but a row of {name} keeps {least} weights, over whose end the public "
+            "code steps; with scale_cycles: true swaps go by the row's length"
+        )
+
+
 def swap(keep: Tensor, by: Swaps, options: Options) -> int:
     """Swap weights of `keep`, in place, and return in how many cycles. No weight moves twice, so no swap is undone."""
-    fresh = keep.new_ones(keep.shape)
+    fresh, most = keep.new_ones(keep.shape), options.most_swaps(keep.shape[1])
     error = expected_error(by.effects, keep)
     started = error.sign()
     cycle, rows = 0, _open(error, options).nonzero().squeeze(1)
-    while cycle < options.cycles and len(rows):
+    while cycle < most and len(rows):
         grown, pruned, found = _candidates(keep[rows], fresh[rows], error[rows], _rows_of(by, rows), options)
         after = error[rows] - by.effects[rows, grown] + by.effects[rows, pruned]
         if options.swaps == "improving":

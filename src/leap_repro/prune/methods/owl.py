@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 
 class Options(CalibratedOptions):
-    """The defaults are those of the paper's LLaMA experiments."""
+    """The defaults are those of the README's commands for LLaMA-7B (github.com/luuyin/OWL); main.py's own M is 3."""
 
-    pattern: Literal["unstructured"] = Field("unstructured", description="N:M leaves nothing to allocate")
+    pattern: Literal["unstructured"] = Field(
+        "unstructured", description="the public code's N:8, with an N for each block, is left out"
+    )
     rounding: Literal["exact"] = Field("exact", description="the whole model keeps its share to the weight")
     outlier: Rate = Field(5.0, description="a score above so many times its block's mean is an outlier: M")
     spread: Weight = Field(0.08, description="densities lie within a range of twice this: λ")

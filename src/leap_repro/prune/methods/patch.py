@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Options(TrainingOptions):
-    """What differs from LEAP's defaults is PATCH-Tile's own."""
+    """What differs from LEAP's defaults is PATCH-Tile's own: the paper's, or where it is silent the public code's."""
 
     learn: Literal["tile", "joint"] = Field("tile", description="the tiles over a frozen 2:4 mask, or that mask too")
     tile: Annotated[int, Field(ge=4, multiple_of=4), told("it must be a multiple of 4")] = Field(
@@ -38,13 +38,15 @@ class Options(TrainingOptions):
     kappa_end: Rate = Field(500.0, description="and at the last")
     pattern_kappa_start: Rate = Field(100.0, description="scale of the logits of Joint's 2:4 masks at the first step")
     pattern_kappa_end: Rate = Field(500.0, description="and at the last")
-    prior: Literal["model", "matrix"] = Field(
-        "model", description="the tiles of all matrices are ranked together for the warm start; matrix: each by itself"
+    prior: Literal["matrix", "model"] = Field(
+        "matrix",
+        description="each matrix ranks its own tiles for the warm start; model: those of all are ranked together",
     )
     start_draw: bool = Field(
         True, description="Joint's 2:4 logits are a normal draw and the start's prior; false: the prior alone"
     )
     density_weight: Weight = Field(3.0, description="λ₁, of the distance to the density that is asked for")
+    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all logits together; 0: none")
     norm_weight: Weight = Field(0.1, description="λ₂, of the share of the weights' norms that is kept")
 
     @property

@@ -25,6 +25,11 @@ class Options(CalibratedOptions):
 
     block_size: Positive = Field(128, description="columns whose mask is chosen together")
     damping: Weight = Field(0.01, description="share of the Hessian's mean diagonal that is added to its diagonal")
+    update_weights: bool = Field(
+        True,
+        description="columns to the right make up for what is dropped; false: weights stay, and masks are chosen by "
+        "them as they are",
+    )
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
@@ -40,8 +45,11 @@ def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
         block = slice(start, min(start + options.block_size, columns))
         if options.n_of_m is None:
             keep[:, block] = _choose(_scores(weight, factor, block), block, layer, options)
-        prune_columns(weight, keep, factor, block, options.n_of_m)
-    return PrunedLayer(keep, weight, {"dampings": dampings})
+        if options.update_weights:
+            prune_columns(weight, keep, factor, block, options.n_of_m)
+        elif options.n_of_m:
+            keep[:, block] = drop_smallest_in_groups(_scores(weight, factor, block), options.n_of_m)
+    return PrunedLayer(keep, weight * keep, {"dampings": dampings})
 
 
 def _scores(weight: Tensor, factor: Tensor, columns: slice) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from leap_repro.prune.learned import adamw
 from leap_repro.prune.learned.adamw import AdamW
+from leap_repro.prune.learned.stochastic_rounding import CountedChance
 
 BETAS, DECAY = (0.9, 0.95), 0.1
 
@@ -16,11 +17,11 @@ def start(dtype):
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in ((7, 5), (3,))]
 
 
-def follow(steps, dtype, moments):
+def follow(steps, dtype, moments, epsilon=1e-8):
     """(ours, torch's in float64) after `steps` with the same gradients and rates."""
     ours, theirs = start(dtype), [tensor.requires_grad_() for tensor in start(torch.float64)]
-    mine = AdamW(ours, BETAS, DECAY, moments)
-    reference = torch.optim.AdamW(theirs, lr=1.0, betas=BETAS, weight_decay=DECAY)
+    mine = AdamW(ours, BETAS, DECAY, moments, epsilon)
+    reference = torch.optim.AdamW(theirs, lr=1.0, betas=BETAS, weight_decay=DECAY, eps=epsilon)
     generator = torch.Generator().manual_seed(1)
     for number in range(steps):
         rate = 1e-2 * (number + 1) / steps
@@ -33,9 +34,10 @@ def follow(steps, dtype, moments):
     return ours, [tensor.detach() for tensor in theirs]
 
 
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-1])
 @pytest.mark.parametrize("steps", [1, 2, 30])
-def test_its_steps_are_torchs(steps):
-    for our, their in zip(*follow(steps, torch.float32, torch.float32), strict=True):
+def test_its_steps_are_torchs(steps, epsilon):
+    for our, their in zip(*follow(steps, torch.float32, torch.float32, epsilon), strict=True):
         torch.testing.assert_close(our.double(), their, rtol=2e-6, atol=2e-7)
 
 
@@ -97,6 +99,21 @@ def test_rows_at_once_change_no_bit_of_what_is_not_left_to_chance(monkeypatch):
         monkeypatch.setitem(adamw.AT_ONCE, "cpu", at_once)
         results.append(follow(5, torch.float32, torch.float32)[0])
     torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_rows_at_once_change_no_bit_of_what_is_left_to_counted_chance(monkeypatch):
+    """A GPU takes more of them at a time than a CPU."""
+    results = []
+    for at_once in (2**20, 10):
+        monkeypatch.setitem(adamw.AT_ONCE, "cpu", at_once)
+        ours = AdamW(start(torch.bfloat16), BETAS, DECAY, torch.int8, chance=True, seed=5, chances=CountedChance)
+        for number in range(5):
+            generator = torch.Generator().manual_seed(number)
+            for parameter in ours.parameters:
+                parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+            ours.step(number, 1e-2)
+        results.append([*ours.parameters, *ours.state(["a", "b"]).values()])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_a_state_restored_by_name_goes_on_to_the_same_bits():

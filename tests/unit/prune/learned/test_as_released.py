@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 from torch.func import functional_call
-from transformers import get_cosine_schedule_with_warmup
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned.declaration import Relaxation
@@ -26,10 +26,13 @@ def test_schedules_end_one_step_after_the_last():
     assert Options(steps=2000, timing="as_released").relaxation(0) == Options(steps=2000).relaxation(0)
 
 
-def test_the_learning_rate_is_that_of_transformers_cosine_schedule():
-    options = Options(steps=50, learning_rate=2.0, warmup_steps=5, timing="as_released")
+@pytest.mark.parametrize(
+    ("decay", "made"), [("cosine", get_cosine_schedule_with_warmup), ("linear", get_linear_schedule_with_warmup)]
+)
+def test_the_learning_rate_is_that_of_transformers_schedules(decay, made):
+    options = Options(steps=50, learning_rate=2.0, rate_decay=decay, warmup_steps=5, timing="as_released")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=2.0)
-    schedule = get_cosine_schedule_with_warmup(optimizer, 5, 50)
+    schedule = made(optimizer, 5, 50)
     for step in range(50):
         assert options.rate(step) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
         optimizer.step()

@@ -5,10 +5,10 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from families import real
 
 from leap_repro.errors import UserError
-from leap_repro.models.sizes import refuse_other_shape, sizes_as_declared, sizes_of, sizes_of_shape
+from leap_repro.models.sizes import sizes_as_declared, sizes_of_shape
+from leap_repro.pipeline.asked import asked_of
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.job import Job
@@ -124,20 +124,13 @@ def test_every_shape_has_as_many_parameters_as_its_model(scale):
         assert left < 3e-4 * sizes.parameters, model
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_a_shapes_sizes_are_those_of_the_model(family):
-    model = real(family)
-    config = model.config.to_dict()
-    found = sizes_of_shape({key: config[key] for key in LLAMA_1B}, sizes_of(model).parameters)
-    truth = sizes_of(model)
-    for name in ("prunable", "largest", "hidden", "widest", "blocks", "vocabulary", "gram"):
-        assert getattr(found, name) == getattr(truth, name), name
-    assert found.largest_block == pytest.approx(truth.largest_block, rel=1e-3)
-
-
-def test_a_model_of_another_shape_is_refused():
-    refuse_other_shape("a/b", {"vocab_size": 5}, {"vocab_size": 5})
-    refuse_other_shape("a/b", None, {})
-    refuse_other_shape("a/b", {"vocab_size": 5}, {"text_config": {"vocab_size": 5}})
-    with pytest.raises(UserError, match=r"a/b: shape.vocab_size is 5, its config.json has 6"):
-        refuse_other_shape("a/b", {"vocab_size": 5}, {"vocab_size": 6})
+def test_jobs_are_told_what_was_chosen(paper):
+    """And results are asked for with it, so that a cell of another choice is another cell."""
+    told = {}
+    for model in paper.models:
+        options = asked_of(paper, model)["methods"]["leap"]["parameters"]["options"]
+        assert options == paper.line("leap", model).given
+        told[model] = tuple(options[name] for name in AUTO)
+    assert told["qwen2.5-0.5b"] == ("kept", False, 8)
+    assert told["llama3.1-8b"] == ("remade", True, 1)
+    assert "auto" not in str(told)

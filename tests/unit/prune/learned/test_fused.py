@@ -262,11 +262,11 @@ def test_other_gates_and_cpus_take_the_plain_way(tiny_llama, tokens, monkeypatch
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """A device that says that it is a GPU, on which the interpreter runs kernels."""
-    learned_kernels.kernels_run.cache_clear()
+    learned_kernels._compiles.cache_clear()
     usual = learned_kernels.counted_uniforms
     monkeypatch.setattr(learned_kernels, "counted_uniforms", lambda *given: usual(*given[:-1], torch.device("cpu")))
     yield torch.device("cuda")
-    learned_kernels.kernels_run.cache_clear()
+    learned_kernels._compiles.cache_clear()
 
 
 def test_kernels_are_used_where_one_compiles_and_draws_the_right_numbers(on_a_gpu, caplog):
@@ -288,7 +288,7 @@ def broken(*_):
 def test_a_compiler_that_is_broken_is_said_once_and_not_used(compiler, why, on_a_gpu, monkeypatch, caplog):
     monkeypatch.setattr(learned_kernels, "counted_uniforms", compiler)
     assert not learned_kernels.kernels_run(on_a_gpu)
-    assert not learned_kernels.kernels_run(on_a_gpu)
+    assert not learned_kernels.kernels_run(torch.device("cuda:0"))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert why in record.message

@@ -17,6 +17,11 @@ from leap_repro.prune.methods import dsnot, magnitude, optima, wanda
 LENGTH = 2048
 
 
+def swapping(inputs, most=50, **given):
+    """Options by which a row with so many inputs has at most `most` swaps."""
+    return dsnot.Options(cycles=most * dsnot.INPUTS // inputs, skip_mlp=False, **given)
+
+
 @pytest.fixture
 def shifted_layer(make_layer, correlated_inputs):
     """(rows, columns, sparsity, seed) -> a layer whose inputs have means, and its weight and inputs in float64."""
@@ -30,13 +35,13 @@ def shifted_layer(make_layer, correlated_inputs):
     return build
 
 
-def refine_row(weights, keep, inputs, options):
+def refine_row(weights, keep, inputs, options, most=50):
     """One row's swaps in float64, one candidate after another; returns the expected error before and after each."""
     means, variances = inputs.mean(axis=0) * LENGTH, inputs.var(axis=0)
     norms, moved = np.linalg.norm(inputs, axis=0), set()
     effect = [w * m for w, m in zip(weights, means, strict=True)]
     errors = [sum(e for e, k in zip(effect, keep, strict=True) if not k)]
-    for _ in range(options.cycles):
+    for _ in range(most):
         error = errors[-1]
         sign = np.sign(error)
         grow = [j for j in range(len(weights)) if not keep[j] and j not in moved and sign * effect[j] > 0]
@@ -64,15 +69,16 @@ def refine_row(weights, keep, inputs, options):
 
 
 @pytest.mark.parametrize("swaps", ["improving", "as_released"])
-@pytest.mark.parametrize("given", [{}, {"cycles": 3}, {"threshold": 100.0}, {"threshold": 0.0, "variance_power": 0.0}])
+@pytest.mark.parametrize("most", [3, 48])
+@pytest.mark.parametrize("given", [{}, {"threshold": 100.0}, {"threshold": 0.0, "variance_power": 0.0}])
 @pytest.mark.parametrize(("sparsity", "start"), [("0.5", "wanda"), ("0.6", "wanda"), ("0.3", "magnitude")])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_mask_is_that_of_a_loop_over_rows(seed, sparsity, start, given, swaps, shifted_layer):
+def test_the_mask_is_that_of_a_loop_over_rows(seed, sparsity, start, given, most, swaps, shifted_layer):
     layer, weight, inputs = shifted_layer(9, 24, sparsity, seed)
-    options = dsnot.Options(start=start, swaps=swaps, **given)
+    options = swapping(24, most, start=start, swaps=swaps, **given)
     first = dsnot.prune_layer(layer, options.model_copy(update={"threshold": float("inf")})).keep
     expected = first.numpy().copy()
-    errors = [refine_row(row, keep, inputs, options) for row, keep in zip(weight, expected, strict=True)]
+    errors = [refine_row(row, keep, inputs, options, most) for row, keep in zip(weight, expected, strict=True)]
     pruned = dsnot.prune_layer(layer, options)
     np.testing.assert_array_equal(pruned.keep.numpy(), expected)
     assert pruned.values is None
@@ -87,7 +93,7 @@ def test_the_mask_is_that_of_a_loop_over_rows(seed, sparsity, start, given, swap
 @pytest.mark.parametrize("seed", range(4))
 def test_with_a_pattern_swaps_stay_within_groups(seed, pattern, swaps, shifted_layer):
     layer, weight, inputs = shifted_layer(9, 24, "0.5", seed)
-    options = dsnot.Options(pattern=pattern, swaps=swaps)
+    options = swapping(24, pattern=pattern, swaps=swaps)
     expected = wanda.prune_layer(layer, wanda.Options(pattern=pattern)).keep.numpy().copy()
     for row, keep in zip(weight, expected, strict=True):
         refine_row(row, keep, inputs, options)
@@ -101,7 +107,7 @@ def test_without_a_swap_it_is_the_first_mask_of_which_no_row_competes_with_anoth
     layer, weight, inputs = shifted_layer(8, 20, "0.6")
     rows = [make_layer(row[None], inputs, "0.6") for row in weight]
     expected = torch.cat([module.prune_layer(row, module.Options()).keep for row in rows])
-    options = dsnot.Options(start=module.METHOD.name, threshold=1e9)
+    options = dsnot.Options(start=module.METHOD.name, threshold=1e9, skip_mlp=False)
     assert torch.equal(dsnot.prune_layer(layer, options).keep, expected)
 
 
@@ -109,7 +115,7 @@ def test_without_a_swap_it_is_the_first_mask_of_which_no_row_competes_with_anoth
 @pytest.mark.parametrize("sparsity", ["0.3", "0.55", "0.6", "0.9"])
 def test_every_row_keeps_its_number_of_weights(sparsity, rounding, shifted_layer):
     layer, *_ = shifted_layer(9, 23, sparsity, seed=5)
-    pruned = dsnot.prune_layer(layer, dsnot.Options(rounding=rounding, threshold=0.0))
+    pruned = dsnot.prune_layer(layer, swapping(23, rounding=rounding, threshold=0.0))
     first = wanda.prune_layer(layer, wanda.Options(rounding=rounding)).keep
     assert pruned.keep.sum(dim=1).tolist() == first.sum(dim=1).tolist()
     assert not torch.equal(pruned.keep, first)
@@ -117,13 +123,13 @@ def test_every_row_keeps_its_number_of_weights(sparsity, rounding, shifted_layer
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_expected_error_of_no_row_ever_grows(seed, pattern, shifted_layer):
+def test_where_swaps_must_improve_the_expected_error_of_no_row_ever_grows(seed, pattern, shifted_layer):
     layer, weight, inputs = shifted_layer(16, 40, "0.5", seed)
     effects = torch.from_numpy(weight * inputs.mean(axis=0) * LENGTH)
     first = wanda.prune_layer(layer, wanda.Options(pattern=pattern)).keep
     last = first
-    for cycles in (1, 2, 5, 50):
-        options = dsnot.Options(pattern=pattern, threshold=0.0, cycles=cycles)
+    for most in (1, 2, 5, 40):
+        options = swapping(40, most, pattern=pattern, threshold=0.0, swaps="improving")
         keep = dsnot.prune_layer(layer, options).keep
         before, after = dsnot.expected_error(effects, last).abs(), dsnot.expected_error(effects, keep).abs()
         assert (after <= before + 1e-6).all()
@@ -134,23 +140,51 @@ def test_the_expected_error_of_no_row_ever_grows(seed, pattern, shifted_layer):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_mean_expected_error_falls(seed, shifted_layer):
     layer, *_ = shifted_layer(32, 64, "0.6", seed)
-    log = dsnot.prune_layer(layer, dsnot.Options()).log
+    log = dsnot.prune_layer(layer, swapping(64, swaps="improving")).log
     assert log["expected_error"] < 0.6 * log["expected_error_before"]
 
 
 def test_as_released_a_row_goes_on_past_zero_until_its_threshold_or_its_last_cycle(shifted_layer):
     layer, *_ = shifted_layer(32, 64, "0.6")
-    improving, released = (dsnot.prune_layer(layer, dsnot.Options(swaps=s)).log for s in ("improving", "as_released"))
+    improving, released = (dsnot.prune_layer(layer, swapping(64, swaps=s)).log for s in ("improving", "as_released"))
     assert released["changed"] > 2 * improving["changed"]
     assert released["cycles"] > improving["cycles"]
 
 
-def test_matrices_of_an_mlp_may_keep_their_first_mask(shifted_layer):
+def in_attention(layer):
+    return Layer("model.layers.0.self_attn.q_proj.weight", layer.weight, layer.statistics, layer.sparsity)
+
+
+def test_matrices_of_an_mlp_keep_their_first_mask_as_in_the_public_code(shifted_layer):
     layer, *_ = shifted_layer(8, 20, "0.5")
-    attention = Layer("model.layers.0.self_attn.q_proj.weight", layer.weight, layer.statistics, layer.sparsity)
-    changed = [dsnot.prune_layer(of, dsnot.Options(skip_mlp=True)).log["changed"] for of in (layer, attention)]
+    changed = [dsnot.prune_layer(of, dsnot.Options()).log["changed"] for of in (layer, in_attention(layer))]
     assert "mlp" in layer.name
     assert changed[0] == 0 < changed[1]
+    assert dsnot.prune_layer(layer, dsnot.Options(skip_mlp=False)).log["changed"] > 0
+
+
+@pytest.mark.parametrize(("inputs", "most"), [(24, 1), (64, 1), (128, 2), (256, 3), (2048, 25), (4096, 50)])
+def test_swaps_go_by_the_length_of_the_row(inputs, most):
+    """50 of 4,096 inputs, as in the public code, and as large a share of any other row."""
+    assert dsnot.Options().most_swaps(inputs) == most
+    assert dsnot.Options(scale_cycles=False).most_swaps(inputs) == 50
+
+
+def test_by_default_a_short_row_swaps_once(shifted_layer):
+    layer = in_attention(shifted_layer(16, 64, "0.6")[0])
+    first = dsnot.prune_layer(layer, dsnot.Options(threshold=1e9)).keep
+    pruned = dsnot.prune_layer(layer, dsnot.Options(threshold=0.0))
+    assert pruned.log["cycles"] == 1
+    assert set((pruned.keep & ~first).sum(dim=1).tolist()) == {1}
+
+
+def test_rows_that_are_too_short_for_the_public_code_are_refused_by_name(shifted_layer, refused):
+    """It stops there: "index -1 is out of bounds for dimension 1 with size 26"."""
+    layer = in_attention(shifted_layer(16, 64, "0.6")[0])
+    with refused("dsnot: cycles is 50", layer.name, "scale_cycles: true"):
+        dsnot.prune_layer(layer, dsnot.Options(scale_cycles=False))
+    few = dsnot.prune_layer(layer, dsnot.Options(scale_cycles=False, cycles=25))
+    assert torch.equal(few.keep, dsnot.prune_layer(layer, swapping(64, 25)).keep)
 
 
 def test_means_and_variances_are_those_of_all_tokens():
@@ -194,7 +228,7 @@ def test_a_reconstruction_may_take_up_its_mask(tiny_llama, tokens):
         job = Job(tiny_llama(blocks=1), options, Fraction("0.5"), seed=0, tokens=tokens, **more)
         return {name: keep for name, keep in method.prune_cell(job).tensors.items() if name.endswith(".keep")}
 
-    options = dsnot.Options(threshold=0.0)
+    options = dsnot.Options(threshold=0.0, skip_mlp=False)
     alone = masks(dsnot.METHOD, options)
     completed = masks(optima.METHOD, optima.Options(damping=0.01), selector=Selector(dsnot.METHOD, options))
     assert all(torch.equal(keep, completed[name]) for name, keep in alone.items())

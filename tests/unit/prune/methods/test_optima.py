@@ -169,6 +169,16 @@ def test_a_matrix_of_which_too_few_rows_converge_is_left_as_it_was(unsolved, upd
     assert updated or torch.equal(pruned.values, layer.weight * keep)
 
 
+@pytest.mark.parametrize(("rows", "inputs", "batch"), [(200, 4096, 96), (30, 14336, 7), (5, 40000, 1), (9, 64, 9)])
+def test_convergence_is_asked_of_each_of_the_public_codes_mini_batches(rows, inputs, batch):
+    """`128 * 12 * 1024 * 1024 // inputs ** 2` rows at once, at least one: one bad mini-batch is enough."""
+    converged = torch.ones(rows, dtype=torch.bool)
+    assert optima.least_share(converged, inputs) == 1
+    converged[-1] = False
+    last = rows % batch or batch
+    assert optima.least_share(converged, inputs) == pytest.approx(1 - 1 / last)
+
+
 def test_only_if_better_keeps_the_selectors_values_where_they_are_as_good(random_layer):
     layer, weight, inputs = random_layer(9, 16, "0.5", seed=2)
     selected = masked(layer)

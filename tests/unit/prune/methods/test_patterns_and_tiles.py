@@ -23,8 +23,12 @@ STEPS = 10
 COMMON = {"steps": STEPS, "batch_size": 4, "micro_batch_size": 2}
 CASES = {
     "maskllm": (maskllm, maskllm.Options(**COMMON, norm_weight=0.5, gradient_clip=0), "0.5"),
-    "tile": (patch, patch.Options(**COMMON, tile=8, norm_weight=2.0), "0.3"),
-    "joint": (patch, patch.Options(**COMMON, tile=8, learn="joint", kappa_start=25, kappa_end=350), "0.3"),
+    "tile": (patch, patch.Options(**COMMON, tile=8, norm_weight=2.0, gradient_clip=0), "0.3"),
+    "joint": (
+        patch,
+        patch.Options(**COMMON, tile=8, learn="joint", kappa_start=25, kappa_end=350, gradient_clip=0),
+        "0.3",
+    ),
 }
 
 
@@ -259,7 +263,7 @@ def test_a_cell_holds_what_hardening_needs_and_says_its_pattern(case, tiny_llama
     kinds = {"maskllm": {"patterns"}, "tile": {"tiles", "keep"}, "joint": {"tiles", "patterns"}}[case]
     assert set(cell.tensors) == {f"{name}.{kind}" for name in start for kind in kinds}
     pattern, scope = ("2:4", "tensor") if case == "maskllm" else ("2:4+dense-tiles-8", "tiles")
-    assert cell.facts == {"pattern": pattern, "budget_scope": scope}
+    assert cell.facts == {"pattern": pattern, "budget_scope": scope, "noise_source": "generator"}
 
 
 @pytest.mark.parametrize(("case", "sparsity"), [("maskllm", "0.6"), ("maskllm", "0.45"), ("tile", "0.6")])

@@ -53,6 +53,26 @@ def test_mask_and_values_are_those_of_the_float64_oracle(block_size, sparsity, d
     np.testing.assert_allclose(pruned.values.numpy(), values, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("pattern", "sparsity"), [("unstructured", "0.6"), ("2:4", "0.5")])
+def test_without_updates_masks_are_those_of_the_weights_as_they_are(pattern, sparsity, random_layer, drop_count):
+    layer, weight, inputs = random_layer(9, 16, sparsity, seed=2, dead=(3,))
+    options = sparsegpt.Options(block_size=8, pattern=pattern, update_weights=False)
+    pruned = sparsegpt.prune_layer(layer, options)
+    hessian, dead = damped(inputs)
+    weight = np.where(dead, 0.0, weight)
+    scores = weight**2 / [np.linalg.inv(hessian[j:, j:])[0, 0] for j in range(16)]
+    keep = np.ones((9, 16), dtype=bool)
+    for first in range(0, 16, 4 if pattern == "2:4" else 8):
+        group = np.s_[:, first : first + (4 if pattern == "2:4" else 8)]
+        if pattern == "2:4":
+            keep[group] = scores[group].argsort(axis=1).argsort(axis=1) >= 2
+        else:
+            count = drop_count(sparsity, 9 * (first + 8)) - drop_count(sparsity, 9 * first)
+            keep[group] = scores[group].flatten().argsort().argsort().reshape(9, 8) >= count
+    np.testing.assert_array_equal(pruned.keep.numpy(), keep)
+    np.testing.assert_array_equal(pruned.values.numpy(), (weight * keep).astype(np.float32))
+
+
 def test_the_mask_depends_on_the_block_size(random_layer):
     layer, *_ = random_layer(9, 16, "0.5", seed=2)
     masks = [sparsegpt.prune_layer(layer, sparsegpt.Options(block_size=size)).keep for size in (4, 16)]
