@@ -1,8 +1,8 @@
 """A quarter of an hour on a GPU: what only a GPU can show of this project, in three commands.
 
-    python benchmarks/gpu_quarter.py prepare FOLDER …       # writes what travels, prints the three commands
-    python3 benchmarks/gpu_quarter.py run FOLDER PART …     # on the GPU machine, which needs no network
-    python benchmarks/gpu_quarter.py report ROWS …          # writes the pages from the rows
+    python benchmarks/gpu_quarter.py prepare FOLDER …     # what travels, and the three commands
+    python3 benchmarks/gpu_quarter.py run FOLDER PART …   # on the GPU machine, without a network
+    python benchmarks/gpu_quarter.py report ROWS …        # the pages from the rows
 
 docs/gpu.md has it step by step, with a rehearsal on a CPU (`--tiny`).
 """
@@ -131,7 +131,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("parts", nargs="+", choices=NAMES, metavar="PART", help=told)
     parser.add_argument("--rows", type=Path, required=True, help="a file to add rows to")
     parser.add_argument("--seconds", type=float, default=inf, help="after which nothing begins")
-    parser.add_argument("--budgets", type=budget, nargs="+", default=(), help="SPARSITY:TOKENS[:sampled]")
+    told = "SPARSITY:TOKENS[:sampled]"
+    parser.add_argument("--budgets", type=budget, nargs="+", default=(), help=told)
     parser.add_argument("--tiny", action="store_true", help="a rehearsal on shapes of no size")
     parser.set_defaults(main=run)
 

@@ -32,7 +32,7 @@ TOKENS, QUESTIONS = "tokens.npz.xz", "questions.npz.xz"
 C4, SAMPLED = "C4", "sampled"
 """The texts to train on: what travelled, or what the dense model writes there."""
 CLOSE = 0.02
-"""How far the dense model's loss may be from the one noted on the CPU: more than bfloat16 moves it."""
+"""How far the dense model's loss may be from the one noted on a CPU: bfloat16 moves it less."""
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -68,7 +68,7 @@ class Prepared:
         return load_arrays(self.folder / "3" / TOKENS)
 
     def text(self, name: str) -> np.ndarray:
-        """Token ids to train on: of the training text, or those that the model wrote on this machine.
+        """Token ids to train on: the training text's, or those that the model wrote here.
 
         UserError for another name, or if there are none yet.
         """
@@ -100,7 +100,7 @@ class Prepared:
         model, noted = read(whole, dtype), about["first_loss"]
         loss = first_loss(model, self.tokens(), about["window"])
         if not math.isclose(loss, noted, rel_tol=CLOSE):
-            raise UserError(f"the model's loss is {loss:.4f}, where it was packed it was {noted:.4f}")
+            raise UserError(f"the model's loss is {loss:.4f}, where it was packed {noted:.4f}")
         return model
 
     def _joined(self) -> Path:
@@ -110,7 +110,7 @@ class Prepared:
         missing = [str(path) for path in halves if not path.is_file()]
         if name is None or missing:
             absent = " and ".join(missing) or str(self.folder / PARTS[0] / ABOUT)
-            raise UserError(f"{absent} is not there: copy all parts of {self.folder} to this machine")
+            raise UserError(f"{absent} is not there: copy all parts of {self.folder} here")
         target = self.folder / "model" / name
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(self.folder / "3" / CONFIG, target.parent / CONFIG)

@@ -1,8 +1,8 @@
 """Zero-shot questions as tokens: written where lm-eval is, answered where it is not.
 
-`noted_pairs` asks lm-eval for the requests that the pipeline would ask, and notes the tokens of each,
-with the choice that is right by the task's own metric. `answers` scores them as lm-eval does: the
-log-likelihood of a choice's tokens behind the context, the largest wins, the first of equal ones.
+`noted_pairs` asks lm-eval for the requests that the pipeline would ask, and notes the tokens of
+each, with the choice that is right by the task's own metric. `answers` scores them as lm-eval does:
+the log-likelihood of a choice's tokens behind the context, the largest wins, the first of equals.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SCORES_AT_ONCE = 2**28
 
 @dataclass(frozen=True)
 class Pairs:
-    """Requests one after the other, question by question. `tokens`: of contexts and choices; `lengths`
-    [requests, 2]: tokens of each; `question` [requests]: its number; `gold`, `task` [questions]: the
-    right choice, the task's place in `tasks`."""
+    """Requests one after the other, question by question. `tokens`: of contexts and choices;
+    `lengths` [requests, 2]: tokens of each; `question` [requests]: its number; `gold`, `task`
+    [questions]: the right choice, the task's place in `tasks`."""
 
     tokens: np.ndarray
     lengths: np.ndarray
@@ -132,12 +132,12 @@ def _right_choice(task: Any, document: dict[str, Any], choices: int) -> int:
 def log_likelihoods(model: Any, pairs: Pairs) -> Tensor:
     """Of each request's choice behind its context, float32 sums in float64 [requests].
 
-    Contexts that several choices share run once. UserError for a model whose head is no part by itself.
+    Contexts that several choices share run once. UserError for a model without a head of its own.
     """
     head = Head.of(model)
     if head is None:
         name = type(model).__name__
-        raise UserError(f"{name} gives no scores of single tokens: its questions cannot be replayed")
+        raise UserError(f"{name} gives no scores of single tokens: it cannot be asked")
     asked: dict[bytes, list[tuple[int, int, np.ndarray]]] = {}
     for number, (context, choice) in enumerate(pairs):
         given = np.concatenate([context, choice[:-1]])
@@ -157,7 +157,7 @@ def _score(head: Head, inputs: list[np.ndarray], asked: list[Any], found: Tensor
     """Add to `found` the log-probabilities of the tokens that are asked for behind these inputs."""
     device = next(head.model.parameters()).device
     longest = max(map(len, inputs))
-    ids = np.zeros((len(inputs), longest), dtype=np.int64)  # a causal model does not see what fills up
+    ids = np.zeros((len(inputs), longest), dtype=np.int64)  # no token sees what fills up
     places, targets, owners = [], [], []
     for row, (given, requests) in enumerate(zip(inputs, asked, strict=True)):
         ids[row, : len(given)] = given
@@ -177,7 +177,7 @@ def _score(head: Head, inputs: list[np.ndarray], asked: list[Any], found: Tensor
 
 
 def answers(pairs: Pairs, found: Tensor) -> np.ndarray:
-    """Whether each question is answered, bool [questions]: by the first of its likeliest choices."""
+    """Whether each question's likeliest choice is right, bool [questions]; of equal ones the first."""
     starts = np.searchsorted(pairs.question, np.arange(len(pairs.gold) + 1))
     likeliest = [int(np.argmax(found[a:b].numpy())) for a, b in pairwise(starts)]
     return np.array(likeliest) == pairs.gold

@@ -37,14 +37,14 @@ SAME_BEGINNING = 64
 LACKING = ("pydantic", "pydantic_core", "annotated-types", "typing-inspection", "typing_extensions")
 """What the product needs and a machine for deep learning may lack, as it is installed here."""
 GGUF = "gguf==0.19.0"
-PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
+PLATFORMS = tuple(f"manylinux{name}_x86_64" for name in ("_2_28", "_2_17", "2014", "1"))
 PLAN = {
     "1": ("env kernels curve repeat one_shot", 120),
     "2": ("steps memory", 200),
     "3": ("real", 480),
 }
-"""What is measured with each part, and the seconds after which nothing begins. The machine's start and the
-transfers fill up a quarter of an hour."""
+"""What is measured with each part, and the seconds after which nothing begins. The machine's start
+and the transfers fill up a quarter of an hour."""
 TINY_DOCUMENTS = 400
 SEED, WEIGHTS = 0, "model.safetensors"
 
@@ -53,8 +53,8 @@ SEED, WEIGHTS = 0, "model.safetensors"
 class Sources:
     """Where things are. `model`: a folder; `gguf`: its weights in a smaller file, if there is one;
     `train`: texts, of the first of which the last `held_out` documents are scored, not trained on;
-    `text`: scored as a whole; `window`: tokens of a scored window; `questions`: of each task, None for
-    all; `wheels`: the version of Python that packages are fetched for."""
+    `text`: scored as a whole; `window`: tokens of a scored window; `questions`: of each task, None
+    for all; `wheels`: the version of Python that packages are fetched for."""
 
     model: Path
     gguf: Path | None
@@ -68,14 +68,14 @@ class Sources:
 
 
 def prepare(folder: Path, sources: Sources) -> None:
-    """Write the folder. UserError for a vocabulary beyond 16 bits, or a part too large for a transfer."""
+    """Write the folder. UserError for a vocabulary beyond 16 bits, or a part that is too large."""
     for part in PARTS:
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).mkdir(parents=True)
     model, tokenizer = load_model(sources.model), load_tokenizer(sources.model)
     if vocabulary_size(model) > UINT16:
         known = vocabulary_size(model)
-        raise UserError(f"{sources.model} has a vocabulary of {known}: at most {UINT16} fit 16 bits")
+        raise UserError(f"{sources.model} knows {known} tokens: at most {UINT16} fit 16 bits")
     tokens = token_ids(tokenizer, sources)
     save_arrays(folder / "3" / TOKENS, tokens)
     pairs = noted_pairs(model, tokenizer, sources.tasks, sources.questions)
@@ -124,11 +124,12 @@ def documents(path: Path) -> list[str]:
 
 
 def split_documents(texts: Sequence[list[str]], held_out: int) -> tuple[list[str], list[str]]:
-    """Documents to train on, each once, and the last `held_out` of the first text: none that begins as one
-    of them is trained on. UserError if nothing would be left of the first text."""
+    """Documents to train on, each once, and the last `held_out` of the first text: none that begins
+    as one of them is trained on. UserError if nothing would be left of the first text."""
     first = [text for text in texts[0] if text.strip()]
     if not 0 < held_out < len(first):
-        raise UserError(f"--held-out is {held_out}; it must be 1 to {len(first) - 1} of {len(first)} documents")
+        most = len(first) - 1
+        raise UserError(f"--held-out is {held_out}; it must be 1 to {most}, one document less than all")
     apart = first[-held_out:]
     longest: dict[str, str] = {}
     for text in (*first[:-held_out], *(text for more in texts[1:] for text in more)):
@@ -181,7 +182,7 @@ def _require_small(folder: Path) -> None:
         size = checkout + _bytes((folder / part).rglob("*"))
         print(f"{folder / part}: {size / 2**20:.1f} MiB with the checkout", file=sys.stderr)
         if size > MOST:
-            raise UserError(f"{folder / part} with the checkout is {size} bytes; a transfer takes {MOST}")
+            raise UserError(f"{folder / part} and the checkout are {size} bytes, at most {MOST}")
 
 
 def _bytes(paths: Iterable[Path]) -> int:
@@ -204,7 +205,7 @@ def tiny_sources(scratch: Path) -> Sources:
 
 
 def commands(folder: Path, tiny: bool, wheels: bool) -> dict[str, str]:
-    """What to run on the GPU machine, at the top of the checkout, when each part has been copied."""
+    """What to run at the top of the checkout on the GPU machine, once a part is there."""
     return {part: _command(folder, part, tiny, wheels) for part in PARTS}
 
 

@@ -1,6 +1,6 @@
 """A real model pruned by LEAP with millions of tokens, beside one-shot methods on the same text.
 
-Every cell is scored alike: the loss of each window of the held-out texts, every question of the tasks.
+Every cell is scored alike: the loss of each window of the held-out texts, every question.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "paper": {},
     "cold start": {"tau_start": 0.5, "kappa_start": 100.0},
 }
-"""Where the annealing begins: as in the paper, or where the relaxed model is near the masked one."""
+"""Where the annealing begins: the paper's, or where the relaxed model is near the masked one."""
 TRAINING = {
     "batch_size": 32,
     "micro_batch_size": 32,
@@ -61,7 +61,7 @@ class Budget(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Of the run or of a rehearsal: tokens of a training's sequence, options over TRAINING, budgets in the
+    """Of the run or of a rehearsal: tokens of a sequence, options over TRAINING, budgets in the
     order in which they are worth their time."""
 
     length: int
@@ -120,7 +120,7 @@ class Real:
         return torch.from_numpy(train[: rows * length].astype(np.int64)).view(rows, length)
 
     def scored(self, model: Any) -> Row:
-        """Perplexity and losses of windows by text, accuracy by task in percent, each answer as a bit."""
+        """Perplexity and windows' losses by text, accuracy by task in percent, each answer as a bit."""
         texts = {name: ids for name, ids in self.tokens.items() if name != "train"}
         losses = {name: losses_of(model, ids, self.window) for name, ids in texts.items()}
         right = answers(self.pairs, log_likelihoods(model, self.pairs))
@@ -167,7 +167,8 @@ def real(rows: Rows, tiny: bool, prepared: Prepared, budgets: Sequence[Budget]) 
 def _one_shot(rows: Rows, study: Real, budget: Budget) -> None:
     """The rivals of a training: on a sample of its text, and ADMM on all of it."""
     key = {"part": "real", "sparsity": budget.sparsity}
-    rows.measure(key | {"cell": "magnitude"}, partial(_pruned_row, study, "magnitude", budget, None))
+    name = "magnitude"
+    rows.measure(key | {"cell": name}, partial(_pruned_row, study, name, budget, None))
     for name in CALIBRATED:
         on = {"cell": name, "calibration": CALIBRATION_WINDOWS, "text": budget.text}
         work = partial(_calibrated_row, study, name, budget, CALIBRATION_WINDOWS)

@@ -26,7 +26,7 @@ def repeat(rows: Rows, tiny: bool) -> None:
 
 
 def _repeat_row(name: str, length: int, recompute: bool) -> Row:
-    """Whether losses and logits of the second training, and of the resumed one, are the first one's."""
+    """Whether losses and logits of the second and of the resumed training are the first one's."""
     model = random_model(name, None if name == "tiny" else LAYERS)
     tokens = random_tokens(name, 8, length)
     options = OPTIONS | {"gradient_checkpointing": recompute}
@@ -53,7 +53,7 @@ def _resumed_from(folder: Path) -> int:
 
 
 def _resumed(make: partial[MaskTrainer]) -> tuple[MaskTrainer, int]:
-    """A training that goes on from a checkpoint which another one left, and the step after which."""
+    """A training that goes on from a checkpoint of another one, and the step after which."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Path(folder)
         make().run(checkpoints)

@@ -89,7 +89,8 @@ def steps_table(rows: list[Row]) -> str:
 
 def over_dense(row: Row, rows: list[Row]) -> float:
     """The paper's step by this way over a dense one with the same optimiser; NaN without one."""
-    same = {name: row[name] for name in ("shape", "layers", "recompute", "micro", "compiled", "length")}
+    named = ("shape", "layers", "recompute", "micro", "compiled", "length")
+    same = {name: row[name] for name in named}
     same |= {"part": "step", "way": DENSE}
     dense = [one for one in rows if same.items() <= one.items()]
     wanted = {"part": "optimiser", "shape": row["shape"], "optimiser": OPTIMISER}
@@ -102,27 +103,44 @@ def over_dense(row: Row, rows: list[Row]) -> float:
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "The device": of_part(
         "env",
-        fields("copy_tb_s", "bfloat16_tflops", "float32_tflops", "multiprocessors", "memory_gb", "transformers"),
+        fields(
+            *("copy_tb_s", "bfloat16_tflops", "float32_tflops"),
+            *("multiprocessors", "memory_gb", "transformers"),
+        ),
     ),
     "The kernels of the gates": of_part(
         "kernels",
         fields(
-            *("rows", "columns", "logits", "product_error", "gradient_error", "sum_error", "same_bits_again"),
+            *("rows", "columns", "logits", "product_error", "gradient_error", "sum_error"),
+            "same_bits_again",
             *("forward_tb_s", "forward_of_copy", "backward_tb_s", "backward_of_copy"),
         ),
     ),
     "A step": steps_table,
     "The optimiser's part of a step": of_part(
-        "optimiser", fields("shape", "layers", "optimiser", "logits", "seconds", allocated_gb="peak, GB")
+        "optimiser",
+        fields("shape", "layers", "optimiser", "logits", "seconds", allocated_gb="peak, GB"),
     ),
     "The low-memory line on a whole model": of_part(
-        "memory", fields("shape", "layers", "way", "predicted_gb", "allocated_gb", "reserved_gb", "seconds")
+        "memory",
+        fields(
+            *("shape", "layers", "way", "predicted_gb", "allocated_gb", "reserved_gb", "seconds"),
+        ),
     ),
-    "Choosing the smallest of many": of_part("select", fields("numbers", "kthvalue_seconds", "sort_seconds", "same")),
-    "One-shot methods, one matrix": of_part("one_shot", fields("method", "rows", "columns", "kept", "seconds")),
+    "Choosing the smallest of many": of_part(
+        "select",
+        fields("numbers", "kthvalue_seconds", "sort_seconds", "same"),
+    ),
+    "One-shot methods, one matrix": of_part(
+        "one_shot",
+        fields("method", "rows", "columns", "kept", "seconds"),
+    ),
     "The same training again": of_part(
         "repeat",
-        fields("shape", "recompute", "strictly_deterministic", "same_again", "same_resumed", "resumed_after_step"),
+        fields(
+            *("shape", "recompute", "strictly_deterministic"),
+            *("same_again", "same_resumed", "resumed_after_step"),
+        ),
     ),
     "The recorded loss curve": of_part("curve", fields("dtype", "within_bound", "said")),
     "A real model": real_table,

@@ -1,7 +1,7 @@
 """What is measured, a JSON object on a line, written the moment it is known.
 
-A row's key says what was measured. What has a row of this machine and this commit is not measured again.
-A measurement that fails leaves a row with `error`: the next one goes on, the next run tries it again.
+A row's key says what was measured. What has a row of this machine and commit is not measured again.
+A measurement that fails leaves a row with `error`: the next goes on, the next run tries it again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
 
 
 class Rows:
-    """The rows of one run: `facts` stand in each of them; nothing begins `seconds` after the start."""
+    """The rows of one run: `facts` stand in each; nothing begins `seconds` after the start."""
 
-    def __init__(self, path: Path, facts: Row, known: Iterable[Row] = (), seconds: float = inf) -> None:
+    def __init__(
+        self,
+        path: Path,
+        facts: Row,
+        known: Iterable[Row] = (),
+        seconds: float = inf,
+    ) -> None:
         self.path, self.facts, self.end = path, facts, time.monotonic() + seconds
         earlier = [*known, *read_rows([path] if path.exists() else [])]
         self.rows = [row for row in earlier if facts.items() <= row.items() and ERROR not in row]
@@ -51,8 +57,8 @@ class Rows:
         return next((row for row in self.rows if key.items() <= row.items()), None)
 
     def measure(self, key: Row, work: Callable[[], Row], again: bool = False) -> None:
-        """Add the row of `key` with what `work` returns, unless it is there (and not asked for `again`) or
-        the time is over."""
+        """Add the row of `key` with what `work` returns, unless the time is over, or it is there and not
+        asked for `again`."""
         if self.measured(key) and not again:
             return
         if self.left <= 0:

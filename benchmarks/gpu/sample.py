@@ -1,7 +1,7 @@
-"""Text that the dense model writes itself: as much as there is time for, so that no token is trained on twice.
+"""Text that the dense model writes itself: as much as there is time for, to be read once.
 
-A sequence begins as a window of the training text does, and goes on by the model's own probabilities, without
-a temperature and without a cut.
+A sequence begins as a window of the training text does, and goes on by the model's own
+probabilities, without a temperature and without a cut.
 """
 
 from __future__ import annotations
@@ -46,14 +46,15 @@ def _sample_row(prepared: Prepared, tiny: bool) -> Row:
 
 
 def beginnings(train: np.ndarray, count: int, batch: int) -> Tensor:
-    """START tokens from `count` places of the training text, other ones in each batch: int64 [count, START]."""
-    places = np.random.default_rng(named_seed("beginnings", batch)).integers(len(train) - START, size=count)
+    """START tokens from places of the training text, others in each batch: int64 [count, START]."""
+    generator = np.random.default_rng(named_seed("beginnings", batch))
+    places = generator.integers(len(train) - START, size=count)
     return torch.from_numpy(train[places[:, None] + np.arange(START)].astype(np.int64))
 
 
 @torch.inference_mode()
 def continued(model: Any, starts: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """The beginnings [count, START] with what the model writes behind them, int64 [count, length]."""
+    """The beginnings [count, START] and what the model writes behind them, int64 [count, length]."""
     written, given, cache = [starts], starts, None
     for _ in range(length - starts.shape[1]):
         found = model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -45,9 +45,9 @@ def note(cells: list[Row]) -> str:
     questions = ", ".join(f"{name} {count}" for name, count in zip(tasks, asked, strict=True))
     windows = ", ".join(f"{name} {len(found)}" for name, found in cells[0]["window_losses"].items())
     return (
-        "Differences are to ADMM calibrated on all of the text that LEAP reads, ± one standard error: of "
-        "log perplexities paired over windows, of accuracies paired over questions; what another seed of a "
-        f"training would change is not in them. Windows: {windows}. Questions: {questions}."
+        "Differences are to ADMM calibrated on all of the text that LEAP reads, ± one standard error: "
+        "of log perplexities paired over windows, of accuracies paired over questions; what another "
+        f"seed of a training would change is not in it. Windows: {windows}. Questions: {questions}."
     )
 
 

@@ -1,6 +1,6 @@
-"""Models of the paper's sizes with random weights, and a training of LEAP on them, all drawn on the device.
+"""Models of the paper's sizes with random weights, and a training of LEAP on them, drawn on the device.
 
-The values do not matter for times and memory; one CPU thread would draw billions of them for minutes.
+The values do not matter for times and memory; one CPU thread would draw them for minutes.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def start_of_peak() -> None:
 
 
 def peak() -> dict[str, float]:
-    """The device's peak since then, in GB, of tensors and of the allocator; nothing without a GPU."""
+    """The device's peak since then in GB, of tensors and of the allocator; nothing of a CPU."""
     if not torch.cuda.is_available():
         return {}
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()

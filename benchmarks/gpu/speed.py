@@ -58,7 +58,7 @@ def _device(size: int) -> Row:
 
 
 def kernels(rows: Rows, tiny: bool) -> None:
-    """The gates' kernels against plain operators, and the share of a copy's speed that they reach."""
+    """The gates' kernels beside plain operators, and the share of a copy's speed they reach."""
     for shape in MATRICES[:1] if tiny else MATRICES:
         for logits in (torch.float32, torch.bfloat16):
             key = {"part": "kernels", "rows": shape[0], "columns": shape[1], "logits": str(logits)}
@@ -122,7 +122,7 @@ def _curve_row(dtype: str) -> Row:
 
 
 def one_shot(rows: Rows, tiny: bool) -> None:
-    """Choosing the smallest of many by `kthvalue` and by a sort; every rule, on an 8B model's matrices."""
+    """Choosing the smallest of many by `kthvalue` and by a sort; each rule on matrices of 8B."""
     for numbers in (2**12,) if tiny else (4096 * 128, 4096**2, 14336 * 4096):
         key = {"part": "select", "numbers": numbers}
         rows.measure(key, lambda numbers=numbers: _select_row(numbers))

@@ -1,8 +1,8 @@
-"""Seconds of a training step at the paper's sizes, by the way that W * M is made, beside a dense step; and
-the peak of memory of a whole 8B model beside the formula.
+"""Seconds of a training step at the paper's sizes, by the way that W * M is made, beside a dense step;
+and the peak of memory of a whole 8B model beside the formula.
 
-A step of few micro-batches and one of more tell apart what each micro-batch costs and what a step costs
-once. The paper's step has 1,048,576 tokens: its seconds are put together from the two.
+A step of few micro-batches and one of more tell apart what each micro-batch costs and what a step
+costs once. The paper's step has 1,048,576 tokens: its seconds are put together from the two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from learned_memory import plain_step
 from torch import Tensor, nn
 
 from gpu.rows import Row, Rows
-from gpu.shapes import SHAPES, peak, random_model, random_tokens, seconds_of, start_of_peak, trainer_of
+from gpu.shapes import (
+    SHAPES,
+    peak,
+    random_model,
+    random_tokens,
+    seconds_of,
+    start_of_peak,
+    trainer_of,
+)
 from leap_repro.models.load import best_device
 from leap_repro.models.sizes import sizes_of
 from leap_repro.prune.learned.memory import training_bytes
@@ -31,8 +39,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "kernels": {"masked_weights": "remade", "noise_source": "counter"},
     "kept": {"masked_weights": "kept", "noise_source": "counter"},
 }
-"""How W * M is made, as options of the training: for each use by plain operators or by kernels, or once a
-step by kernels."""
+"""How W * M is made, as options of the training: for each use by plain operators or by kernels, or
+once a step by kernels."""
 DENSE = "dense"
 LOW_MEMORY = {
     "gradient_checkpointing": True,
@@ -54,7 +62,7 @@ OPTIMISERS = {
 
 
 class Setting(NamedTuple):
-    """Whether blocks run again in the backward pass, the sequences of a micro-batch, compiled blocks."""
+    """Whether blocks run again in the backward pass, sequences of a micro-batch, compiled blocks."""
 
     recompute: bool
     micro: int
