@@ -33,9 +33,7 @@
 #define ROWS_A_START 8 /* rows that share one entry of `starts` */
 #define MOST_TOKENS 8
 #define CHUNKS_A_THREAD 4
-#ifndef PREFETCH
 #define PREFETCH 2048 /* bytes ahead */
-#endif
 
 enum { FLOAT32, BFLOAT16, FLOAT16, INT8 };
 static const int SIZES[] = {4, 2, 2, 1};
@@ -138,6 +136,7 @@ INLINE void dense_plain(int type, const void *row, Plain w[4]) {
 }
 
 #define FORM plain
+#define STREAMS 1 /* rows at once for one token */
 #define VECTOR Plain
 #define TARGET
 #include "kernels_form.h"
@@ -225,6 +224,7 @@ AVX2 void dense_avx2(int type, const void *row, Pair w[4]) {
 }
 
 #define FORM avx2
+#define STREAMS 2 /* rows at once for one token */
 #define VECTOR Pair
 #define TARGET TARGET_AVX2
 #include "kernels_form.h"
@@ -269,6 +269,7 @@ AVX512 void packed_avx512(int type, uint64_t bits, const void *kept, __m512 w[4]
 }
 
 #define FORM avx512
+#define STREAMS 4 /* rows at once for one token */
 #define VECTOR __m512
 #define TARGET __attribute__((target(FLAGS_AVX512)))
 #include "kernels_form.h"
@@ -289,6 +290,13 @@ VBMI2 __m512 half_vbmi2(__m512i words, int first) {
     __m512i places = first ? _mm512_add_epi16(low, _mm512_set1_epi16(16)) : low;
     return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, places, words));
 }
+/* 16 of 64 bytes, each 128 more than its number, as the lowest bits of 2**23, from which the sum is taken again. */
+VBMI2 __m512 quarter_vbmi2(__m512i bytes, int which) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i places = _mm512_add_epi32(lanes, _mm512_set1_epi32(16 * which));
+    __m512i raised = _mm512_mask_permutexvar_epi8(_mm512_set1_epi32(0x4b000000), 0x1111111111111111, places, bytes);
+    return _mm512_sub_ps(_mm512_castsi512_ps(raised), _mm512_set1_ps(0x1p23f + 128));
+}
 VBMI2 void packed_vbmi2(int type, uint64_t bits, const void *kept, __m512 w[4]) {
     const char *from = kept;
     if (type == FLOAT32) {
@@ -297,10 +305,7 @@ VBMI2 void packed_vbmi2(int type, uint64_t bits, const void *kept, __m512 w[4]) 
     }
     if (type == INT8) {
         __m512i bytes = _mm512_maskz_expand_epi8(bits, _mm512_loadu_si512(from));
-        w[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_castsi512_si128(bytes)));
-        w[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(bytes, 1)));
-        w[2] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(bytes, 2)));
-        w[3] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(bytes, 3)));
+        for (int i = 0; i < 4; i++) w[i] = quarter_vbmi2(_mm512_xor_si512(bytes, _mm512_set1_epi8(-128)), i);
         return;
     }
     for (int i = 0; i < 2; i++) {
@@ -318,6 +323,7 @@ VBMI2 void packed_vbmi2(int type, uint64_t bits, const void *kept, __m512 w[4]) 
 }
 
 #define FORM vbmi2
+#define STREAMS 4 /* rows at once for one token */
 #define VECTOR __m512
 #define TARGET __attribute__((target(FLAGS_VBMI2)))
 #include "kernels_form.h"

@@ -1,4 +1,4 @@
-/* The loops of one form. kernels.c includes this once a form, with FORM (its suffix), VECTOR (16 floats) and TARGET (its
+/* The loops of one form. kernels.c includes this once a form, with FORM (its suffix), VECTOR (16 floats), STREAMS and TARGET (its
    instructions); zero_, load_, store_, fma_, add_, splat_, sum_, packed_ and dense_ of that suffix are there. */
 
 #define JOIN_(a, b) a##_##b
@@ -6,52 +6,61 @@
 #define FN(name) JOIN(name, FORM)
 #define LOCAL static inline __attribute__((always_inline)) TARGET
 
-/* One row times T tokens into sums[T]; returns where the next row's values start. All loops over T and 4 unroll. */
-LOCAL const char *FN(row)(const Job *job, int64_t row, const char *from, const float *x, float *sums, const int type,
-                          const int packed, const int T) {
-    const int64_t words = job->words / job->groups, size = SIZES[type];
-    const int lines = packed ? (type == FLOAT32 ? 2 : 1) : WORD * SIZES[type] / 64; /* of the cache, that a word reads */
-    const uint64_t *mask = packed ? job->mask + row * job->words : NULL;
-    int64_t column = 0;
-    VECTOR total[4];
-    for (int t = 0; t < T; t++) total[t] = FN(zero)();
-    for (int64_t group = 0; group < job->groups; group++) {
-        VECTOR sum[4][4], w[4];
-        for (int t = 0; t < T; t++)
-            for (int i = 0; i < 4; i++) sum[t][i] = FN(zero)();
-        for (int64_t word = 0; word < words; word++, column += WORD) {
-            for (int line = 0; line < lines; line++) __builtin_prefetch(from + PREFETCH + 64 * line);
-            if (packed) {
-#ifdef MASKPF
-                __builtin_prefetch((const char*)mask + MASKPF);
-#endif
-                uint64_t bits = *mask++;
-                FN(packed)(type, bits, from, w);
-                from += __builtin_popcountll(bits) * size;
-            } else if (column + WORD <= job->columns) {
-                FN(dense)(type, from, w);
-                from += WORD * size;
-            } else {
-                _Alignas(64) char last[WORD * 4] = {0};
-                memcpy(last, from, (size_t)((job->columns - column) * size));
-                FN(dense)(type, last, w);
-                from += (job->columns - column) * size;
-            }
-            for (int t = 0; t < T; t++) {
-                const float *with = x + t * job->stride + column;
-                for (int i = 0; i < 4; i++) sum[t][i] = FN(fma)(w[i], FN(load)(with + 16 * i), sum[t][i]);
+/* The next 64 weights of a row as four vectors; moves `from` behind them. */
+LOCAL void FN(next)(const Job *job, const uint64_t *mask, int64_t column, const char **from, VECTOR w[4],
+                    const int type, const int packed) {
+    const int64_t size = SIZES[type], left = job->columns - column;
+    if (packed) {
+        FN(packed)(type, *mask, *from, w);
+        *from += __builtin_popcountll(*mask) * size;
+    } else if (left >= WORD) {
+        FN(dense)(type, *from, w);
+        *from += WORD * size;
+    } else {
+        _Alignas(64) char last[WORD * 4] = {0};
+        memcpy(last, *from, (size_t)(left * size));
+        FN(dense)(type, last, w);
+        *from += left * size;
+    }
+}
+
+/* Rows row, row + step, ... of R streams, times T tokens, into sums[R][T]; moves each of `from` to its next row.
+   Memory answers several streams faster than one. All loops but those over words and groups unroll. */
+LOCAL void FN(rows)(const Job *job, int64_t row, int64_t step, const char **from, const float *x, float *sums,
+                    const int type, const int packed, const int R, const int T) {
+    const int64_t words = job->words / job->groups;
+    const int lines = packed ? (type == FLOAT32 ? 2 : 1) : WORD * SIZES[type] / 64; /* of the cache, a word's */
+    VECTOR total[STREAMS][4];
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) total[r][t] = FN(zero)();
+    for (int64_t group = 0, word = 0; group < job->groups; group++) {
+        VECTOR even[STREAMS][4], odd[STREAMS][4], w[4];
+        for (int r = 0; r < R; r++)
+            for (int t = 0; t < T; t++) even[r][t] = odd[r][t] = FN(zero)();
+        for (int64_t end = word + words; word < end; word++) {
+            for (int r = 0; r < R; r++) {
+                const uint64_t *mask = packed ? job->mask + (row + r * step) * job->words + word : NULL;
+                for (int line = 0; line < lines; line++) __builtin_prefetch(from[r] + PREFETCH + 64 * line);
+                FN(next)(job, mask, word * WORD, &from[r], w, type, packed);
+                for (int t = 0; t < T; t++) {
+                    const float *with = x + t * job->stride + word * WORD;
+                    even[r][t] = FN(fma)(w[0], FN(load)(with), even[r][t]);
+                    odd[r][t] = FN(fma)(w[1], FN(load)(with + 16), odd[r][t]);
+                    even[r][t] = FN(fma)(w[2], FN(load)(with + 32), even[r][t]);
+                    odd[r][t] = FN(fma)(w[3], FN(load)(with + 48), odd[r][t]);
+                }
             }
         }
-        for (int t = 0; t < T; t++) {
-            VECTOR all = FN(add)(FN(add)(sum[t][0], sum[t][2]), FN(add)(sum[t][1], sum[t][3]));
-            if (type == INT8)
-                total[t] = FN(fma)(FN(splat)(job->scales[row * job->groups + group]), all, total[t]);
-            else
-                total[t] = all;
+        for (int r = 0; r < R; r++) {
+            float scale = type == INT8 ? job->scales[(row + r * step) * job->groups + group] : 1;
+            for (int t = 0; t < T; t++) {
+                VECTOR both = FN(add)(even[r][t], odd[r][t]);
+                total[r][t] = type == INT8 ? FN(fma)(FN(splat)(scale), both, total[r][t]) : both;
+            }
         }
     }
-    for (int t = 0; t < T; t++) sums[t] = FN(sum)(total[t]);
-    return from;
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) sums[r * T + t] = FN(sum)(total[r][t]);
 }
 
 /* Where a row's values are: near the end of all, in the copy. */
@@ -61,20 +70,36 @@ LOCAL const char *FN(place)(const Job *job, const char *from, const int type, co
     return in_copy ? job->tail + (start - job->tail_start) * SIZES[type] : from;
 }
 
-LOCAL void FN(some_rows)(const Job *job, int64_t first, int64_t last, const int type, const int packed) {
-    int64_t start = packed ? job->starts[first / ROWS_A_START] : first * job->columns;
-    const char *from = job->values + start * SIZES[type];
-    for (int64_t row = first; row < last; row++) {
-        const char *here = FN(place)(job, from, type, packed), *next = here;
-        float sums[MOST_TOKENS];
-        int t = 0;
-        for (; t + 4 <= job->tokens; t += 4)
-            next = FN(row)(job, row, here, job->x + t * job->stride, sums + t, type, packed, 4);
-        for (; t < job->tokens; t++)
-            next = FN(row)(job, row, here, job->x + t * job->stride, sums + t, type, packed, 1);
-        for (t = 0; t < job->tokens; t++) put(job->out, job->out_type, t * job->rows + row, sums[t]);
-        from += next - here;
+/* R streams of `step` rows each, from `first` on, which is a multiple of ROWS_A_START as `step` is if R > 1. */
+LOCAL void FN(streams)(const Job *job, int64_t first, int64_t step, const int type, const int packed, const int R) {
+    const char *from[STREAMS];
+    for (int r = 0; r < R; r++) {
+        int64_t row = first + r * step;
+        from[r] = job->values + (packed ? job->starts[row / ROWS_A_START] : row * job->columns) * SIZES[type];
     }
+    for (int64_t row = first; row < first + step; row++) {
+        const char *here[STREAMS], *next[STREAMS] = {0};
+        float sums[STREAMS * 4];
+        for (int r = 0; r < R; r++) here[r] = FN(place)(job, from[r], type, packed);
+        for (int t = 0, together; t < job->tokens; t += together) {
+            const float *x = job->x + t * job->stride;
+            for (int r = 0; r < R; r++) next[r] = here[r];
+            together = R == 1 && t + 4 <= job->tokens ? 4 : 1;
+            if (R == 1 && together == 4) FN(rows)(job, row, step, next, x, sums, type, packed, 1, 4);
+            else FN(rows)(job, row, step, next, x, sums, type, packed, R, 1);
+            for (int r = 0; r < R; r++)
+                for (int i = 0; i < together; i++)
+                    put(job->out, job->out_type, (t + i) * job->rows + row + r * step, sums[r * together + i]);
+        }
+        for (int r = 0; r < R; r++) from[r] += next[r] - here[r];
+    }
+}
+
+LOCAL void FN(some_rows)(const Job *job, int64_t first, int64_t last, const int type, const int packed) {
+    int64_t step = job->tokens == 1 ? (last - first) / STREAMS / ROWS_A_START * ROWS_A_START : 0;
+    if (step) FN(streams)(job, first, step, type, packed, STREAMS);
+    first += STREAMS * step;
+    if (first < last) FN(streams)(job, first, last - first, type, packed, 1);
 }
 
 /* Rows first to last - 1, `first` a multiple of ROWS_A_START, times all tokens. */
@@ -148,3 +173,4 @@ TARGET static void FN(unpack)(const Job *job, int64_t first, int64_t last) {
 #undef FORM
 #undef VECTOR
 #undef TARGET
+#undef STREAMS
