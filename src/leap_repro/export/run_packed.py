@@ -51,8 +51,9 @@ def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch
     if dtype not in DTYPES.values():
         raise UserError(f"{folder} is of type {dtype}, run='packed' computes in {[*DTYPES]}: give one as dtype")
     places = _places(folder, index, empty, whole)
-    model = skeleton(folder, dtype)
-    load_tensors(model, whole, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    model = skeleton(folder, dtype, cpu)
+    load_tensors(model, whole, cpu)
     model.tie_weights()
     matrices: dict[str, PackedMatrix] = {}
     for key, (file, parts) in packed.items():
