@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError, shown
-from leap_repro.export.forms import DENSE, Packed
+from leap_repro.export.forms import Packed
 from leap_repro.export.index import INDEX_FILE, read_index
-from leap_repro.export.load import RUNS, load_pruned
+from leap_repro.export.load import RUNS, Run, load_pruned
 from leap_repro.models.checkpoint import position_limit
 from leap_repro.models.examine import check_tokenizer
 from leap_repro.models.load import load_tokenizer
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     folder = expanded(arguments.folder, "FOLDER")
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    run = arguments.run or fitting(folder)
+    run: Run = arguments.run or fitting(folder)
     model = load_pruned(folder, run=run)
     tokenizer = load_tokenizer(folder)
     check_tokenizer(tokenizer, model)
@@ -48,10 +48,10 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{times}; {how(run)}, {torch.get_num_threads()} threads", file=sys.stderr)
 
 
-def fitting(folder: Path) -> str:
+def fitting(folder: Path) -> Run:
     """ "packed" for an export of that format, else "dense"."""
     is_compressed = (folder / INDEX_FILE).is_file()
-    return Packed.name if is_compressed and read_index(folder).format == Packed.name else DENSE
+    return "packed" if is_compressed and read_index(folder).format == Packed.name else "dense"
 
 
 def check(arguments: argparse.Namespace) -> None:

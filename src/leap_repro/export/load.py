@@ -8,7 +8,7 @@ model = load_pruned("my-pruned-model")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from leap_repro.errors import UserError
 from leap_repro.export.index import INDEX_FILE, read_file, read_index
@@ -21,12 +21,11 @@ from leap_repro.models.load import DTYPES, reading
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-RUNS = ("dense", "packed")
+Run = Literal["dense", "packed"]
+RUNS: tuple[Run, ...] = get_args(Run)
 
 
-def load_pruned(
-    folder: str | Path, dtype: str | None = None, run: Literal["dense", "packed"] = "dense"
-) -> PreTrainedModel:
+def load_pruned(folder: str | Path, dtype: str | None = None, run: Run = "dense") -> PreTrainedModel:
     """The causal language model in `folder`, on the CPU, in evaluation mode; `dtype` converts its weights, which
     otherwise have the type that config.json names.
 

@@ -18,6 +18,7 @@ from leap_repro.export.forms import Packed
 from leap_repro.export.index import Index, Parts, read_parts, said_by
 from leap_repro.export.places import Place, find_places
 from leap_repro.models.layout import load_headers, load_tensors
+from leap_repro.models.load import DTYPES
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.models.stream import skeleton
 from leap_repro.runtime.kernels import PackedMatrix
@@ -46,9 +47,13 @@ def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch
                 whole[key] = found
             else:
                 packed[key] = (file, found)
+    dtype = dtype or empty.dtype
+    if dtype not in DTYPES.values():
+        raise UserError(f"{folder} is of type {dtype}, run='packed' computes in {[*DTYPES]}: give one as dtype")
     places = _places(folder, index, empty, whole)
-    model = skeleton(folder, dtype or empty.dtype)
-    load_tensors(model, whole, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    model = skeleton(folder, dtype, cpu)
+    load_tensors(model, whole, cpu)
     model.tie_weights()
     matrices: dict[str, PackedMatrix] = {}
     for key, (file, parts) in packed.items():
@@ -80,6 +85,9 @@ def _places(folder: Path, index: Index, empty: PreTrainedModel, whole: dict[str,
         if place.key not in places:
             raise UserError(f"{folder}: {place.key} is not packed: use run='dense'")
         places[place.key].append(place)
+    for key, matrices in places.items():
+        if not matrices:
+            raise UserError(f"{folder}: {key} is packed and no matrix that runs packed: use run='dense'")
     return places
 
 
@@ -88,9 +96,9 @@ def _matrices(key: str, index: Index, parts: Parts, places: list[Place], dtype: 
     file's type where `dtype`, the model's, can hold them, else they are converted."""
     shape = index.tensors[key]["shape"]
     if places[0].transposed and not index.tensors[key].get("transposed"):
-        mask = unpack(parts["mask"], shape).mT.contiguous()
-        parts = index.form.encode(key, index.form.decode(parts, shape).mT.contiguous(), mask)
-        shape = list(mask.shape)
+        tensor = index.form.decode(parts, shape).mT.contiguous()
+        parts = index.form.encode(key, tensor, unpack(parts["mask"], shape).mT)
+        shape = list(tensor.shape)
     kept, scales = parts["kept"], parts.get("scales")
     if scales is not None:
         scales = scales.float()[:, None]

@@ -43,7 +43,7 @@ def stream_model(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel,
     Raises UserError if transformers cannot read the folder as a causal language model.
     """
     with reading(folder):
-        model = skeleton(folder, DTYPES[dtype])
+        model = skeleton(folder, DTYPES[dtype], best_device())
     files = TensorFiles(weight_files(folder))
     needed, sources = _body_names(model), sources_of(model, list(files))
     if needed <= sources.keys() and not _is_converted(model):
@@ -54,8 +54,9 @@ def stream_model(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel,
     return load_model(folder, dtype), always_resident
 
 
-def skeleton(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
-    """The architecture with parameters on the meta device, and real buffers, filled as transformers itself does."""
+def skeleton(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """The architecture with parameters on the meta device, and real buffers on `device`, filled as transformers itself
+    does."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -63,7 +64,7 @@ def skeleton(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     for name, buffer in list(model.named_buffers()):
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, torch.empty_like(buffer, device=best_device()))
+        setattr(model.get_submodule(parent), leaf, torch.empty_like(buffer, device=device))
     model.initialize_weights()
     return model
 
