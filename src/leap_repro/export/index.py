@@ -126,34 +126,27 @@ def _is_shape(shape: Any) -> bool:
     return sizes and math.prod(shape) < 2**48
 
 
-def read_parts(folder: Path, index: Index, name: str) -> tuple[dict[str, Tensor | Parts], dict[str, str] | None]:
-    """({key: the tensor, or the parts of a pruned one}, metadata) of one weight file, as views of the file.
-
-    Raises UserError if the file is missing or damaged, or lacks a part.
-    """
+def verified(folder: Path, index: Index, name: str) -> Path:
+    """The weight file of that name; UserError if it is missing or not the one that was written."""
     path = folder / name
     if not path.is_file() or sha256_of(path) != index.files[name]["sha256"]:
         raise UserError(f"{path} is missing or differs from the sha256 in {INDEX_FILE}: copy it again")
-    with said_by(path):
-        with safe_open(path, framework="pt") as file:
-            tensors, metadata = {key: file.get_tensor(key) for key in file.offset_keys()}, file.metadata()
-        found: dict[str, Tensor | Parts] = {}
-        for key, entry in index.tensors.items():
-            if entry["file"] == name:
-                found[key] = {part: tensors.pop(f"{key}.{part}") for part in index.form.parts}
-    return tensors | found, metadata
+    return path
 
 
 def read_file(folder: Path, index: Index, name: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
     """({key: dense tensor}, metadata) of one weight file.
 
-    Raises UserError as `read_parts`, or if the parts are not those of the shape that the index says.
+    Raises UserError if the file is missing or damaged, or does not hold what the index says.
     """
-    found, metadata = read_parts(folder, index, name)
-    with said_by(folder / name):
-        tensors = {
-            key: parts if isinstance(parts, Tensor) else index.decode(key, parts) for key, parts in found.items()
-        }
+    path = verified(folder, index, name)
+    with said_by(path):
+        with safe_open(path, framework="pt") as file:
+            tensors, metadata = {key: file.get_tensor(key) for key in file.offset_keys()}, file.metadata()
+        for key, entry in index.tensors.items():
+            if entry["file"] == name:
+                parts = {part: tensors.pop(f"{key}.{part}") for part in index.form.parts}
+                tensors[key] = index.decode(key, parts)
     return tensors, metadata
 
 

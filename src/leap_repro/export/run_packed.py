@@ -1,11 +1,13 @@
 """Load a packed export as a model that runs packed: its matrices never lie in memory with their zeros.
 
 The model is built without weights; what is not pruned is read into it as it is, and of each pruned tensor the parts are
-taken over, one tensor at a time.
+taken over, one tensor at a time. All is copied: a tensor that is a view of its file keeps the pages around it in
+memory, too, and would have to be read again if the system took them away.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from leap_repro.errors import UserError
 from leap_repro.export.forms import Packed
-from leap_repro.export.index import Index, Parts, read_parts, said_by
+from leap_repro.export.index import Index, Parts, said_by, verified
 from leap_repro.export.places import Place, find_places
 from leap_repro.models.layout import load_headers, load_tensors
 from leap_repro.models.load import DTYPES
@@ -25,6 +27,7 @@ from leap_repro.runtime.kernels import PackedMatrix
 from leap_repro.runtime.linear import put_packed
 from leap_repro.runtime.model import as_packed
 from leap_repro.sparsity.masks import unpack
+from leap_repro.store.tensor_files import TensorFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,14 +42,8 @@ def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch
     """
     if index.format != Packed.name:
         raise UserError(f"{folder} is of format {index.format}, run='packed' wants {Packed.name}: use run='dense'")
-    whole: dict[str, Tensor] = {}
-    packed: dict[str, tuple[str, Parts]] = {}
-    for file in index.files:
-        for key, found in read_parts(folder, index, file)[0].items():
-            if isinstance(found, Tensor):
-                whole[key] = found
-            else:
-                packed[key] = (file, found)
+    files = {name: TensorFiles([verified(folder, index, name)]) for name in index.files}
+    whole = dict(_whole(index, files))
     dtype = dtype or empty.dtype
     if dtype not in DTYPES.values():
         raise UserError(f"{folder} is of type {dtype}, run='packed' computes in {[*DTYPES]}: give one as dtype")
@@ -56,11 +53,19 @@ def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch
     load_tensors(model, whole, cpu)
     model.tie_weights()
     matrices: dict[str, PackedMatrix] = {}
-    for key, (file, parts) in packed.items():
-        with said_by(folder / file):
+    for key, entry in index.tensors.items():
+        with said_by(folder / entry["file"]):
+            parts = {part: files[entry["file"]][f"{key}.{part}"].clone() for part in index.form.parts}
             matrices |= _matrices(key, index, parts, places[key], model.dtype)
     put_packed(model, {linear.name: linear.module for linear in prunable_linears(model)}, matrices)
     return as_packed(model)
+
+
+def _whole(index: Index, files: dict[str, TensorFiles]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that are not in parts."""
+    parts = {f"{key}.{part}" for key in index.tensors for part in index.form.parts}
+    for tensors in files.values():
+        yield from ((key, tensors[key].clone()) for key in tensors if key not in parts)
 
 
 def refuse_other(folder: Path, found: dict[str, set[str]]) -> None:
