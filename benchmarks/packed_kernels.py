@@ -1,11 +1,11 @@
 """One token through the matrices of a decoder block of Llama-3.2-1B: packed kernels against dense ones, and against the
 speed at which memory can be read at all.
 
-`python benchmarks/packed_kernels.py` writes benchmarks/packed_kernels.csv and .md. All contenders of a type are timed in
-turn; a time is the median of five passes over so many copies of the block that they do not fit into the last level of
-cache. It is of CPU time, divided by the number of threads, which other jobs on the machine stretch less. "own dense"
+`python benchmarks/packed_kernels.py` writes benchmarks/packed_kernels.csv and .md. All contenders of a type are timed
+in turn; a time is the median of five passes over so many copies of the block that they do not fit into the last level
+of cache. It is of CPU time, divided by the number of threads, which other jobs on the machine stretch less. "own dense"
 is the same kernel over the dense matrix. The last column is the time of the fastest dense contender of the type over
-that of the row.
+that of the row. The plain form, many times slower, is left out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def contenders(shapes: list[tuple[int, int]], dtype: str, sparsity: float, beyon
     size = sum(matrix.nbytes for matrix in dense)
     if dtype != "int8":
         yield Contender("torch dense", "", copies, lambda w, x: torch.nn.functional.linear(x, w), size)
-    compiled = list(kernels._forms())
+    compiled = [form for form in kernels._forms() if form != "plain"]
     scales = {len(matrix): torch.ones(len(matrix), 1) for matrix in dense} if dtype == "int8" else {}
     for form in compiled:
         yield Contender("own dense", form, copies, lambda w, x: multiply_dense(w, x, scales.get(len(w))), size)

@@ -260,8 +260,13 @@ class PackedMatrix:
 
 
 def multiply_dense(matrix: Tensor, x: Tensor, scales: Tensor | None = None) -> Tensor:
-    """W x by the same sums in the same order from a dense matrix [rows, columns] of any of the types; for comparisons.
-    x is [..., columns]."""
+    """W x by the same sums in the same order from a dense matrix [rows, columns] of any of the types; for comparisons,
+    and for a head. x is [..., columns]. UserError if there are no compiled kernels."""
+    if form() == "torch":
+        raise UserError("the dense kernel is a compiled one, and torch computes here")
+    if matrix.dim() != 2 or matrix.dtype not in TYPES or (matrix.dtype == torch.int8) != (scales is not None):
+        words = "it must be [rows, columns] of float32, bfloat16, float16, or of int8 with scales"
+        raise UserError(f"the dense matrix is {_described(matrix)}; {words}")
     rows, columns = matrix.shape
     tokens = _tokens(x, columns, "matrix")
     address, groups = _scales(scales)

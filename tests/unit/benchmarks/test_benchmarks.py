@@ -24,7 +24,7 @@ def scripts(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "benchmarks"))
     yield
     names = ("measure", "one_shot", "one_shot_at_8b", "optima_vs_qp", "optima_solvers", "scaling")
-    for name in (*names, "decode_formats", "gguf_zeros"):
+    for name in (*names, "decode_formats", "gguf_zeros", "packed_kernels"):
         sys.modules.pop(name, None)
 
 
@@ -129,3 +129,16 @@ def test_the_table_of_one_shot_methods_at_8b_is_what_the_plan_says_now(tmp_path,
     run("one_shot_at_8b", "--output", tmp_path / "one_shot_at_8b.csv")
     for name in ("one_shot_at_8b.csv", "one_shot_at_8b.md"):
         assert (tmp_path / name).read_text() == (project / "benchmarks" / name).read_text(), again
+
+
+def test_packed_kernels_are_timed_against_dense_ones_and_the_memory(tmp_path):
+    if not import_module("leap_repro.runtime.kernels")._forms():
+        pytest.skip("installed without a compiler")
+    small = ("--block", "SmolLM2-135M", "--bytes", 1_000_000, "--sparsities", 0.5, "--threads", 1, "--repeats", 1)
+    run("packed_kernels", *small, "--output", tmp_path / "kernels.csv")
+    table = pd.read_csv(tmp_path / "kernels.csv")
+    assert set(table["type"]) == {"bfloat16", "float32", "int8"}
+    assert set(table["what"]) == {"torch dense", "own dense", "packed", "memory only read"}
+    sizes = table[table["type"] == "bfloat16"].groupby("what")["megabytes"].first()
+    assert sizes["packed"] / sizes["torch dense"] == pytest.approx(0.5 + 1 / 16, rel=0.02)
+    assert (table["GB/s"] > 0).all()

@@ -1,4 +1,4 @@
-"""The installation: with a compiler the kernels are built and pass the sanitizers, without one it works all the same."""
+"""The installation: a compiler builds the kernels, and they pass the sanitizers; without one it works all the same."""
 
 import os
 import shutil

@@ -226,6 +226,18 @@ def test_inputs_that_do_not_fit_are_refused(x, sentence):
         PackedMatrix(**parts()).multiply(x)
 
 
+def test_a_dense_matrix_of_another_type_is_refused(compiled):
+    for matrix in (torch.ones(3), torch.ones(2, 3).double(), torch.ones(2, 3, dtype=torch.int8)):
+        with pytest.raises(UserError, match=r"the dense matrix is .*; it must be"):
+            multiply_dense(matrix, torch.ones(1, 3))
+
+
+def test_the_dense_kernel_needs_the_compiled_ones(choose):
+    choose("torch")
+    with pytest.raises(UserError, match="the dense kernel is a compiled one"):
+        multiply_dense(torch.ones(2, 3), torch.ones(1, 3))
+
+
 def test_shapes_of_inputs_and_outputs(form):
     packed = PackedMatrix(**parts())
     assert packed.multiply(torch.ones(70)).shape == (2,)
