@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 from measure import markdown
+from prune_or_quantise_engines import TURNS
 from safetensors import safe_open
 
 from leap_repro.models.checkpoint import tensors
@@ -27,8 +28,8 @@ Row = dict[str, Any]
 
 def rows_of(model: Any) -> Iterator[Row]:
     """A row for each way to store and run a model's weights."""
-    times = {threads: read(model.work / f"time-{threads}.json") for threads in (1, 2)}
-    speeds = {threads: found.get("speeds", {}) for threads, found in times.items()}
+    turns = {threads: [read(path) for path in model.work.glob(f"time-{threads}/*.json")] for threads in (1, 2)}
+    speeds = {threads: medians([turn["speeds"] for turn in found]) for threads, found in turns.items()}
     timed = [tuple(key.split("/")) for key in {**speeds[1], **speeds[2]}]
     scored = [(weights, how, _engine(weights, how)) for weights, how, _ in model.stored()]
     dense = read(model.work / "losses" / f"{DENSE}-bf16.json")
@@ -40,7 +41,7 @@ def rows_of(model: Any) -> Iterator[Row]:
             row |= sizes(model, weights, how, engine) | perplexity(losses, dense)
             for threads, found in speeds.items():
                 row |= speed(found, key, threads)
-            yield row | read(model.gguf(weights, how).with_suffix(".json")) | place_of(times)
+            yield row | read(model.gguf(weights, how).with_suffix(".json")) | place_of(turns[1] + turns[2])
 
 
 def _engine(weights: str, how: str) -> str:
@@ -52,10 +53,18 @@ def read(path: Path) -> Row:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def place_of(times: dict[int, Row]) -> Row:
+def medians(turns: list[dict[str, tuple[float, float]]]) -> dict[str, Row]:
+    """{engine: tokens a second}: the medians of all turns."""
+    found = {}
+    for name in turns[0] if turns else ():
+        prefill, decode = zip(*(turn[name] for turn in turns), strict=True)
+        found[name] = {"prefill": statistics.median(prefill), "decode": statistics.median(decode)}
+    return found
+
+
+def place_of(turns: list[Row]) -> Row:
     """The columns that say where it was timed."""
-    found = times[1] or times[2]
-    return {name: found.get(name) for name in ("machine", "flags", "torch")}
+    return {name: turns[0][name] for name in ("machine", "flags", "torch")} if turns else {}
 
 
 def sizes(model: Any, weights: str, how: str, engine: str) -> Row:
@@ -206,9 +215,9 @@ def write_tables(models: list[Any], output: Path) -> None:
     """The rows as CSV, and as Markdown what pages show: the models, break-even sparsities, llama.cpp's files."""
     table = pd.DataFrame([row for model in models for row in rows_of(model)])
     write_text(output, table.to_csv(index=False, lineterminator="\n"))
-    place = table[["machine", "flags", "torch"]].dropna().iloc[0]
-    where = f"{place['machine']} ({place['flags']}), torch {place['torch']}"
-    blocks = [f"Measured on {where}. In brackets: times torch's dense bfloat16 in the same run."]
+    machine, flags, version = table[["machine", "flags", "torch"]].dropna().iloc[0]
+    where = f"{machine} ({flags}), torch {version}; medians of {TURNS} turns"
+    blocks = [f"{where}. Speeds are tokens a second; in brackets, times torch's dense bfloat16 in the same run."]
     for name, rows in table.groupby("model", sort=False):
         blocks.append(f"**{name}**\n\n{shown(rows)}")
     write_text(output.with_suffix(".md"), "\n".join(f"{block.strip()}\n" for block in blocks))

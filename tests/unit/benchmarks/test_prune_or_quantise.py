@@ -54,24 +54,17 @@ def test_bits_of_a_packed_export_are_those_of_all_its_parts(tables, tmp_path):
     assert tables.packed_bits(tmp_path) == (5 * 16 + 2 * 8) / 16
 
 
-def test_engines_are_run_in_turn_and_the_first_turn_is_not_counted():
-    engines = import_module("prune_or_quantise_engines")
-    order, speeds = [], iter(range(100))
-
-    def turn(name):
-        order.append(name)
-        return next(speeds), 1.0
-
-    found = engines.in_turn({"a": lambda: turn("a"), "absent": None, "b": lambda: turn("b")})
-    assert order == ["a", "b"] * (engines.REPEATS + 1)
-    assert found["a"]["prefill"] == 6  # the median of 2, 4, 6, 8, 10
-    assert found["b"]["prefill"] == 7
+def test_a_speed_is_the_median_of_the_turns(tables):
+    turns = [{"a": (prefill, decode)} for prefill, decode in ((1.0, 30.0), (2.0, 10.0), (9.0, 20.0))]
+    assert tables.medians(turns) == {"a": {"prefill": 2.0, "decode": 20.0}}
+    assert tables.medians([]) == {}
 
 
 def test_without_peers_a_model_is_pruned_packed_scored_timed_and_tabled(project, tmp_path, monkeypatch):
     script, engines = import_module("prune_or_quantise"), import_module("prune_or_quantise_engines")
     monkeypatch.setattr(script, "SPARSITIES", ("0.5", "0.9"))
-    for name, few in (("REPEATS", 1), ("PROMPT", 8), ("GENERATED", 2)):
+    monkeypatch.setattr(script, "TURNS", 2)
+    for name, few in (("PROMPT", 8), ("GENERATED", 2)):
         monkeypatch.setattr(engines, name, few)
     text, base = tmp_path / "text.parquet", project / "src/leap_repro/miniature/released/llama3.2-1b-mini"
     pq.write_table(pa.table({"text": list(pages("calibration", 80))}), text)
