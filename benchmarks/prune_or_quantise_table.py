@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 from measure import markdown
-from prune_or_quantise_engines import TURNS
 from safetensors import safe_open
 
 from leap_repro.models.checkpoint import tensors
@@ -22,6 +21,12 @@ from leap_repro.store.atomic import write_text
 MATRIX = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight")
 """How llama.cpp calls the prunable matrices of a Llama or a Gemma."""
 DENSE, TORCH, LLAMA_CPP, OURS = "dense", "torch", "llama.cpp", "leap-repro"
+SPEEDS = [f"{what} {n}{of}" for n in (1, 2) for what in ("decode", "prefill") for of in ("", ", times torch's")]
+COLUMNS = (
+    *("model", "weights", "stored as", "run by", "bits a weight", "bits, whole file", "MB", "perplexity"),
+    *("perplexity ±", "times dense's", "times dense's ±", "windows", "tokens of a window", *SPEEDS, "dropped"),
+    *("turns 1", "turns 2", "dropped and 0", "kept", "kept and 0", "prompt", "text", "machine", "flags", "torch"),
+)
 ENGINES = {"bf16": OURS, "int8": OURS}
 Row = dict[str, Any]
 
@@ -33,7 +38,7 @@ def rows_of(model: Any) -> Iterator[Row]:
     timed = [tuple(key.split("/")) for key in {**speeds[1], **speeds[2]}]
     scored = [(weights, how, _engine(weights, how)) for weights, how, _ in model.stored()]
     dense = read(model.work / "losses" / f"{DENSE}-bf16.json")
-    for weights, how, engine in dict.fromkeys([*scored, *timed]):
+    for weights, how, engine in sorted(dict.fromkeys([*scored, *timed]), key=_order):
         losses = read(model.work / "losses" / f"{weights}-{'bf16' if how == 'BF16' else how}.json")
         key = f"{weights}/{how}/{engine}"
         if losses or any(key in found for found in speeds.values()):
@@ -41,7 +46,15 @@ def rows_of(model: Any) -> Iterator[Row]:
             row |= sizes(model, weights, how, engine) | perplexity(losses, dense)
             for threads, found in speeds.items():
                 row |= speed(found, key, threads)
-            yield row | read(model.gguf(weights, how).with_suffix(".json")) | place_of(turns[1] + turns[2])
+            row |= {f"turns {threads}": len(found) for threads, found in turns.items()}
+            row |= read(model.gguf(weights, how).with_suffix(".json"))
+            yield row | place_of(turns[1] + turns[2])
+
+
+def _order(what: tuple[str, str, str]) -> tuple[bool, bool, str]:
+    """Dense weights, then what is packed, then what llama.cpp makes of pruned ones."""
+    weights, _, engine = what
+    return weights != DENSE, weights != DENSE and engine == LLAMA_CPP, weights
 
 
 def _engine(weights: str, how: str) -> str:
@@ -213,13 +226,18 @@ def in_llama_cpp(table: pd.DataFrame) -> list[Row]:
 
 def write_tables(models: list[Any], output: Path) -> None:
     """The rows as CSV, and as Markdown what pages show: the models, break-even sparsities, llama.cpp's files."""
-    table = pd.DataFrame([row for model in models for row in rows_of(model)])
+    table = pd.DataFrame([row for model in models for row in rows_of(model)], columns=COLUMNS)
     write_text(output, table.to_csv(index=False, lineterminator="\n"))
     machine, flags, version = table[["machine", "flags", "torch"]].dropna().iloc[0]
-    where = f"{machine} ({flags}), torch {version}; medians of {TURNS} turns"
-    blocks = [f"{where}. Speeds are tokens a second; in brackets, times torch's dense bfloat16 in the same run."]
+    blocks = [
+        f"{machine} ({flags}), torch {version}. Speeds are tokens a second; in brackets, times torch's dense bfloat16 "
+        "in the same turns."
+    ]
     for name, rows in table.groupby("model", sort=False):
-        blocks.append(f"**{name}**\n\n{shown(rows)}")
+        few = rows.iloc[0]
+        turns = " and ".join(f"{few[f'turns {n}']:.0f} with {n} thread{'s'[: n - 1]}" for n in (1, 2))
+        windows = f"{few['windows']:.0f} windows of {few['tokens of a window']:.0f} tokens"
+        blocks.append(f"**{name}**: {windows}; speeds are medians of turns, {turns}.\n\n{shown(rows)}")
     write_text(output.with_suffix(".md"), "\n".join(f"{block.strip()}\n" for block in blocks))
     for suffix, rows in (("break_even", break_even(table)), ("gguf", in_llama_cpp(table))):
         write_text(output.with_name(f"{output.stem}_{suffix}.md"), markdown(pd.DataFrame(rows), ""))
