@@ -24,13 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from decode_formats import BLOCKS
 from measure import place, write_rows
 from torch import Tensor
 
 from leap_repro.runtime import kernels
 from leap_repro.runtime.kernels import PackedMatrix, multiply_dense
 
+BLOCKS = {
+    "SmolLM2-135M": [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)],
+    "Llama-3.2-1B": [(2048, 2048), (512, 2048), (512, 2048), (2048, 2048), (8192, 2048), (8192, 2048), (2048, 8192)],
+}
+"""[out, in] of a decoder block's matrices: q, k, v, o, gate, up, down."""
 TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.int8}
 FLAGS = ("avx2", "avx512f", "avx512vbmi", "avx512_vbmi2", "avx512_bf16", "amx_bf16")
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")

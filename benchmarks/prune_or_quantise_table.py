@@ -21,18 +21,24 @@ from leap_repro.store.atomic import write_text
 MATRIX = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight")
 """How llama.cpp calls the prunable matrices of a Llama or a Gemma."""
 DENSE, TORCH, LLAMA_CPP, OURS = "dense", "torch", "llama.cpp", "leap-repro"
+SPEEDS = [f"{what} {n}{of}" for n in (1, 2) for what in ("decode", "prefill") for of in ("", ", times torch's")]
+COLUMNS = (
+    *("model", "weights", "stored as", "run by", "bits a weight", "bits, whole file", "MB", "perplexity"),
+    *("perplexity ±", "times dense's", "times dense's ±", "windows", "tokens of a window", *SPEEDS, "dropped"),
+    *("turns 1", "turns 2", "dropped and 0", "kept", "kept and 0", "prompt", "text", "machine", "flags", "torch"),
+)
 ENGINES = {"bf16": OURS, "int8": OURS}
 Row = dict[str, Any]
 
 
 def rows_of(model: Any) -> Iterator[Row]:
     """A row for each way to store and run a model's weights."""
-    times = {threads: read(model.work / f"time-{threads}.json") for threads in (1, 2)}
-    speeds = {threads: found.get("speeds", {}) for threads, found in times.items()}
+    turns = {threads: [read(path) for path in model.work.glob(f"time-{threads}/*.json")] for threads in (1, 2)}
+    speeds = {threads: medians([turn["speeds"] for turn in found]) for threads, found in turns.items()}
     timed = [tuple(key.split("/")) for key in {**speeds[1], **speeds[2]}]
     scored = [(weights, how, _engine(weights, how)) for weights, how, _ in model.stored()]
     dense = read(model.work / "losses" / f"{DENSE}-bf16.json")
-    for weights, how, engine in dict.fromkeys([*scored, *timed]):
+    for weights, how, engine in sorted(dict.fromkeys([*scored, *timed]), key=_order):
         losses = read(model.work / "losses" / f"{weights}-{'bf16' if how == 'BF16' else how}.json")
         key = f"{weights}/{how}/{engine}"
         if losses or any(key in found for found in speeds.values()):
@@ -40,7 +46,15 @@ def rows_of(model: Any) -> Iterator[Row]:
             row |= sizes(model, weights, how, engine) | perplexity(losses, dense)
             for threads, found in speeds.items():
                 row |= speed(found, key, threads)
-            yield row | read(model.gguf(weights, how).with_suffix(".json")) | place_of(times)
+            row |= {f"turns {threads}": len(found) for threads, found in turns.items()}
+            row |= read(model.gguf(weights, how).with_suffix(".json"))
+            yield row | place_of(turns[1] + turns[2])
+
+
+def _order(what: tuple[str, str, str]) -> tuple[bool, bool, str]:
+    """Dense weights, then what is packed, then what llama.cpp makes of pruned ones."""
+    weights, _, engine = what
+    return weights != DENSE, weights != DENSE and engine == LLAMA_CPP, weights
 
 
 def _engine(weights: str, how: str) -> str:
@@ -52,10 +66,18 @@ def read(path: Path) -> Row:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def place_of(times: dict[int, Row]) -> Row:
+def medians(turns: list[dict[str, tuple[float, float]]]) -> dict[str, Row]:
+    """{engine: tokens a second}: the medians of all turns."""
+    found = {}
+    for name in turns[0] if turns else ():
+        prefill, decode = zip(*(turn[name] for turn in turns), strict=True)
+        found[name] = {"prefill": statistics.median(prefill), "decode": statistics.median(decode)}
+    return found
+
+
+def place_of(turns: list[Row]) -> Row:
     """The columns that say where it was timed."""
-    found = times[1] or times[2]
-    return {name: found.get(name) for name in ("machine", "flags", "torch")}
+    return {name: turns[0][name] for name in ("machine", "flags", "torch")} if turns else {}
 
 
 def sizes(model: Any, weights: str, how: str, engine: str) -> Row:
@@ -204,13 +226,18 @@ def in_llama_cpp(table: pd.DataFrame) -> list[Row]:
 
 def write_tables(models: list[Any], output: Path) -> None:
     """The rows as CSV, and as Markdown what pages show: the models, break-even sparsities, llama.cpp's files."""
-    table = pd.DataFrame([row for model in models for row in rows_of(model)])
+    table = pd.DataFrame([row for model in models for row in rows_of(model)], columns=COLUMNS)
     write_text(output, table.to_csv(index=False, lineterminator="\n"))
-    place = table[["machine", "flags", "torch"]].dropna().iloc[0]
-    where = f"{place['machine']} ({place['flags']}), torch {place['torch']}"
-    blocks = [f"Measured on {where}. In brackets: times torch's dense bfloat16 in the same run."]
+    machine, flags, version = table[["machine", "flags", "torch"]].dropna().iloc[0]
+    blocks = [
+        f"{machine} ({flags}), torch {version}. Speeds are tokens a second; in brackets, times torch's dense bfloat16 "
+        "in the same turns."
+    ]
     for name, rows in table.groupby("model", sort=False):
-        blocks.append(f"**{name}**\n\n{shown(rows)}")
+        few = rows.iloc[0]
+        turns = " and ".join(f"{few[f'turns {n}']:.0f} with {n} thread{'s'[: n - 1]}" for n in (1, 2))
+        windows = f"{few['windows']:.0f} windows of {few['tokens of a window']:.0f} tokens"
+        blocks.append(f"**{name}**: {windows}; speeds are medians of turns, {turns}.\n\n{shown(rows)}")
     write_text(output.with_suffix(".md"), "\n".join(f"{block.strip()}\n" for block in blocks))
     for suffix, rows in (("break_even", break_even(table)), ("gguf", in_llama_cpp(table))):
         write_text(output.with_name(f"{output.stem}_{suffix}.md"), markdown(pd.DataFrame(rows), ""))

@@ -24,7 +24,7 @@ def scripts(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "benchmarks"))
     yield
     names = ("measure", "one_shot", "one_shot_at_8b", "optima_vs_qp", "optima_solvers", "scaling")
-    for name in (*names, "decode_formats", "gguf_zeros", "packed_kernels"):
+    for name in (*names, "gguf_zeros", "packed_kernels"):
         sys.modules.pop(name, None)
 
 
@@ -68,18 +68,6 @@ def test_osqp_reaches_our_residual_in_both_forms(tmp_path):
         assert ours["solver"] == "ours"
         assert ours["residual"] < 1e-4
         assert all(row["residual"] <= ours["residual"] for row in others)
-
-
-def test_every_format_is_timed_beside_the_dense_one_and_told_where_it_is_slower(tmp_path, monkeypatch):
-    module = import_module("decode_formats")
-    monkeypatch.setitem(module.BLOCKS, "SmolLM2-135M", [(16, 64), (64, 16)])
-    run("decode_formats", "--blocks", "SmolLM2-135M", "--repeats", 2, "--output", tmp_path / "formats.csv")
-    table = pd.read_csv(tmp_path / "formats.csv")
-    cpu = table[table["device"] == "cpu"]
-    dense = cpu["format"] == "dense with zeros"
-    assert set(cpu["format"]) == {"dense with zeros", "packed, unpacked each step", "CSR"}
-    assert (cpu.loc[dense, "times dense"] == 1).all()
-    assert ((cpu["verdict"] == "SLOWER") == (cpu["times dense"] > 1))[~dense & (cpu["times dense"] != 1)].all()
 
 
 def test_zeros_survive_gguf_types_without_a_minimum(tmp_path):
