@@ -11,7 +11,7 @@ from setuptools.errors import CompileError, LinkError
 KERNELS = Extension(
     "leap_repro.runtime._kernels",
     sources=["src/leap_repro/runtime/kernels.c"],
-    depends=["src/leap_repro/runtime/kernels_form.h"],
+    depends=["src/leap_repro/runtime/kernels_form.h", "src/leap_repro/runtime/kernels_x86.h"],
     extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off"],
     libraries=["m"],
     py_limited_api=True,
