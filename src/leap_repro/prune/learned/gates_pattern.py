@@ -35,7 +35,8 @@ class PatternGate(Gate):
 
     def kept(self) -> Tensor:
         theta = self.logits["patterns"]
-        return torch.full((), theta.numel() // PATTERNS * GROUP // 2, device=theta.device)
+        count = torch.zeros((), dtype=torch.int64, device=theta.device)
+        return count.fill_(theta.numel() // PATTERNS * GROUP // 2)
 
     def results(self) -> dict[str, Tensor]:
         return {"patterns": whole(self.logits["patterns"].detach()).cpu().movedim(0, -1).contiguous()}
