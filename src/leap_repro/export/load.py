@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from leap_repro.errors import UserError
-from leap_repro.export.index import INDEX_FILE, read_file, read_index
+from leap_repro.export.index import INDEX_FILE, Index, read_file, read_index
 from leap_repro.export.run_packed import load_packed, refuse_other
 from leap_repro.models.agreement import check_agreement
 from leap_repro.models.checkpoint import CONFIG
@@ -19,6 +19,7 @@ from leap_repro.models.examine import empty_model
 from leap_repro.models.load import DTYPES, reading
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 Run = Literal["dense", "packed"]
@@ -39,7 +40,7 @@ def load_pruned(folder: str | Path, dtype: str | None = None, run: Run = "dense"
 
     if run not in RUNS:
         raise UserError(f"run is {run!r}; it must be one of {[*RUNS]}")
-    folder, wanted = Path(folder), DTYPES[dtype] if dtype else "auto"
+    folder, wanted = Path(folder), DTYPES[dtype] if dtype else None
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is no folder with a {CONFIG}: give the folder of an export or of a checkpoint")
     is_compressed = (folder / INDEX_FILE).is_file()
@@ -49,26 +50,28 @@ def load_pruned(folder: str | Path, dtype: str | None = None, run: Run = "dense"
         check_agreement(empty_model(folder), folder)
         with reading(folder):
             return AutoModelForCausalLM.from_pretrained(
-                folder, dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
+                folder, dtype=wanted or "auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
             ).eval()
     index, empty = read_index(folder), empty_model(folder)
-    if run == "packed":
-        model = load_packed(folder, index, empty, DTYPES[dtype] if dtype else None)
-        _generation_settings(model, folder)
-        return model.eval()
+    model = (load_packed if run == "packed" else _load_dense)(folder, index, empty, wanted)
+    _generation_settings(model, folder)
+    return model.eval()
+
+
+def _load_dense(folder: Path, index: Index, empty: PreTrainedModel, wanted: torch.dtype | None) -> PreTrainedModel:
+    """The model of a compressed export with its zeros; the arguments are those of `load_packed`."""
     tensors = {key: t for name in index.files for key, t in read_file(folder, index, name)[0].items()}
     loaded: Any = type(empty).from_pretrained(  # with output_loading_info a pair
         None,
         config=empty.config,
         state_dict=tensors,
-        dtype=empty.config.dtype if wanted == "auto" else wanted,
+        dtype=wanted or empty.config.dtype,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # they are refused below, in a sentence
     )
     model, found = loaded
     refuse_other(folder, found)
-    _generation_settings(model, folder)
-    return model.eval()
+    return model
 
 
 def _generation_settings(model: PreTrainedModel, folder: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,20 +111,5 @@ def _matrices(key: str, index: Index, parts: Parts, places: list[Place], dtype: 
     packed = PackedMatrix.from_file(kept, parts["mask"], shape, scales, name=key)
     if len(places) == 1 and places[0].is_whole(packed.shape[0]):
         return {places[0].linear.name: packed}
-    kept = np.bitwise_count(packed.mask.numpy()).sum(axis=1, dtype=np.int64)
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-    return {place.linear.name: _rows(packed, place.rows, starts) for place in places}
-
-
-def _rows(packed: PackedMatrix, rows: Tensor, starts: np.ndarray) -> PackedMatrix:
-    """These rows of a packed matrix, a view of its memory if they follow one another; `starts` are the places of each
-    row's first value."""
-    first, last = int(rows[0]), int(rows[-1]) + 1
-    if torch.equal(rows, torch.arange(first, last)):
-        chosen: slice | Tensor = slice(first, last)
-        values = packed.values[starts[first] : starts[last]]
-    else:
-        chosen = rows
-        values = torch.cat([packed.values[starts[row] : starts[row + 1]] for row in rows.tolist()])
-    scales = None if packed.scales is None else packed.scales[chosen]
-    return PackedMatrix(values, packed.mask[chosen], (len(rows), packed.shape[1]), scales, packed.name)
+    matrices = packed.parted([place.rows for place in places])
+    return {place.linear.name: matrix for place, matrix in zip(places, matrices, strict=True)}

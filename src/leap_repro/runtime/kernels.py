@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -162,15 +162,23 @@ class PackedMatrix:
         tensors = (self.values, self.mask, self.starts, self.scales)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
-    def rows(self, first: int, last: int) -> PackedMatrix:
-        """Rows first to last - 1, an expert for example; values and mask are the same memory."""
-        if not 0 <= first < last <= self.shape[0]:
-            raise UserError(f"{self.name} has {self.shape[0]} rows; {first} to {last} are not among them")
-        kept = self._kept_in_rows()
-        start = int(kept[:first].sum())
-        values = self.values[start : start + int(kept[first:last].sum())]
-        scales = None if self.scales is None else self.scales[first:last]
-        return PackedMatrix(values, self.mask[first:last], (last - first, self.shape[1]), scales, self.name)
+    def parted(self, places: Sequence[Tensor]) -> list[PackedMatrix]:
+        """For each of `places`, numbers of rows [n], the matrix of these rows, an expert for example: a view of the
+        same memory where they follow one another, a copy where not."""
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._kept_in_rows())])
+        return [self._part(rows, starts) for rows in places]
+
+    def _part(self, rows: Tensor, starts: np.ndarray) -> PackedMatrix:
+        """`starts` are the places of each row's first value."""
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        if torch.equal(rows, torch.arange(first, last)):
+            chosen: slice | Tensor = slice(first, last)
+            values = self.values[starts[first] : starts[last]]
+        else:
+            chosen = rows
+            values = torch.cat([self.values[starts[row] : starts[row + 1]] for row in rows.tolist()])
+        scales = None if self.scales is None else self.scales[chosen]
+        return PackedMatrix(values, self.mask[chosen], (len(rows), self.shape[1]), scales, self.name)
 
     def multiply(self, x: Tensor) -> Tensor:
         """W x for x [..., columns] of float32, bfloat16 or float16: [..., rows] of its type, summed in float32."""

@@ -154,7 +154,7 @@ def test_rows_of_a_matrix_share_its_memory(form):
     shape = (21, 130)
     dense, packed, _ = matrix(shape, torch.bfloat16, masks(shape)[3])
     for first, last in ((0, 21), (3, 4), (7, 20), (0, 1)):
-        part = packed.rows(first, last)
+        (part,) = packed.parted([torch.arange(first, last)])
         assert torch.equal(part.dense(), dense[first:last])
         torch.testing.assert_close(part.multiply(inputs(2, 130)), packed.multiply(inputs(2, 130))[:, first:last])
         assert part.mask.data_ptr() == packed.mask[first:].data_ptr()
