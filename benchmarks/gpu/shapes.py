@@ -6,13 +6,13 @@ The values do not matter for times and memory; one CPU thread would draw them fo
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
 from typing import Any
 
+import learned_memory
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -93,15 +93,7 @@ def _gates(model: nn.Module) -> Iterator[BernoulliGate]:
 
 def seconds_of(work: Callable[[], Any], repeats: int = 2) -> float:
     """Median seconds of a call, when the device has finished it, after one call that compiles."""
-    return median([_clocked(work) for _ in range(repeats + 1)][1:])
-
-
-def _clocked(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return median([learned_memory.seconds_of(work) for _ in range(repeats + 1)][1:])
 
 
 def start_of_peak() -> None:

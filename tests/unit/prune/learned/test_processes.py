@@ -55,6 +55,17 @@ processes.leave()
 """
 
 
+def run_by_two(text, tmp_path, project):
+    """Run a script by two processes, with the tests' tiny models at hand; what they said."""
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    paths = os.pathsep.join([str(project / "tests/support"), os.environ.get("PYTHONPATH", "")])
+    environment = ENVIRONMENT | {"PYTHONPATH": paths}
+    found = subprocess.run([*TWO, str(script)], env=environment, timeout=300, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return found.stderr
+
+
 @pytest.fixture(scope="module")
 def sources(build_tiny, tmp_path_factory):
     """A folder with tiny models and sixteen sequences of tokens, as the stages before leave them."""
@@ -193,10 +204,7 @@ processes.leave()
 
 
 def test_a_process_holds_its_share_and_sends_gradients_once_a_step(tmp_path, project):
-    script = tmp_path / "script.py"
-    script.write_text(SHARES)
-    paths = os.pathsep.join([str(project / "tests/support"), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([*TWO, str(script)], check=True, env=ENVIRONMENT | {"PYTHONPATH": paths}, timeout=300)
+    run_by_two(SHARES, tmp_path, project)
 
 
 GATHERS = """
@@ -227,10 +235,7 @@ processes.leave()
 
 
 def test_blocks_that_stay_gathered_are_gathered_once_a_step(tmp_path, project):
-    script = tmp_path / "script.py"
-    script.write_text(GATHERS)
-    paths = os.pathsep.join([str(project / "tests/support"), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([*TWO, str(script)], check=True, env=ENVIRONMENT | {"PYTHONPATH": paths}, timeout=300)
+    run_by_two(GATHERS, tmp_path, project)
 
 
 MIXED = """
@@ -262,14 +267,8 @@ processes.leave()
 
 
 def test_processes_on_several_kinds_of_devices_are_told_and_count_their_noise(tmp_path, project):
-    script = tmp_path / "script.py"
-    script.write_text(MIXED)
-    paths = os.pathsep.join([str(project / "tests/support"), os.environ.get("PYTHONPATH", "")])
-    environment = ENVIRONMENT | {"PYTHONPATH": paths}
-    found = subprocess.run(
-        [*TWO, str(script)], check=True, env=environment, timeout=300, capture_output=True, text=True
-    )
-    assert found.stderr.count("the processes run on GPU 0 and GPU 1: their products are rounded differently") == 1
+    said = run_by_two(MIXED, tmp_path, project)
+    assert said.count("the processes run on GPU 0 and GPU 1: their products are rounded differently") == 1
 
 
 LEAVES_NOTHING = """
