@@ -21,12 +21,12 @@ def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> It
     trainings = [job for job in jobs if job.line.startswith("prune ") and method_of(study, job).declaration.trains]
     for name in dict.fromkeys(job.line for job in trainings):
         hours = sorted(job.seconds * job.gpus / 3600 for job in trainings if job.line == name)
-        options = study.methods[name.removeprefix("prune ")].options
+        line = study.methods[name.removeprefix("prune ")]
         shard = study.settings.mask_training
         assert shard is not None, "no study trains without one"
-        tokens = options.steps * options.batch_size * shard.length
+        tokens = line.options.steps * line.options.batch_size * shard.length
         several = f"{hours[0]:.1f} to {hours[-1]:.1f}" if len(hours) > 1 else f"{hours[0]:.1f}"
-        yield f"A cell of {name.removeprefix('prune ')}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
+        yield f"A cell of {line.name}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
     if trainings:
         yield f"For comparison: {AUTHORS}."
     yield from _choices(study, trainings)
@@ -55,11 +55,10 @@ def misfits(study: Study, jobs: Iterable[Estimate], gpu_bytes: float) -> Iterato
     for job in largest.values():
         if job.gpu_bytes > gpu_bytes:
             words = f"{job.folder} needs about {gigabytes(job.gpu_bytes)} on a GPU of {gigabytes(gpu_bytes)}"
-            method = method_of(study, job) if job.line.startswith("prune ") else None
-            trains = method if method is not None and method.declaration.trains else None
-            line = study.line(trains.name, _model(job)) if trains else None
-            fit = suggestion(study, line, job.sizes, gpu_bytes) if line else None
-            yield f"{words}; {fit}" if fit else words
+            if job.line.startswith("prune ") and method_of(study, job).declaration.trains:
+                line = study.line(method_of(study, job).name, _model(job))
+                words += f"; {suggestion(study, line, job.sizes, gpu_bytes)}"
+            yield words
 
 
 def method_of(study: Study, job: Estimate) -> Method:

@@ -20,11 +20,9 @@ VOCABULARY = 160_000
 """Rows of the embeddings where nobody knows: between Llama's 128,256 and Gemma's 262,144."""
 Shape = dict[str, int]
 """Numbers of a model's config.json, by the names that they have there."""
-CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
-
-
 UNKNOWN_PARAMETERS = 8_000_000_000
 """A model of which nobody said how large it is counts as the paper's largest."""
+CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
 
 
 @dataclass(frozen=True)

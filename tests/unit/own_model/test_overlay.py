@@ -9,10 +9,20 @@ import yaml
 
 import leap_repro
 from leap_repro.__main__ import COMMANDS
-from leap_repro.export.forms import DENSE, FORMS
+from leap_repro.export.forms import DENSE, FORMS, QUANTISED
 from leap_repro.models.load import DTYPES
 from leap_repro.models.sources import meant_by
-from leap_repro.own_model.__main__ import FORMATS, PRECISIONS, licence, only_cell, parser, refuse_form, said, targets
+from leap_repro.own_model.__main__ import (
+    FORMATS,
+    PRECISIONS,
+    VALUES,
+    licence,
+    only_cell,
+    parser,
+    refuse_form,
+    said,
+    targets,
+)
 from leap_repro.own_model.overlay import SCALE, grid_name, overlay, read_once
 from leap_repro.own_model.workflow import checkout, failure
 from leap_repro.pipeline.grid import read_study
@@ -155,6 +165,7 @@ def test_a_failure_is_told_in_the_words_of_the_job():
 def test_choices_are_those_of_the_export():
     assert (DENSE, *FORMS) == FORMATS
     assert tuple(DTYPES) == PRECISIONS
+    assert tuple(QUANTISED) == VALUES
 
 
 def test_help_is_there_at_once():
