@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
             print(found, flush=True)
             add_row(arguments.output, found, ("cell", "type", "format"))
     if arguments.output == parser().get_default("output"):
-        show("docs/take-home.md")
+        show("docs/export-formats.md")
 
 
 def parser() -> argparse.ArgumentParser:

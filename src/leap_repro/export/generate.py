@@ -1,6 +1,6 @@
 """`leap-repro generate`: let an export write text after a prompt, and say how fast it did.
 
-A packed export runs packed: its matrices stay in memory as they lie in the file (docs/take-home.md).
+A packed export runs packed: its matrices stay in memory as they lie in the file (docs/serving.md).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def export_model(
 ) -> Path:
     """Write a pruned model into the new folder `folder`, whole or not at all, with a model card; returns the folder.
 
-    `format`: "dense", which everything loads; "packed" or "2:4", without the zeros (docs/take-home.md), which
+    `format`: "dense", which everything loads; "packed" or "2:4", without the zeros (docs/export-formats.md), which
     `leap_repro.export.load.load_pruned` reads. `values`: "int8" rounds what "packed" keeps to 8 bits, by a scale for
     each row. The checkpoint is that of the base, with other numbers in the pruned matrices and nothing else changed:
     the folder that was pruned, or `base`. A model that was pruned in memory has none, so it is saved first, in the type

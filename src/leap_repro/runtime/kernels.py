@@ -138,7 +138,7 @@ class PackedMatrix:
         scales: Tensor | None = None,
         name: str = "matrix",
     ) -> PackedMatrix:
-        """From the parts of a packed export (docs/take-home.md): `kept` stays where it is; the bits are put in the
+        """From the parts of a packed export (docs/export-formats.md): `kept` stays where it is; the bits are put in the
         kernels' order. Leading dimensions (experts) count as rows."""
         *leading, columns = shape
         rows = math.prod(leading)

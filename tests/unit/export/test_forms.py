@@ -250,7 +250,7 @@ def test_no_code_of_a_plain_folder_runs(tmp_path, refused, monkeypatch):
 
 
 def test_the_parts_are_where_the_page_says(tmp_path):
-    """By hand, from docs/take-home.md alone."""
+    """By hand, from docs/export-formats.md alone."""
     import numpy as np
 
     tiny("llama", **SIZES).to(torch.bfloat16).save_pretrained(tmp_path / "base")
