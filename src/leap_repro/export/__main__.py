@@ -2,9 +2,9 @@
 
 The dense export is the base checkpoint with other numbers in its pruned matrices and nothing else changed: the same
 files, tensors under the same names, in the same layout and types, tokenizer and processor byte for byte; and a model
-card. `--format packed` and `--format 2:4` leave the zeros out (docs/export-formats.md). It is written file by file, so a
-model needs no more memory than its largest file. With `--task-yamls` the task definitions are written too, so that the
-plain command
+card. `--format packed` and `--format 2:4` leave the zeros out (docs/export-formats.md). It is written file by file, so
+a model needs no more memory than its largest file. With `--task-yamls` the task definitions are written too, so that
+the plain command
 
     lm_eval --model hf --model_args pretrained=<output>,dtype=float32 --include_path <task-yamls> --tasks mmlu,piqa,...
 

@@ -1,4 +1,4 @@
-"""How one pruned tensor lies in an export's file: dense with zeros, or without them; docs/export-formats.md has the layouts.
+"""How one pruned tensor lies in an export's file: dense with zeros, or without; docs/export-formats.md has the layouts.
 
 A compressed form parts a tensor into several, each with a suffix of its own behind the tensor's name, and puts them
 together again to the same bits: what was dropped is +0, what was kept is as it was, a kept -0 included.
