@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py
 
-writes `benchmarks/scaling.md`: GB and hours by the number of GPUs, and `benchmarks/roofline.md`: a step of LEAP as it
-was and as it is, which `docs/scaling.md` shows; and `benchmarks/choices.md`: what is chosen on GPUs of several sizes,
-to which `docs/plan.md` links. Nothing is measured: a test holds the files to the plan.
+writes `benchmarks/scaling.md`: GB and hours by the number of GPUs, which `docs/scaling.md` shows;
+`benchmarks/roofline.md`: a step of LEAP as it was and as it is; and `benchmarks/choices.md`: what is chosen on GPUs of
+several sizes. Nothing is measured: a test holds the files to the plan.
 """
 
 from __future__ import annotations
