@@ -30,7 +30,7 @@ from leap_repro.models.load import load_model, load_tokenizer
 
 TABLE = Path(__file__).with_suffix(".csv")
 PAGE = "docs/why-numbers-differ.md"
-TOKENS = 8192
+TOKENS = 4096
 """Of the text that are scored, however they are cut into windows."""
 SPARSITY = 0.5
 

@@ -64,7 +64,7 @@ def report_errors(output: Path | None = None) -> Iterator[None]:
         trouble = disk_trouble(error, output)
         if trouble is None:
             raise
-        _end_with(f"{trouble}; mend that and run again")
+        _end_with(f"{trouble}; fix this and run again")
 
 
 def _end_with(sentence: str) -> NoReturn:

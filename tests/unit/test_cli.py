@@ -1,4 +1,4 @@
-"""What ends a stage is told with the file that it is about, and only what a user can mend is told in a sentence."""
+"""What ends a stage is told with the file that it is about, and only what a user can fix is told in a sentence."""
 
 import errno
 import gc
@@ -54,8 +54,8 @@ def test_what_says_nothing_of_a_file_is_not_explained(error):
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [
-        (OUTPUT, "error: cannot write results/tiny/prune/a: Stale file handle; mend that and run again"),
-        (None, "error: cannot go on: Stale file handle; mend that and run again"),
+        (OUTPUT, "error: cannot write results/tiny/prune/a: Stale file handle; fix this and run again"),
+        (None, "error: cannot go on: Stale file handle; fix this and run again"),
     ],
 )
 def test_a_command_ends_in_one_sentence_whether_it_has_an_output_or_not(capsys, output, sentence):

@@ -69,7 +69,7 @@ def test_a_signal_ends_it_with_snakemake_and_its_jobs_and_the_same_command_goes_
     first.send_signal(signal.SIGTERM)
     words, _ = first.communicate(timeout=90)
     assert first.returncode == 2
-    assert words.strip().endswith("error: stopped; the same command goes on where it was")
+    assert words.strip().endswith("error: stopped; the same command continues")
     wait_until(lambda: not at_work(run), 10)
     assert not (here / "out").exists()
     third = start(here, "--output", "out", "--evaluate", "none")

@@ -145,7 +145,7 @@ class Packer:
         if self.cursor.shards < self.count:
             raise UserError(
                 f"the text has {self.tokens} tokens, sequences={self.sequences} x length={self.length} need {total}: "
-                f"{total - self.tokens} are lacking; give more text, or lower length, or sequences (steps x batch_size "
+                f"{total - self.tokens} are missing; give more text, or lower length, or sequences (steps x batch_size "
                 "is what a training reads once)"
             )
 

@@ -37,7 +37,7 @@ def random_windows(
             return torch.stack(windows)
     raise UserError(
         f"only {len(windows)} of {len(texts)} documents are longer than length={length} tokens, "
-        f"sequences={sequences} are asked for: lower one of them or give more text"
+        f"sequences={sequences} are needed: lower one of them or give more text"
         f"{_of_txt(texts, sequences)}"
     )
 

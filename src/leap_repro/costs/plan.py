@@ -260,10 +260,12 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro plan", description=__doc__)
-    parser.add_argument("--config", type=Path, nargs="+", default=[], help="laid over the project's own, in this order")
-    parser.add_argument("--scale", help="instead of the configuration's own")
-    parser.add_argument("--grid", choices=GRIDS, default=DEFAULT, help="with this grid besides the default one")
-    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="of a GPU; without it this machine's largest")
+    parser.add_argument(
+        "--config", type=Path, nargs="+", default=[], help="merged over the project's configuration, in this order"
+    )
+    parser.add_argument("--scale", help="instead of the configuration's")
+    parser.add_argument("--grid", choices=GRIDS, default=DEFAULT, help="add this grid to the default one")
+    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="GB of a GPU; default: this machine's largest")
     return parser
 
 

@@ -20,7 +20,7 @@ def screen(folder: Path) -> str:
     """What is shown; UserError if no run was ever started in `folder`."""
     newest = newest_log(folder)
     if newest is None:
-        raise UserError(f"{folder} holds no log of a run: start `snakemake --cores all` there first")
+        raise UserError(f"{folder} holds no log of a run: run `snakemake --cores all` there first")
     run = read_run(newest)
     if run.started is None or not run.total:
         return f"{newest.name}: no job has started"
@@ -58,8 +58,8 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro progress", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="where Snakemake was started")
-    parser.add_argument("--watch", type=float, metavar="SECONDS", help="show it again every so many seconds")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="folder in which Snakemake was started")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="repeat every so many seconds")
     return parser
 
 

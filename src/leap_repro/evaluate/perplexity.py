@@ -103,7 +103,7 @@ def check_causal(model: PreTrainedModel, window_N: Tensor) -> None:
     first, second = (model(ids[None], use_cache=False).logits[0, :-1].float() for ids in (window, other))
     if bool((first - second).abs().max() > CLOSE * first.abs().max()):
         raise UserError(
-            f"{type(model).__name__} is no causal model as config.json sets it: what it says of a token depends on "
+            f"{type(model).__name__} is not a causal model with this config.json: its scores for a token depend on "
             "later tokens (is_decoder is false?)"
         )
 
@@ -135,7 +135,7 @@ def evaluate_perplexity(
     losses = window_losses(model, windows_NT, batch_size)
     if not bool(torch.isfinite(losses).all()):
         raise UserError(
-            f"the model's scores are not finite in {model.dtype}: nothing that is computed of them is right"
+            f"the model's scores are not finite in {model.dtype}: no result computed from them would be right"
         )
     value = math.exp(losses.mean())
     return Perplexity(

@@ -44,13 +44,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.export", description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model")
     parser.add_argument("--cell", required=True, type=Path, help="folder of the hardened cell")
-    parser.add_argument("--format", choices=(DENSE, *FORMS), default=DENSE, help="how pruned matrices are written")
-    parser.add_argument("--values", choices=QUANTISED, help="round what --format packed keeps of pruned matrices")
-    parser.add_argument("--dtype", choices=DTYPES, help="of all weights, instead of each as in the model")
+    parser.add_argument("--format", choices=(DENSE, *FORMS), default=DENSE, help="format of the pruned matrices")
+    parser.add_argument("--values", choices=QUANTISED, help="round the values that --format packed keeps")
+    parser.add_argument("--dtype", choices=DTYPES, help="type of all weights; default: each tensor's as in the model")
     parser.add_argument("--tasks", type=Path, help="folder of the fetched task sets, for --task-yamls")
     parser.add_argument("--task-yamls", type=Path, help="also write lm-eval task definitions here")
-    parser.add_argument("--license", help="of the base model, for the card")
-    parser.add_argument("--command", help="the line that made it, for the card")
+    parser.add_argument("--license", help="licence of the base model, for the card")
+    parser.add_argument("--command", help="the command that made it, for the card")
     parser.add_argument("--output", required=True, type=Path, help="the checkpoint folder to write")
     return parser
 

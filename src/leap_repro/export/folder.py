@@ -33,7 +33,7 @@ def refuse_filled(output: Path) -> None:
     check_makable(output, "--output")
     check_makable(_around(output.resolve()), f"--output {output}:")
     if output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output {output} is not empty: give a new folder, so that no file of another model stays")
+        raise UserError(f"--output {output} is not empty: give a new folder, so that no file of another model remains")
 
 
 def _around(output: Path) -> Path:

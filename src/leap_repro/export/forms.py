@@ -150,4 +150,4 @@ def form_of(name: str, values: str | None = None) -> Form:
         return FORMS[name]
     if values in QUANTISED and name == Packed.name:
         return QUANTISED[values]
-    raise UserError(f"--values is {values!r} with --format {name}; {[*QUANTISED]} go with --format {Packed.name}")
+    raise UserError(f"--values is {values!r} with --format {name}; {[*QUANTISED]} need --format {Packed.name}")

@@ -72,7 +72,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int,
 
     ids = tokenizer(prompt)["input_ids"]
     if not ids:
-        raise UserError(f"--prompt is {shown(prompt)}, which is no token; the model goes on from at least one")
+        raise UserError(f"--prompt is {shown(prompt)}, which has no token; the model needs at least one")
     limit = position_limit(model.config.to_dict())
     if limit is not None and len(ids) + new_tokens > limit:
         asked = f"--prompt has {len(ids)} tokens and --max-new-tokens is {new_tokens}"
@@ -141,12 +141,14 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro generate", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="an export, or another checkpoint")
-    parser.add_argument("--prompt", required=True, help="the text to go on from")
-    parser.add_argument("--max-new-tokens", type=int, default=64, help="at most so many (default: %(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default: the likeliest token each time")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws with a temperature (default: %(default)s)")
-    parser.add_argument("--run", choices=RUNS, help="default: packed where the export is, else dense")
-    parser.add_argument("--threads", type=int, help="default: torch's, one a core")
+    parser.add_argument("--prompt", required=True, help="the text to continue")
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="most tokens to write (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default: always the most likely token")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of sampling with a temperature (default: %(default)s)"
+    )
+    parser.add_argument("--run", choices=RUNS, help="default: packed for a packed export, else dense")
+    parser.add_argument("--threads", type=int, help="default: one per core")
     return parser
 
 

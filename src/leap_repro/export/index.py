@@ -91,13 +91,13 @@ def read_index(folder: Path) -> Index:
         index = Index(**content)
         _check_entries(index)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no index of a compressed export: {reason(error)}") from error
+        raise UserError(f"{path} is not an index of a compressed export: {reason(error)}") from error
     if not _is_known(index):
         said = f"format {index.format!r}, version {index.version!r}, values {index.values!r}"
         raise UserError(f"{path} says {said}; this reads {KNOWN}")
     unlisted = {file.name for file in folder.glob(f"{PREFIX}*.safetensors")} - set(index.files)
     if unlisted:
-        raise UserError(f"{path} does not name {min(unlisted)}, which lies beside it: it is of another export")
+        raise UserError(f"{path} does not name {min(unlisted)}, which is beside it: it belongs to another export")
     return index
 
 

@@ -42,10 +42,10 @@ def load_pruned(folder: str | Path, dtype: str | None = None, run: Run = "dense"
         raise UserError(f"run is {run!r}; it must be one of {[*RUNS]}")
     folder, wanted = Path(folder), DTYPES[dtype] if dtype else None
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} is no folder with a {CONFIG}: give the folder of an export or of a checkpoint")
+        raise UserError(f"{folder} is not a folder with a {CONFIG}: give the folder of an export or of a checkpoint")
     is_compressed = (folder / INDEX_FILE).is_file()
     if run == "packed" and not is_compressed:
-        raise UserError(f"{folder} is a dense checkpoint, run='packed' wants an export of format packed")
+        raise UserError(f"{folder} is a dense checkpoint, run='packed' needs an export of format packed")
     if not is_compressed:
         check_agreement(empty_model(folder), folder)
         with reading(folder):

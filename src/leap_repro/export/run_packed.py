@@ -40,7 +40,7 @@ def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch
     config.json.
     """
     if index.format != Packed.name:
-        raise UserError(f"{folder} is of format {index.format}, run='packed' wants {Packed.name}: use run='dense'")
+        raise UserError(f"{folder} is of format {index.format}, run='packed' needs {Packed.name}: use run='dense'")
     files = {name: TensorFiles([verified(folder, index, name)]) for name in index.files}
     whole = dict(_whole(index, files))
     dtype = dtype or empty.dtype

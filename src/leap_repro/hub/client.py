@@ -102,8 +102,8 @@ def download(repository: Repository, file: RemoteFile) -> Path:
         log.warning("%s: %s differs from its pinned digest", repository, file.path)
         if _offline():
             raise UserError(
-                f"the cached copy of {file.path} of {repository} is damaged, and HF_HUB_OFFLINE forbids to fetch it "
-                "anew: unset it once"
+                f"the cached copy of {file.path} of {repository} is damaged, and HF_HUB_OFFLINE forbids fetching it "
+                "again: unset it once"
             )
     raise UserError(
         f"{file.path} of {repository} at revision {repository.revision} came damaged {ATTEMPTS} times: its digest is "

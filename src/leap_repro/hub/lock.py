@@ -34,7 +34,7 @@ def read_lock(path: Path = LOCK_FILE) -> Lock:
             _ = entry["asked"], entry["revision"], [(file["bytes"], file["sha256"]) for file in entry["files"].values()]
         return lock
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no lock file ({type(error).__name__}): delete it and run {PIN}") from error
+        raise UserError(f"{path} is not a lock file ({type(error).__name__}): delete it and run {PIN}") from error
 
 
 def write_lock(path: Path, lock: Lock) -> None:
@@ -84,7 +84,7 @@ def obey(lock: Lock, asked: Repository) -> tuple[Repository, list[RemoteFile] | 
     if asked.revision not in (entry["asked"], entry["revision"]):
         raise UserError(
             f"{asked}: the config asks for revision {asked.revision}, {LOCK_FILE} pins {entry['revision']} (asked for "
-            f"as {entry['asked']!r}): mend the config, or run {PIN}"
+            f"as {entry['asked']!r}): correct the config, or run {PIN}"
         )
     files = [RemoteFile(path, file["bytes"], file["sha256"]) for path, file in entry["files"].items()]
     return Repository(asked.kind, asked.id, entry["revision"]), files
@@ -116,4 +116,4 @@ def check_expected(name: str, expected: dict[str, int] | None, found: dict[str, 
     """UserError if a size that the config expects differs from what came."""
     for what, number in (expected or {}).items():
         if found.get(what) != number:
-            raise UserError(f"{name}: expect.{what} is {number}, what came has {found.get(what)}")
+            raise UserError(f"{name}: expect.{what} is {number}, the fetched one has {found.get(what)}")

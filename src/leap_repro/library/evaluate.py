@@ -77,7 +77,7 @@ def evaluate_model(
     Raises UserError, one sentence, if nothing is asked for, or if text, tasks or model cannot be used.
     """
     if tasks is None and text is None:
-        raise UserError("tasks and text are not given: there is nothing to score the model on")
+        raise UserError("tasks and text are not given: give at least one of them")
     base = model.base if isinstance(model, PrunedModel) else Base.of(model, dtype, to_score=True)
     own = base.tokenizer(tokenizer)
     with kernels(bits, base.dtype), deterministic(), _to_score(model, base) as loaded, torch.inference_mode():

@@ -220,7 +220,7 @@ def _run_first(
 ) -> PrunedModel:
     """The one-shot method whose mask a training starts from."""
     if not load_method(method, {})[0].selects:
-        raise UserError(f"warm_start is {method!r}, which is no one-shot method")
+        raise UserError(f"warm_start is {method!r}, which is not a one-shot method")
     return prune_model(
         base.source,
         method=method,

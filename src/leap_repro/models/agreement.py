@@ -77,7 +77,7 @@ def _check_types(model: PreTrainedModel, entries: dict[str, Entry], folder: Path
     for name, keys in sources_of(model, list(entries)).items():
         for key in keys:
             if state[name].is_floating_point() and entries[key].dtype not in FLOATING:
-                raise UserError(f"{folder}: the tensor {key} is of type {entries[key].dtype}, no floating point number")
+                raise UserError(f"{folder}: the tensor {key} is of type {entries[key].dtype}, not floating point")
 
 
 def _check_tied(model: PreTrainedModel, entries: dict[str, Entry], folder: Path) -> None:
@@ -89,7 +89,7 @@ def _check_tied(model: PreTrainedModel, entries: dict[str, Entry], folder: Path)
         if len(keys) == 2 and not _same(files[keys[0]], files[keys[1]]):
             raise UserError(
                 f"{folder}: config.json ties {one} to {other} (tie_word_embeddings), and the files hold two different "
-                f"tensors, {keys[0]} and {keys[1]}: set tie_word_embeddings to false, or take out the one not meant"
+                f"tensors, {keys[0]} and {keys[1]}: set tie_word_embeddings to false, or remove one of them"
             )
 
 

@@ -86,9 +86,9 @@ def chosen_weights(names: set[str], index: dict[str, Any] | None, folder: str) -
         raise UserError(f"{folder}/{INDEX} names {wanted}; they must be .safetensors files in the same folder")
     missing = sorted(set(wanted) - names)
     if missing or not wanted:
-        raise UserError(f"{folder}/{INDEX} names {missing or 'no file'}, which must lie beside it")
+        raise UserError(f"{folder}/{INDEX} names {missing or 'no file'}, which must be beside it")
     if WEIGHTS in names and wanted != [WEIGHTS]:
-        raise UserError(f"{folder} holds two checkpoints, {WEIGHTS} and {INDEX}: take the one away that is not meant")
+        raise UserError(f"{folder} holds two checkpoints, {WEIGHTS} and {INDEX}: remove one of them")
     return wanted
 
 
@@ -155,7 +155,7 @@ def _header(path: Path) -> dict[str, Entry]:
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not a safetensors file: its header cannot be read") from error
     if size != whole:
-        raise UserError(f"{path} has {size} bytes, its header asks for {whole}: it is cut short; copy it again")
+        raise UserError(f"{path} has {size} bytes, its header says {whole}: it is cut short; copy it again")
     _check_places(path, entries, places)
     return entries
 

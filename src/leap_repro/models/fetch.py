@@ -23,7 +23,7 @@ def fetch_bundled(spec: dict[str, Any], payload: Path) -> None:
     """Copy a released miniature model; UserError for an unknown name or weights that differ from `sha256`."""
     known = bundled_models()
     if spec["name"] not in known:
-        raise UserError(f"no bundled model {spec['name']!r}; the bundled ones are {sorted(known)}")
+        raise UserError(f"no bundled model {spec['name']!r}; the bundled models are {sorted(known)}")
     _take_checkpoint(known[spec["name"]], payload, shutil.copyfile)
     expected, found = spec.get("sha256"), sha256_of(payload / "model.safetensors")
     if expected and expected != found:

@@ -58,7 +58,7 @@ def added_tokens(tokenizer: PreTrainedTokenizerBase) -> Added:
     found = {_around(tokenizer, text) for text in ENDS}
     added = found.pop()
     if added is None or found:
-        raise UserError("the tokenizer changes texts by their special tokens in a way of its own: no text stays whole")
+        raise UserError("the tokenizer changes texts by their special tokens in an unsupported way")
     return added
 
 

@@ -52,7 +52,7 @@ def record_calls(model: nn.Module, tokens_BT: Tensor) -> tuple[Tensor, list[Bloc
         for block in blocks:
             vars(block).pop("forward", None)
     if len(recorder.calls) != len(blocks):
-        raise UserError(f"{recorder.complaint} skips some of the blocks in {name}")
+        raise UserError(f"{recorder.complaint} skips some blocks of {name}")
     return recorder.first, [recorder.calls[index] for index in range(len(blocks))]
 
 

@@ -81,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
         with turn(run) as lock:
             prune(arguments, config, run, lock)
     except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on where it was") from None
+        raise UserError("stopped; the same command continues") from None
 
 
 def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock: int) -> None:
@@ -196,26 +196,40 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help=f"a folder, a hub id, or one of {', '.join(bundled_models())}"
     )
-    parser.add_argument("--method", default="wanda", help="a line of the configuration (default: %(default)s)")
-    parser.add_argument("--masks", type=Path, help="score these instead of a method's: docs/methods/imported.md")
-    parser.add_argument("--sparsity", type=float, default=0.5, help="of the prunable weights (default: %(default)s)")
+    parser.add_argument(
+        "--method", default="wanda", help="an entry of methods: in the configuration (default: %(default)s)"
+    )
+    parser.add_argument("--masks", type=Path, help="score these masks instead of pruning: docs/methods/imported.md")
+    parser.add_argument(
+        "--sparsity", type=float, default=0.5, help="share of the prunable weights to drop (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, help="the checkpoint folder to write; new or empty")
-    parser.add_argument("--format", choices=FORMATS, default="dense", help="of the export: docs/export-formats.md")
-    parser.add_argument("--values", choices=VALUES, help="round what --format packed keeps: docs/export-formats.md")
-    parser.add_argument("--evaluate", choices=("none", "quick", "full"), default="quick", help="before and after")
-    parser.add_argument("--text", type=Path, help="calibrate, or train a mask, on this .txt, .jsonl, .parquet")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="dense", help="format of the export: docs/export-formats.md"
+    )
+    parser.add_argument(
+        "--values", choices=VALUES, help="round the values that --format packed keeps: docs/export-formats.md"
+    )
+    parser.add_argument(
+        "--evaluate", choices=("none", "quick", "full"), default="quick", help="how much to score, before and after"
+    )
+    parser.add_argument("--text", type=Path, help="text to calibrate or train on: .txt, .jsonl or .parquet")
     parser.add_argument("--data", help="hub, bundled (the miniature's), or a folder: docs/prune-a-model.md")
-    parser.add_argument("--sequences", type=int, help="of the calibration sample")
-    parser.add_argument("--length", type=int, help="of a sequence in tokens")
-    parser.add_argument("--steps", type=int, help="of a method that trains")
+    parser.add_argument("--sequences", type=int, help="number of calibration sequences")
+    parser.add_argument("--length", type=int, help="tokens per sequence")
+    parser.add_argument("--steps", type=int, help="optimiser steps of a method that trains")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", choices=PRECISIONS, help="to prune and score in; default: bfloat16 on a GPU")
-    parser.add_argument("--export-dtype", choices=PRECISIONS, help="of the export; default: each tensor as in MODEL")
-    parser.add_argument("--revision", default="main", help="of a hub model: commit, branch or tag")
-    parser.add_argument("--run-folder", type=Path, default=Path("leap-repro-run"), help="where results are kept")
+    parser.add_argument(
+        "--dtype", choices=PRECISIONS, help="type to prune and score in; default: float32, bfloat16 on a GPU"
+    )
+    parser.add_argument(
+        "--export-dtype", choices=PRECISIONS, help="type of the export; default: each tensor's as in MODEL"
+    )
+    parser.add_argument("--revision", default="main", help="commit, branch or tag of a hub model")
+    parser.add_argument("--run-folder", type=Path, default=Path("leap-repro-run"), help="folder where results are kept")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--dry-run", action="store_true", help="say what it would cost")
-    parser.add_argument("--unlock", action="store_true", help="take away a lock left by a power loss")
+    parser.add_argument("--dry-run", action="store_true", help="print the cost and run nothing")
+    parser.add_argument("--unlock", action="store_true", help="remove a lock left by a power failure")
     return parser
 
 

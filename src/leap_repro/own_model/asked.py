@@ -33,7 +33,7 @@ def check_asked(asked: Namespace, home: Path) -> None:
     if asked.cores < 1:
         raise UserError(f"--cores is {asked.cores}; it must be an integer of at least 1")
     if asked.values and asked.format != "packed":
-        raise UserError(f"--values is {asked.values}, which goes with --format packed, not {asked.format}")
+        raise UserError(f"--values is {asked.values}, which needs --format packed, not {asked.format}")
     _check_folders(asked.output, asked.run_folder.absolute(), home)
     _check_model(asked.model)
     if asked.masks:

@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
     if gpus not in (0, processes):
         raise UserError(f"{processes} processes need as many GPUs, or none at all: this job was given {gpus}")
     if processes % nodes:
-        raise UserError(f"{processes} processes cannot be shared out evenly to {nodes} nodes")
+        raise UserError(f"{processes} processes cannot be divided evenly among {nodes} nodes")
     if processes == 1:
         return _run_alone(arguments, started)
     outermost = nodes == 1 or os.environ.get("SLURM_STEP_NUM_NODES") != str(nodes)
@@ -71,7 +71,7 @@ def _leased(gpus: int) -> dict[str, str]:
     found = devices()
     if not found:
         raise UserError(
-            f"this job asked for GPUs ({gpus}), and NVIDIA's driver names none on {socket.gethostname()}: "
+            f"this job requested GPUs ({gpus}), and NVIDIA's driver names none on {socket.gethostname()}: "
             "`cluster: {gpus: 0}` in the config says that jobs may run on the CPU"
         )
     held = lease(gpus, found)
@@ -100,7 +100,7 @@ def torchrun(nodes: int, processes: int, command: list[str]) -> list[str]:
 def _on_every_node(arguments: argparse.Namespace) -> list[str]:
     """srun's command line that starts this very command once on each node of the job that it runs in."""
     if "SLURM_JOB_ID" not in os.environ:
-        raise UserError(f"{arguments.nodes} nodes are a matter of Slurm, and this is no job of its")
+        raise UserError(f"{arguments.nodes} nodes need Slurm, and this is not a Slurm job")
     nodes = str(arguments.nodes)
     placed = ["--nodes", nodes, "--ntasks", nodes, "--ntasks-per-node", "1", "--overlap", "--kill-on-bad-exit=1"]
     given = ["--mem", "0", "--cpus-per-task", os.environ.get("OMP_NUM_THREADS", "1")]
@@ -130,11 +130,11 @@ def _watch(command: list[str], environment: dict[str, str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.pipeline", description=__doc__)
-    parser.add_argument("--gpus", type=int, default=0, help="one for each process, or 0: the CPU; default 0")
-    parser.add_argument("--processes", type=int, default=1, help="how many run the stage together; default 1")
-    parser.add_argument("--nodes", type=int, default=1, help="of a Slurm job, to which processes are shared out")
-    parser.add_argument("--benchmark", type=Path, help="file for what the job took, in Snakemake's columns")
-    parser.add_argument("stage", choices=STAGES, help="what is run")
+    parser.add_argument("--gpus", type=int, default=0, help="number of GPUs, one for each process; default 0: the CPU")
+    parser.add_argument("--processes", type=int, default=1, help="number of processes that run the stage; default 1")
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes of a Slurm job")
+    parser.add_argument("--benchmark", type=Path, help="file for the job's time and memory, in Snakemake's columns")
+    parser.add_argument("stage", choices=STAGES, help="the stage to run")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="the stage's arguments; --help names them")
     return parser
 

@@ -86,7 +86,7 @@ def chain(name: str, lines: Lines) -> list[str]:
             raise UserError(f"config: {key} is {shown(base)}; it must be one of {sorted(lines)}")
         if base in found:
             circle = " extends ".join([*reversed(found), base])
-            raise UserError(f"config: {key} is {shown(base)}; {circle} is a circle")
+            raise UserError(f"config: {key} is {shown(base)}; {circle} is circular")
         found.insert(0, base)
     return found
 

@@ -32,19 +32,19 @@ def hub_sources(config: dict[str, Any]) -> Iterator[tuple[str, Repository, list[
 def chosen(config: dict[str, Any], names: list[str]) -> Wanted:
     """The repositories to pin with all patterns that any source has for them.
 
-    Raises UserError for an unknown name, or for one repository that is asked for at two revisions.
+    Raises UserError for an unknown name, or for one repository that is requested at two revisions.
     """
     sources = list(hub_sources(config))
     known = {name for name, _, _ in sources}
     if unknown := sorted(set(names) - known):
-        raise UserError(f"{shown(unknown[0])} is no hub source of the config; the hub sources are {sorted(known)}")
+        raise UserError(f"{shown(unknown[0])} is not a hub source of the config; the hub sources are {sorted(known)}")
     wanted: Wanted = {}
     for name, repository, patterns in sources:
         if not names or name in names:
             twin = next((other for other in wanted if key(other) == key(repository) and other != repository), None)
             if twin:
                 raise UserError(
-                    f"{repository} is asked for at two revisions, {twin.revision} and {repository.revision}"
+                    f"{repository} is requested at two revisions, {twin.revision} and {repository.revision}"
                 )
             wanted[repository] = None if patterns is None else (wanted.get(repository) or []) + patterns
     return wanted
@@ -62,8 +62,10 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro pin", description=__doc__)
-    parser.add_argument("names", nargs="*", help="models and data roles of the config; without any: all")
-    parser.add_argument("--config", type=Path, nargs="+", default=[], help="laid over the project's own, in this order")
+    parser.add_argument("names", nargs="*", help="models and data roles of the config; default: all")
+    parser.add_argument(
+        "--config", type=Path, nargs="+", default=[], help="merged over the project's configuration, in this order"
+    )
     parser.add_argument("--lock", type=Path, default=LOCK_FILE)
     return parser
 

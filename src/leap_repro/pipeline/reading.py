@@ -33,7 +33,7 @@ def project_files(project: Path = Path()) -> list[Path]:
 def some_files(files: list[Path], project: Path = Path()) -> list[Path]:
     """The files of a configuration; UserError if there are none."""
     if not files:
-        raise UserError(f"there is no {MAIN} in {project.absolute()}: go to a clone of the repository")
+        raise UserError(f"there is no {MAIN} in {project.absolute()}: run this in a clone of the repository")
     return files
 
 
@@ -83,9 +83,11 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro config", description=__doc__)
-    parser.add_argument("--config", type=Path, nargs="+", default=[], help="laid over the project's own, in this order")
-    parser.add_argument("--scale", help="instead of the configuration's own")
-    parser.add_argument("--method", help="this line alone")
+    parser.add_argument(
+        "--config", type=Path, nargs="+", default=[], help="merged over the project's configuration, in this order"
+    )
+    parser.add_argument("--scale", help="instead of the configuration's")
+    parser.add_argument("--method", help="print this entry only")
     return parser
 
 

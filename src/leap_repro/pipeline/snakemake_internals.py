@@ -80,7 +80,7 @@ def _of(owner: Any, *names: str) -> Any:
 
             raise UserError(
                 f"snakemake {version('snakemake')} has no {type(value).__name__}.{name}; this workflow was written for "
-                f"{VERSION}: install that (envs/requirements.txt), or mend src/{__name__.replace('.', '/')}.py"
+                f"{VERSION}: install that (envs/requirements.txt), or adapt src/{__name__.replace('.', '/')}.py"
             )
         value = getattr(value, name)
     return value

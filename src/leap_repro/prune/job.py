@@ -98,7 +98,7 @@ class Job(Generic[OptionsT]):
     def required_tokens(self) -> Tensor | TokenRows:
         """The token shard; UserError if the job was started without one."""
         if self.tokens is None:
-            raise UserError("this method looks at data: it needs tokens")
+            raise UserError("this method uses data: it needs tokens")
         return self.tokens
 
 

@@ -35,7 +35,7 @@ def own_file(name: str) -> Path:
     """The file that `module:` names; UserError if there is none. A relative path starts at the working directory."""
     path = expanded(Path(name), "module").resolve()
     if not path.is_file():
-        raise UserError(f"no file {name} for a pruning method, seen from {Path.cwd()}")
+        raise UserError(f"there is no file {name} with a pruning method in {Path.cwd()}")
     return path
 
 

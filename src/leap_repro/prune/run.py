@@ -44,7 +44,7 @@ def load_selector(description: dict[str, Any] | None) -> Selector | None:
         raise UserError(f"selector needs the key module and may have options, not {sorted(description)}")
     method, options = load_method(description["module"], description.get("options", {}))
     if not method.selects:
-        raise UserError(f"selector names {description['module']!r}, which is no one-shot method")
+        raise UserError(f"selector names {description['module']!r}, which is not a one-shot method")
     return Selector(method, options)
 
 
@@ -67,7 +67,7 @@ def refuse_unknown_ids(largest: int, model: PreTrainedModel, place: str) -> None
     """UserError if the largest token id at `place` lies beyond the model's vocabulary."""
     known = vocabulary_size(model)
     if largest >= known:
-        raise UserError(f"{place} holds token ids beyond the model's vocabulary of {known}: they are another model's")
+        raise UserError(f"{place} has token ids beyond the model's vocabulary of {known}: they are of another model")
 
 
 def write_cell(method: Declaration, job: Job, payload: Path) -> dict[str, Any]:

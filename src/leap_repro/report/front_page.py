@@ -30,7 +30,7 @@ def front_page(table: str, figures: list[tuple[str, bytes]]) -> str:
     the table's notes. UserError if the page holds no table."""
     parts = BODY.findall(table)
     if not parts or not parts[0].startswith("<table"):
-        raise UserError("the main table's page holds no table: build it anew")
+        raise UserError("the main table's page holds no table: build it again")
     images = [
         f'<img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         for title, png in figures

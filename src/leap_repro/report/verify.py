@@ -92,7 +92,7 @@ def read_run(root: Path) -> pd.DataFrame:
 def main(arguments: argparse.Namespace) -> int:
     """Print the table and the line, return the exit status; UserError for a record that was changed."""
     if not arguments.record.is_file():
-        raise UserError(f"{arguments.record} is no file: --record names the published results.parquet")
+        raise UserError(f"{arguments.record} is not a file: --record must name the published results.parquet")
     run, record = read_run(arguments.run), pd.read_parquet(checked_file(arguments.record))
     cells = compare(run, record)
     print(page(cells))

@@ -100,7 +100,7 @@ class Artifact:
             folder = folder.parent
         manifest = _read(folder / MANIFEST)
         if manifest.keys() != {"facts", "files"}:
-            raise UserError(f"{folder / MANIFEST} is no manifest, it has {sorted(manifest)}: delete {folder}")
+            raise UserError(f"{folder / MANIFEST} is not a manifest, it has {sorted(manifest)}: delete {folder}")
         unlisted = next(_unlisted(folder / PAYLOAD, manifest["files"]), None)
         if unlisted is not None:
             raise UserError(f"{unlisted} is not in the {MANIFEST} of {folder}: delete it, or {folder} and run again")
@@ -109,7 +109,7 @@ class Artifact:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path.parent} holds no {path.name}: it is not whole")
+        raise UserError(f"{path.parent} holds no {path.name}: it is incomplete")
     try:
         return read_sealed(path)
     except UserError as error:

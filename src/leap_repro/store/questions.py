@@ -105,7 +105,7 @@ def check_sets(files: Iterable[Path], further: Iterable[str] = ()) -> dict[str, 
     for name in found:
         if name not in known | subjects:
             raise UserError(
-                f"task set {name} is of no known set; the sets are {sorted(known)} and "
+                f"task set {name} is unknown; the sets are {sorted(known)} and "
                 f"{MMLU}<subject> with a subject of MMLU; another one needs its line under data.tasks.further"
             )
     return {

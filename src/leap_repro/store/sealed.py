@@ -35,7 +35,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read (it holds no JSON object)")
     if content.pop(DIGEST, None) is None:
-        raise UserError(f"{path} has no digest of itself: it was made by an earlier release or was changed")
+        raise UserError(f"{path} has no digest: it was made by an earlier release or was changed")
     if _sealed(content) != text:
         raise UserError(f"{path} was changed since it was written: it differs from the digest in it")
     return content

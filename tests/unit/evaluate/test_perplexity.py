@@ -143,7 +143,7 @@ def test_a_model_that_sees_later_tokens_is_refused(texts, vocabulary):
     sizes |= {"num_attention_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.5}
     tokenizer = family_tokenizer(vocabulary, bos=True)
     evaluate_perplexity(BertLMHeadModel(BertConfig(**sizes, is_decoder=True)).eval(), tokenizer, texts, 32, 8)
-    with pytest.raises(UserError, match="BertLMHeadModel is no causal model"):
+    with pytest.raises(UserError, match="BertLMHeadModel is not a causal model"):
         evaluate_perplexity(BertLMHeadModel(BertConfig(**sizes)).eval(), tokenizer, texts, 32, 8)
 
 

@@ -180,7 +180,7 @@ def test_damage_is_refused(form, tmp_path, refused):
         (folder / "sparse.json").write_text(json.dumps(bad))
         with refused(str(folder)):
             load_pruned(folder)
-    for text, words in (("{", "no index"), (json.dumps(index | {"version": 9}), "version 9")):
+    for text, words in (("{", "not an index"), (json.dumps(index | {"version": 9}), "version 9")):
         (folder / "sparse.json").write_text(text)
         with refused("sparse.json", words):
             unpack(folder, tmp_path / "again")

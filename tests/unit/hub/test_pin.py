@@ -120,7 +120,7 @@ NO_FILES = '{"models/a/b": {"asked": "x", "revision": "y", "files": {"z": 1}}}'
 @pytest.mark.parametrize("text", ["{", "[]", '{"models/a/b": {}}', NO_FILES])
 def test_a_file_that_is_no_lock_is_refused_by_path(tmp_path, refused, text):
     (tmp_path / "hub.lock.json").write_text(text)
-    with refused("hub.lock.json", "no lock file"):
+    with refused("hub.lock.json", "not a lock file"):
         read_lock(tmp_path / "hub.lock.json")
 
 

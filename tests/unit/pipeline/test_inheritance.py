@@ -146,7 +146,7 @@ def test_the_models_that_open_shares_with_the_paper_are_the_same(config):
 MISTAKES = [
     ({"extends": "lepa"}, "methods.mine.extends is 'lepa'; it must be one of ["),
     ({"hardens": "lepa"}, "methods.mine.hardens is 'lepa'; it must be one of ["),
-    ({"extends": "mine"}, "methods.mine.extends is 'mine'; mine extends mine is a circle"),
+    ({"extends": "mine"}, "methods.mine.extends is 'mine'; mine extends mine is circular"),
     ({"extends": "leap", "groups": ["wanda"]}, "methods.mine.groups names 'wanda', which is a line"),
     ({"extends": "leap", "groups": ["a/b"]}, "a/b"),
     ({"extends": "leap", "at": {"mini": {}}}, "methods.mine.at names the unknown scale 'mini'; allowed are ["),
@@ -185,7 +185,7 @@ def test_a_mistake_of_a_line_is_told_in_one_sentence(config, refused, line, sent
 def test_a_longer_circle_is_told_with_its_links(config, refused):
     add(config, "one", extends="two")
     add(config, "two", extends="three")
-    with refused("extends is 'one'; one extends two extends three extends one is a circle"):
+    with refused("extends is 'one'; one extends two extends three extends one is circular"):
         read_study(add(config, "three", extends="one"))
 
 

@@ -59,7 +59,7 @@ def test_a_mistake_elsewhere_is_told_beside_a_broken_method(config, tmp_path, mo
 
 
 def test_a_file_that_is_not_there_is_named(study_with, refused):
-    with refused("methods.mine.module is 'no/such.py'; no file no/such.py for a pruning method, seen from"):
+    with refused("methods.mine.module is 'no/such.py'; there is no file no/such.py with a pruning method in"):
         study_with("no/such.py")
 
 

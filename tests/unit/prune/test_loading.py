@@ -95,7 +95,7 @@ def test_a_file_of_ones_own_is_a_method_wherever_its_path_starts(tmp_path, monke
     assert not list(tmp_path.rglob("*.pyc"))
     with pytest.raises(UserError, match=r"options of mine/tempered\.py.*exponent is 0; it must be a number above 0"):
         load_method("mine/tempered.py", {"exponent": 0})
-    assert "no file mine/temper.py for a pruning method" in refused("mine/temper.py")
+    assert "there is no file mine/temper.py with a pruning method" in refused("mine/temper.py")
 
 
 def test_a_file_of_ones_own_prunes_and_is_a_selector(tmp_path, tiny_llama, tokens):
@@ -136,7 +136,7 @@ def test_an_installed_package_offers_methods(tmp_path, monkeypatch):
     ("points", "words"),
     [
         ({"a": {"tempered": "one.tempered"}, "b": {"tempered": "two.tempered"}}, "one.tempered and two.tempered"),
-        ({"a": {"wanda": "one.wanda"}}, "one.wanda is offered as a pruning method 'wanda'"),
+        ({"a": {"wanda": "one.wanda"}}, "one.wanda registers the pruning method 'wanda'"),
     ],
 )
 def test_a_name_that_installed_packages_use_twice_is_refused(tmp_path, monkeypatch, points, words):

@@ -167,7 +167,7 @@ def test_what_an_earlier_release_wrote_is_refused_and_said_to_be(tmp_path, refus
 
 def test_a_sealed_file_of_another_kind_is_no_manifest(tmp_path, refused):
     write_sealed(tmp_path / MANIFEST, {"code": "1"})
-    with refused("is no manifest", "['code']"):
+    with refused("is not a manifest", "['code']"):
         Artifact.read(tmp_path)
 
 

@@ -66,10 +66,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", required=True, type=Path, help="folder of the fetched task sets")
     parser.add_argument("--text", required=True, type=Path, help="folder of the fetched perplexity text")
     parser.add_argument("--lengths", required=True, type=int, nargs="+", help="perplexity window lengths in tokens")
-    parser.add_argument("--windows", type=int, help="score the first so many windows of each length; default: all")
-    parser.add_argument("--questions", type=int, help="ask no more of each task, a seeded sample; default: all")
+    parser.add_argument("--windows", type=int, help="number of windows of each length to score; default: all")
+    parser.add_argument("--questions", type=int, help="questions of each task, a seeded sample; default: all")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--bits", default=PORTABLE, choices=CHOICES, help="docs/numerics.md")
+    parser.add_argument(
+        "--bits", default=PORTABLE, choices=CHOICES, help="portable or native kernels: docs/numerics.md"
+    )
     parser.add_argument("--output", required=True, type=Path)
     return parser

@@ -78,7 +78,7 @@ def prune(arguments: argparse.Namespace) -> None:
     """Load, prune, write the tensors (layer-wise methods: a file per block) and `log.parquet`."""
     method, options = load_method(arguments.module, arguments.options)
     if processes.count() > 1 and not method.is_shared:
-        raise UserError(f"{arguments.module} runs in one process; torchrun is for the methods that train masks")
+        raise UserError(f"{arguments.module} runs in one process; only methods that train masks run under torchrun")
     selector = load_selector(arguments.selector)
     sources = read_sources(arguments)
     names = ("module", "options", "selector", "sparsity", "seed", "dtype")
@@ -129,14 +129,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--pattern-start", type=Path, help="hardened cell whose 2:4 mask lies under patch's tiles")
     parser.add_argument("--parent", type=Path, help="hardened cell whose kept weights get new values")
     parser.add_argument("--budgets", type=Path, help="hardened cell whose share of each matrix a one-shot rule keeps")
-    parser.add_argument("--held-out", type=Path, help="token shard that a training's masks are scored on now and then")
+    parser.add_argument("--held-out", type=Path, help="token shard for held-out evaluations during a training")
     parser.add_argument("--module", required=True, help="the method: its name, or the path of its file")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
     parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')
     parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--bits", default=PORTABLE, choices=CHOICES, help="docs/numerics.md")
+    parser.add_argument(
+        "--bits", default=PORTABLE, choices=CHOICES, help="portable or native kernels: docs/numerics.md"
+    )
     parser.add_argument("--scratch", type=Path, help="where a training leaves checkpoints and a killed one resumes")
     parser.add_argument("--output", required=True, type=Path)
     return parser

@@ -60,7 +60,7 @@ def factor_damped(matrix: Tensor, name: str, damping: float = 0.0, shift: float 
     finite, or not positive definite with MAX_DAMPING.
     """
     if not bool(torch.isfinite(matrix).all()):
-        raise UserError(f"the Hessian of {name} is not finite: look for huge activations or weights")
+        raise UserError(f"the Hessian of {name} is not finite: check for very large activations or weights")
     diagonal = matrix.diagonal().clone()
     mean = diagonal.double().mean()
     tried: list[float] = []

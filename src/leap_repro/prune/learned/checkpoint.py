@@ -91,7 +91,7 @@ def load(folder: Path, done: int, tensors: dict[str, Tensor]) -> None:
             no_dist=processes.count() == 1,
         )
     except CheckpointException as error:
-        raise UserError(f"{path} is no state of this training: {_cause(error)}") from error
+        raise UserError(f"{path} is not a checkpoint of this training: {_cause(error)}") from error
 
 
 def _refuse_unshared(temporary: Path) -> None:

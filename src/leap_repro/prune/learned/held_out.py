@@ -68,7 +68,7 @@ class HeldOut:
     ) -> None:
         """UserError if the job brings no held-out tokens."""
         if job.held_out is None:
-            raise UserError("held_out_evaluations asks for a score on held-out text: the job needs --held-out")
+            raise UserError("held_out_evaluations needs held-out text: give --held-out")
         self.tokens_NT, self.options, self.seed = job.held_out, job.options, job.seed
         self.sparsity, self.layers, self.loss = job.sparsity, layers, loss
         self.device = layers[0].linear.weight.device

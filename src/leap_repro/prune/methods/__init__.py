@@ -25,7 +25,7 @@ def known_names() -> tuple[str, ...]:
     installed = installed_methods()
     for name in sorted(set(installed) & set(names())):
         raise UserError(
-            f"the installed module {installed[name].module} is offered as a pruning method {name!r}, which this "
+            f"the installed module {installed[name].module} registers the pruning method {name!r}, which this "
             "package has itself: uninstall it, or give it another name"
         )
     return (*names(), *sorted(installed))

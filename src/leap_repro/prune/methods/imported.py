@@ -155,9 +155,9 @@ def _npz_matrices(job: Job[Options], path: Path) -> Iterator[tuple[int, dict[str
     except UserError:
         raise
     except UNREADABLE as error:
-        raise UserError(f"{path} is no .npz with a mask for each matrix of the model: {reason(error)}") from error
+        raise UserError(f"{path} is not an .npz of a mask for each matrix of the model: {reason(error)}") from error
     if left:
-        raise UserError(f"{path} has masks of what is no prunable matrix of the model: {sorted(left)[:3]}")
+        raise UserError(f"{path} has masks of matrices that are not prunable in the model: {sorted(left)[:3]}")
 
 
 def _header(masks: NpzFile, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -183,7 +183,7 @@ def _checkpoint_matrices(job: Job[Options]) -> Iterator[tuple[int, dict[str, Ten
     pruned = {linear.name: linear for linear in prunable_linears(theirs)}
     shapes = [{n.name: n.weight.shape for n in prunable_linears(model)} for model in (job.model, theirs)]
     if shapes[0] != shapes[1]:
-        raise UserError(f"{job.options.path} is no pruned {type(job.model).__name__} of this size")
+        raise UserError(f"{job.options.path} is not a pruned {type(job.model).__name__} of this size")
     _refuse_other_shape(job, theirs)
     _refuse_other(job, "", job.model, theirs, skip=f"{decoder_blocks(job.model)[0]}.")
     for block, linears in linears_by_block(job.model).items():
@@ -219,13 +219,13 @@ def _refuse_other_shape(job: Job[Options], theirs: PreTrainedModel) -> None:
     names = [{name for name, _ in model.named_parameters()} for model in (job.model, theirs)]
     if names[0] != names[1]:
         raise UserError(
-            f"{job.options.path} is no pruned version of the model: only one has {min(names[0] ^ names[1])}"
+            f"{job.options.path} is not a pruned version of the model: only one of them has {min(names[0] ^ names[1])}"
         )
     mine, other = job.model.config.to_dict(), theirs.config.to_dict()
     for key in sorted((mine.keys() | other.keys()) - BESIDE_A_PASS):
         if mine.get(key) != other.get(key):
             said = f"{key} is {other.get(key)!r}, the model's {mine.get(key)!r}"
-            raise UserError(f"{job.options.path} is no pruned version of the model: its config.json's {said}")
+            raise UserError(f"{job.options.path} is not a pruned version of the model: its config.json's {said}")
 
 
 def _refuse_other(
@@ -245,7 +245,7 @@ def _refuse_other(
             continue
         mine, other = _real(ours, name, parameter), _real(theirs, name, others[name])
         if mine is not None and other is not None and not torch.equal(mine, other.to(mine)):
-            raise UserError(f"{job.options.path} is no pruned version of the model: its {prefix}{name} is another")
+            raise UserError(f"{job.options.path} is not a pruned version of the model: its {prefix}{name} is another")
 
 
 def _real(model: nn.Module, name: str, parameter: Tensor) -> Tensor | None:

@@ -133,8 +133,8 @@ def test_every_process_holds_the_lock_of_its_own_device(launch, tmp_path):
     ("arguments", "sentence"),
     [
         (["--processes", "2", "--gpus", "1"], "2 processes need as many GPUs, or none at all: this job was given 1"),
-        (["--processes", "3", "--nodes", "2"], "3 processes cannot be shared out evenly to 2 nodes"),
-        (["--processes", "2", "--nodes", "2"], "2 nodes are a matter of Slurm"),
+        (["--processes", "3", "--nodes", "2"], "3 processes cannot be divided evenly among 2 nodes"),
+        (["--processes", "2", "--nodes", "2"], "2 nodes need Slurm"),
         (["--processes", "4", "--gpus", "4"], "this job needs 4 GPUs and may use 2 here"),
     ],
 )
@@ -146,7 +146,7 @@ def test_what_cannot_be_started_is_refused(launch, arguments, sentence):
 
 def test_a_job_that_asked_for_a_gpu_does_not_compute_on_the_cpu_unseen(launch):
     _, errors = ended(launch("--gpus", "1", "stage", pretended="0"), status=2)
-    assert "this job asked for GPUs (1), and NVIDIA's driver names none" in errors
+    assert "this job requested GPUs (1), and NVIDIA's driver names none" in errors
 
 
 def test_processes_of_several_nodes_meet_where_slurms_variables_say(monkeypatch):
