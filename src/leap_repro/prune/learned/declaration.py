@@ -81,38 +81,39 @@ def scheduled(schedule: Schedule, start: float, end: float, progress: float) -> 
 class LoopOptions(Options):
     """What every training on the language-modelling loss may set, whatever it trains."""
 
-    steps: Positive = Field(2000, description="of the optimiser")
+    steps: Positive = Field(2000, description="optimiser steps")
     batch_size: Positive = Field(256, description="sequences per step")
     micro_batch_size: MicroBatch = Field(
         8,
-        description="sequences per forward pass in each process: only rounding, memory and time depend on it; auto: "
+        description="sequences per forward pass in each process; affects rounding, memory and time only; auto: chosen "
         "by the scale's `gpu_memory`",
     )
-    learning_rate: LearningRate = Field(1e-3, description="at its peak; a half cosine follows")
-    rate_decay: Literal["cosine", "linear"] = Field("cosine", description="from the peak on: half a cosine, or a line")
-    rate_end: Share = Field(0.0, description="of the peak, where the half cosine ends")
-    warmup_steps: Count = Field(5, description="linear, up to the peak")
-    beta1: Share = Field(0.9, description="of AdamW")
-    beta2: Share = Field(0.95, description="of AdamW")
-    epsilon: Rate = Field(1e-8, description="of AdamW, beside the root of the second moment")
-    weight_decay: Weight = Field(0.0, description="of AdamW, on what is trained")
-    gradient_clip: Weight = Field(0.0, description="largest norm of the gradient of all that is trained; 0: none")
+    learning_rate: LearningRate = Field(1e-3, description="peak value; a half cosine follows")
+    rate_decay: Literal["cosine", "linear"] = Field(
+        "cosine", description="decay after the peak: half a cosine, or linear"
+    )
+    rate_end: Share = Field(0.0, description="final rate, as a share of the peak")
+    warmup_steps: Count = Field(5, description="steps of linear warm-up to the peak")
+    beta1: Share = Field(0.9, description="decay rate of AdamW's moments")
+    beta2: Share = Field(0.95, description="decay rate of AdamW's moments")
+    epsilon: Rate = Field(1e-8, description="AdamW's epsilon, added to the root of the second moment")
+    weight_decay: Weight = Field(0.0, description="AdamW's weight decay of the trained values")
+    gradient_clip: Weight = Field(0.0, description="largest norm of the gradient of all trained values; 0: no clipping")
     packing: Literal["stream", "grouped"] = Field(
         "stream",
         description="documents in seeded order, each closed by EOS; grouped: as released, in file order, without EOS, "
         "the rest of every 1,000 dropped",
     )
-    checkpoint_every: Positive = Field(100, description="steps; never more than 5 % of all")
+    checkpoint_every: Positive = Field(100, description="steps between checkpoints; never more than 5 % of all steps")
     gradient_checkpointing: Recompute = Field(
         False,
-        description="activations and masks are made again in the backward pass, not kept; auto: by the scale's "
-        "`gpu_memory`",
+        description="recompute activations and masks in the backward pass; auto: chosen by the scale's `gpu_memory`",
     )
     compiled_blocks: bool = Field(
-        False, description="torch.compile fuses what blocks compute between their products; other rounding"
+        False, description="fuse the operations between products with torch.compile; changes rounding"
     )
     state_dtype: Literal[Precision, "int8"] = Field(
-        "float32", description="of the optimiser's two moments; int8: codes with a scale for every 256"
+        "float32", description="type of the optimiser's two moments; int8: codes with a scale for every 256"
     )
 
     @model_validator(mode="after")
@@ -163,12 +164,12 @@ class TrainingOptions(LoopOptions):
     """What every learned mask may set; the defaults are those of LEAP's code."""
 
     noise: Literal["step", "forward"] = Field(
-        "step", description="drawn once a step, for all its micro-batches; forward: anew for each of them, as released"
+        "step", description="drawn once a step for all its micro-batches; forward: for each of them, as released"
     )
     noise_source: Literal["auto", "generator", "counter"] = Field(
         "auto",
-        description="of all random numbers of a step: counter, Philox4x32-10, the same on every device, with LEAP's "
-        "gates in one pass on a GPU; generator, torch's, other numbers on each kind of GPU; auto: counter on a GPU, "
+        description="source of a step's random numbers: counter, Philox4x32-10, the same on every device, and needed "
+        "for LEAP's kernels on a GPU; generator, torch's, other numbers on each kind of GPU; auto: counter on a GPU, "
         "generator on a CPU",
     )
     timing: Literal["exact", "as_released"] = Field(
@@ -176,27 +177,28 @@ class TrainingOptions(LoopOptions):
         description="schedules end at the last step and the warm-up starts above 0; as_released: one step later, at 0",
     )
     tau_start: Temperature = Field(4.0, description="temperature at the first step")
-    tau_end: Temperature = Field(0.05, description="and at the last")
-    tau_schedule: Schedule = Field("linear", description="the way between them; constant stays at the start")
+    tau_end: Temperature = Field(0.05, description="temperature at the last step")
+    tau_schedule: Schedule = Field("linear", description="course between the two; constant stays at the start")
     kappa_start: Rate = Field(25.0, description="scale of the logits at the first step")
-    kappa_end: Rate = Field(350.0, description="and at the last")
-    kappa_schedule: Schedule = Field("linear", description="the way between them")
+    kappa_end: Rate = Field(350.0, description="scale of the logits at the last step")
+    kappa_schedule: Schedule = Field("linear", description="course between the two")
     hard: bool = Field(
         False, description="the forward pass uses rounded samples, the gradient the soft ones (straight-through)"
     )
-    logits_dtype: Precision = Field("float32", description="of the logits")
+    logits_dtype: Precision = Field("float32", description="type of the logits")
     logits_rounding: Literal["nearest", "stochastic"] = Field(
         "nearest",
-        description="after a step, of logits in bfloat16; stochastic: up or down by chance, so that small steps count",
+        description="rounding of logits in bfloat16 after a step; stochastic: up or down at random, so that small "
+        "steps count",
     )
     gradients_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of the gradients at masked weights, summed over micro-batches; bfloat16 is rounded by chance",
+        description="type of the gradients of masked weights, summed over micro-batches; bfloat16 is rounded at random",
     )
     masked_weights: Literal["kept", "remade", "auto"] = Field(
         "kept",
-        description="made once for all passes with a mask, and kept in the weights' type; remade: for each use; auto: "
-        "by the scale's `gpu_memory`",
+        description="made once per mask and kept in the weights' type; remade: made for each use; auto: chosen by the "
+        "scale's `gpu_memory`",
     )
     gathered: Literal["pass", "step", "auto"] = Field(
         "pass",

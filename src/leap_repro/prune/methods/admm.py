@@ -30,12 +30,12 @@ class Options(GroupedOptions):
     """As released: the final sparsity from the first iteration on where weights compete in the whole matrix (gradual
     elsewhere), and the floor of the share."""
 
-    iterations: Positive = Field(20, description="in all")
-    mask_iterations: Positive = Field(15, description="the mask moves in these, then it is frozen")
+    iterations: Positive = Field(20, description="iterations in all")
+    mask_iterations: Positive = Field(15, description="iterations in which the mask changes; then it is frozen")
     rho: Rate = Field(1.0, description="penalty")
     damping: Weight = Field(0.1, description="share of the mean diagonal that is added to the normalised Gram matrix")
     schedule: Literal["gradual", "as_released"] = Field(
-        "gradual", description="how the sparsity grows: as written, or as the authors' code has it"
+        "gradual", description="how the sparsity grows: as written, or as in the authors' code"
     )
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class Options(CalibratedOptions):
 
     rho: Rate = Field(0.1, description="the first penalty")
     damping: Weight = Field(0.01, description="share of the Gram matrix's mean diagonal that is added to its diagonal")
-    iterations: Positive = Field(300, description="the most, if the support does not come to rest before")
+    iterations: Positive = Field(300, description="most iterations, if the support does not settle before")
     schedule: Literal["as_written", "as_released"] = Field(
         "as_written",
         description="the penalty grows until the support rests; or, as in the public code, it may fall at first, "

@@ -35,7 +35,7 @@ class Options(CalibratedOptions):
     start: Literal["wanda", "magnitude"] = Field(
         "wanda", description="the score of the first mask, compared within an output row or an N:M group"
     )
-    cycles: Positive = Field(50, description="the most swaps of a row of 4096 inputs")
+    cycles: Positive = Field(50, description="most swaps of a row of 4096 inputs")
     scale_cycles: bool = Field(
         True,
         description="in proportion to a row's inputs, at least 1; false: as many in every row, as released, and rows "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Options(WeightOptions):
     """As many steps and sequences as LEAP's by default; the rest is as in the public code's example."""
 
-    learning_rate: LearningRate = Field(2e-4, description="at its peak; a half cosine follows")
+    learning_rate: LearningRate = Field(2e-4, description="peak value; a half cosine follows")
     gradient_clip: Weight = Field(
         1.0, description="largest norm of the loss's gradient, to which the penalty's is added after; 0: none"
     )

@@ -26,9 +26,11 @@ class Options(TrainingOptions):
 
     renamed: ClassVar[dict[str, str]] = {"looks": "held_out_evaluations"}
 
-    density_weight: Weight = Field(7.0, description="λ₁, of the distance to the density that is asked for")
-    norm_weight: Weight = Field(10.0, description="λ₂, of the share of the weights' norms that is kept")
-    gates_dtype: Precision = Field("float32", description="that gates are computed in; the public code's is bfloat16")
+    density_weight: Weight = Field(7.0, description="λ₁, weight of the distance to the target density")
+    norm_weight: Weight = Field(10.0, description="λ₂, weight of the kept share of the weights' norms")
+    gates_dtype: Precision = Field(
+        "float32", description="type in which gates are computed; the public code's is bfloat16"
+    )
     gumbels: Literal[2, 1] = Field(
         2, description="Gumbel variables in a gate's noise: the difference of two, as released, or one"
     )
@@ -36,7 +38,7 @@ class Options(TrainingOptions):
         "frobenius", description="the share of the Frobenius norms that is kept, as released; l1: absolute sums"
     )
     budget: Literal["global", "layer"] = Field(
-        "global", description="or every matrix has the density for itself, in the loss and when hardened"
+        "global", description="layer: every matrix has the density, in the loss and when hardened"
     )
     held_out_evaluations: Count = Field(
         0, description="how often relaxed and hardened masks are scored on held-out text; their numbers go into the log"

@@ -26,11 +26,11 @@ class Options(TrainingOptions):
     """What differs from LEAP's defaults is MaskLLM's own."""
 
     kappa_start: Rate = Field(100.0, description="scale of the logits at the first step")
-    kappa_end: Rate = Field(500.0, description="and at the last")
-    weight_decay: Weight = Field(0.1, description="of AdamW, on the logits")
-    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all logits together; 0: none")
-    norm_weight: Weight = Field(1e-5, description="λ, of the sum of the squared norms that are kept")
-    logit_std: Rate = Field(0.01, description="of the normal draw that the logits start from")
+    kappa_end: Rate = Field(500.0, description="scale of the logits at the last step")
+    weight_decay: Weight = Field(0.1, description="AdamW's weight decay of the logits")
+    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all logits; 0: no clipping")
+    norm_weight: Weight = Field(1e-5, description="λ, weight of the sum of the kept squared norms")
+    logit_std: Rate = Field(0.01, description="standard deviation of the logits' initial normal draw")
 
     @property
     def facts(self) -> dict[str, str]:

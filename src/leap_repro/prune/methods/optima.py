@@ -48,7 +48,8 @@ class Options(declaration.Options):
         "keeps the selector's values unless 95 % of the rows of each of its mini-batches meet the tolerance",
     )
     tolerance: Rate = Field(
-        TOLERANCE, description="of the as-released solver, absolute and relative; its job script has 1e-3 for both"
+        TOLERANCE,
+        description="tolerance of the as-released solver, absolute and relative; its job script has 1e-3 for both",
     )
     only_if_better: bool = Field(
         False, description="a matrix keeps the selector's values unless its output error falls"

@@ -33,11 +33,11 @@ class Options(TrainingOptions):
     tile: Annotated[int, Field(ge=4, multiple_of=4), told("it must be a multiple of 4")] = Field(
         128, description="side of a tile; tiles at the edges are cut off"
     )
-    learning_rate: LearningRate = Field(1e-4, description="at its peak; a half cosine follows")
+    learning_rate: LearningRate = Field(1e-4, description="peak value; a half cosine follows")
     kappa_start: Rate = Field(100.0, description="scale of the tiles' logits at the first step")
-    kappa_end: Rate = Field(500.0, description="and at the last")
+    kappa_end: Rate = Field(500.0, description="scale of the tiles' logits at the last step")
     pattern_kappa_start: Rate = Field(100.0, description="scale of the logits of Joint's 2:4 masks at the first step")
-    pattern_kappa_end: Rate = Field(500.0, description="and at the last")
+    pattern_kappa_end: Rate = Field(500.0, description="scale of the logits of Joint's 2:4 masks at the last step")
     prior: Literal["matrix", "model"] = Field(
         "matrix",
         description="each matrix ranks its own tiles for the warm start; model: those of all are ranked together",
@@ -45,9 +45,9 @@ class Options(TrainingOptions):
     start_draw: bool = Field(
         True, description="Joint's 2:4 logits are a normal draw and the start's prior; false: the prior alone"
     )
-    density_weight: Weight = Field(3.0, description="λ₁, of the distance to the density that is asked for")
-    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all logits together; 0: none")
-    norm_weight: Weight = Field(0.1, description="λ₂, of the share of the weights' norms that is kept")
+    density_weight: Weight = Field(3.0, description="λ₁, weight of the distance to the target density")
+    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all logits; 0: no clipping")
+    norm_weight: Weight = Field(0.1, description="λ₂, weight of the kept share of the weights' norms")
 
     @property
     def facts(self) -> dict[str, str]:

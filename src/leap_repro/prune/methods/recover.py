@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Options(WeightOptions):
     """As many steps and sequences as LEAP's by default."""
 
-    learning_rate: LearningRate = Field(1e-4, description="at its peak; a half cosine follows")
-    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all that is trained; 0: none")
-    lora_rank: Count = Field(0, description="of the pair that is trained for each matrix; 0: all kept weights are")
-    lora_alpha: Rate = Field(16.0, description="the pair counts alpha / rank times")
+    learning_rate: LearningRate = Field(1e-4, description="peak value; a half cosine follows")
+    gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all trained values; 0: no clipping")
+    lora_rank: Count = Field(0, description="rank of the pair trained for each matrix; 0: all kept weights are trained")
+    lora_alpha: Rate = Field(16.0, description="the pair is scaled by alpha / rank")
 
     def trained_per_weight(self, width: float) -> float:
         """How many numbers are trained for each prunable weight of a model that is so wide: all, or of the 12 D^2 of a

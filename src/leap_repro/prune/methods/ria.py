@@ -29,7 +29,7 @@ AS_RELEASED = {"matrix": up_to_threshold, "row": floor_in_rows}
 class Options(GroupedOptions):
     """Beside what every selector has; as released, a matrix's threshold "<=" overshoots, and rows drop their floor."""
 
-    exponent: Weight = Field(0.5, description="of the input norms; 0: relative importance alone")
+    exponent: Weight = Field(0.5, description="exponent of the input norms; 0: relative importance alone")
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:
