@@ -32,6 +32,8 @@ TABLE = Path(__file__).with_suffix(".csv")
 PAGE = "docs/why-numbers-differ.md"
 TOKENS = 4096
 """Of the text that are scored, however they are cut into windows."""
+LENGTH = 512
+"""Of a calibration sequence, in tokens."""
 SPARSITY = 0.5
 
 
@@ -111,7 +113,7 @@ class Measured:
             options={"rounding": cell.rounding},
             seed=cell.seed,
             sequences=cell.sequences,
-            length=512,
+            length=LENGTH,
         )
         return pruned.load()
 
