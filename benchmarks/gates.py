@@ -4,8 +4,8 @@ training's step takes over a dense training's.
     python benchmarks/gates.py --write
 
 On a GPU: blocks of Llama 3.1 8B, 8,192 tokens, the kernels and the plain way, in a few minutes. Without one: small
-blocks and the plain way, which says how the script works and little else. Rows go to `benchmarks/gates.csv`, which
-`docs/memory.md` shows. Weights and tokens are random, the vocabulary is small: only the blocks count.
+blocks and the plain way, which says how the script works and little else. Rows go to `benchmarks/gates.csv` and
+.md. Weights and tokens are random, the vocabulary is small: only the blocks count.
 
 A dense step is forward, backward and the same AdamW over the same matrices. Speeds of the gates are those of the least
 bytes (`fused.least_bytes`), whatever a way moves. The plain way's bytes are counted operator by operator.
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from learned_memory import most_resident, seconds_of
-from measure import REPOSITORY, add_row, place, show
+from measure import REPOSITORY, add_row, place
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -280,7 +280,6 @@ def main(asked: argparse.Namespace) -> None:
         print(json.dumps(row), flush=True)
         if asked.write:
             add_row(TABLE, row, key=("shape", "blocks", "way", "dtype", "tokens", "options", "machine"))
-            show("docs/memory.md")
 
 
 if __name__ == "__main__":
