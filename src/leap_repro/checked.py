@@ -130,7 +130,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Name = Annotated[
     str,
     Field(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"),
-    told("a name may hold letters, digits and . _ + - only, 100 at most, because it becomes a folder"),
+    told("a name may have letters, digits and . _ + - only, at most 100, because it becomes a folder"),
 ]
 Label = Annotated[
     str,

@@ -13,7 +13,7 @@ WRONG = [
         "sparsities: [1.5]",
         "scales.tiny.sparsities.0 is 1.5; a sparsity must be a number in [0, 1)",
     ),
-    ("seeds: [0]", "seeds: [0]\n    seeds: [1]", "the key scales.tiny.seeds stands in lines"),
+    ("seeds: [0]", "seeds: [0]\n    seeds: [1]", "the key scales.tiny.seeds is on lines"),
     (
         "path: data/tasks",
         "path: data/task",

@@ -98,7 +98,7 @@ def _write_split(cached: Path, payload: Path, name: str, split: str, column: str
 def _refuse_path(name: str, column: str | None, value: object) -> None:
     """UserError for a value of `split_by` that cannot be the end of a folder's name."""
     if column is not None and not (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]+", value)):
-        allowed = "it becomes a folder, so it may hold letters, digits, _ and - only"
+        allowed = "it becomes a folder, so it may have letters, digits, _ and - only"
         raise UserError(f"task set {name}: split_by {column!r} has the value {value!r}; {allowed}")
 
 

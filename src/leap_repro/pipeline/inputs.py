@@ -62,7 +62,7 @@ def _line(error: yaml.YAMLError) -> str:
 def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int], done: set[int]) -> None:
     """Check one node; `above` holds those that it lies in, `done` those that an alias need not check again."""
     if id(node) in above:
-        raise UserError(f"{path}, line {node.start_mark.line + 1}: an alias stands inside what it stands for")
+        raise UserError(f"{path}, line {node.start_mark.line + 1}: an alias contains itself")
     if id(node) in done or isinstance(node, yaml.ScalarNode):
         return
     above, seen = above | {id(node)}, {}
@@ -74,7 +74,7 @@ def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int],
             _refuse_template(path, key.start_mark.line + 1)
         if key and name in seen:
             line = key.start_mark.line + 1
-            raise UserError(f"{path}: the key {name} stands in lines {seen[name]} and {line}; once is allowed")
+            raise UserError(f"{path}: the key {name} is on lines {seen[name]} and {line}; it may appear once")
         if key:
             seen[name] = key.start_mark.line + 1
         _check_unique_keys(path, value, f"{name}." if key else place, above, done)
@@ -83,8 +83,8 @@ def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int],
 def _refuse_template(path: Path, line: int) -> None:
     """Wherever the key stands, for YAML's << moves it up."""
     raise UserError(
-        f"{path}, line {line}: the key {TEMPLATE} has Snakemake run Python code that stands in the file, "
-        "and it has already if this is a --configfile; a configuration holds values only: take the key out"
+        f"{path}, line {line}: the key {TEMPLATE} has Snakemake run Python code in the file, and "
+        "has done so already if this is a --configfile; a configuration has values only: remove the key"
     )
 
 
