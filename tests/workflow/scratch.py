@@ -43,10 +43,8 @@ def checkout_of(folder, config=None):
     """Copy the workflow into a new `folder`, and with it the file `config` as the whole configuration, or without one
     the project's own."""
     folder.mkdir(parents=True)
-    for name in ("Snakefile", "workflow", "profiles", "src", "envs"):
-        source = REPOSITORY / name
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
-        copy(source, folder / name)
+    for name in ("workflow", "profiles", "src", "envs"):
+        shutil.copytree(REPOSITORY / name, folder / name)
     shutil.copyfile(config or REPOSITORY / "config.yaml", folder / "config.yaml")
     if config is None:
         shutil.copytree(REPOSITORY / "config", folder / "config")
