@@ -56,7 +56,6 @@ def scratch_copy(folder: Path, models: int) -> None:
     """What a dry run needs, with the synthetic configuration in the place of the real one."""
     for name in ("workflow", "src", "envs"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(REPOSITORY / "Snakefile", folder / "Snakefile")
     (folder / "config.yaml").write_text(yaml.safe_dump(synthetic(models)), encoding="utf-8")
 
 

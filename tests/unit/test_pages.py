@@ -14,7 +14,8 @@ from snakemake.cli import get_argument_parser
 from leap_repro.prune.methods import declaration, names
 
 TOP = Path(__file__).resolve().parents[2]
-EVERY_PAGE = [*sorted(TOP.glob("*.md")), TOP / "figures/README.md", *sorted(TOP.glob("docs/**/*.md"))]
+PAGES = ("*.md", "figures/*.md", "config/*.md", "docs/**/*.md", "examples/*/*.md")
+EVERY_PAGE = [page for pattern in PAGES for page in sorted(TOP.glob(pattern))]
 PLACES = ("", "src/leap_repro/", "benchmarks/", "tests/unit/prune/")
 each_page = pytest.mark.parametrize("page", EVERY_PAGE, ids=[str(page.relative_to(TOP)) for page in EVERY_PAGE])
 
@@ -24,6 +25,30 @@ def test_every_link_of_a_page_leads_to_a_file(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_reachable_from_the_documentation_map():
+    """By links from page to page; benchmarks/*.md and what a run wrote are reached from the pages that cite them."""
+    waiting, seen = [TOP / "docs/README.md"], set()
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        links = re.findall(r"\]\(([^)#\s:]+\.(?:md|ipynb))[^)]*\)", page.read_text(encoding="utf-8"))
+        waiting += {(page.parent / link).resolve() for link in links} - seen
+    wanted = [
+        page for pattern in ("docs/**/*.md", "examples/*/README.md", "docs/**/*.ipynb") for page in TOP.glob(pattern)
+    ]
+    missing = {*wanted, TOP / "figures/README.md", TOP / "config/README.md"} - seen
+    assert not missing, "link to these in docs/README.md, which is the site's navigation"
+
+
+@each_page
+def test_every_config_value_of_a_command_is_one(page):
+    """Snakemake reads every word after --config as name=value, and ends in a traceback for a target."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for values in re.findall(r"(?:^|`)snakemake [^`\n#]*?--config ([^`\n#]*)", text, re.MULTILINE):
+        for word in values.split(" -")[0].split():
+            assert "=" in word, values
 
 
 @each_page

@@ -5,7 +5,7 @@ rule benchmark_methods:
     conda:
         CPU_ENVIRONMENT
     params:
-        script=f"{workflow.basedir}/benchmarks/one_shot.py",
+        script=f"{CHECKOUT}/benchmarks/one_shot.py",
         methods=jobs.as_json(jobs.one_shot_methods(STUDY)),
     message:
         "Timing every one-shot method on layers of up to 1024 x 4096"

@@ -8,7 +8,7 @@ ROOT = f"results/{STUDY.scale}"
 LOGS = f"logs/{STUDY.scale}"
 CELL = "{model}/{method}/{sparsity}/{seed}"
 STANDS_FOR = jobs.as_json({name: model.get("stands_for") for name, model in STUDY.models.items()})
-CPU_ENVIRONMENT = f"{workflow.basedir}/envs/cpu.yaml".replace("{", "{{").replace("}", "}}")  # Snakemake formats it
+CPU_ENVIRONMENT = f"{CHECKOUT}/envs/cpu.yaml".replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
 
 wildcard_constraints:

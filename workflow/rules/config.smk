@@ -7,8 +7,9 @@ from pathlib import Path
 
 # This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run, which is this
 # folder. PYTHONPATH parts its entries at colons, so that the path of a clone had better be relative.
-SOURCE = os.path.relpath(f"{workflow.basedir}/src")
-sys.path.insert(0, f"{workflow.basedir}/src")
+CHECKOUT = Path(str(workflow.current_basedir)).parent.parent
+SOURCE = os.path.relpath(CHECKOUT / "src")
+sys.path.insert(0, str(CHECKOUT / "src"))
 # Jobs inherit it: a bar in a log says how far its job is (leap_repro.progress), every two seconds is enough.
 os.environ.setdefault("TQDM_MININTERVAL", "2")
 # Of a cluster job's logs Snakemake shows none after an empty one, so a job that fails there also ends with its log's end.
@@ -27,7 +28,7 @@ PINS = " ".join(f"{name}={value}" for name, value in LIBRARIES.items())
 shell.prefix("set -euo pipefail; export PYTHONPATH={SOURCE:q} {PINS}; {LOG_END}; ")
 
 if os.pathsep in SOURCE:
-    raise WorkflowError(f"{workflow.basedir} has {os.pathsep!r} in its name, which PYTHONPATH cannot hold: run in it")
+    raise WorkflowError(f"{CHECKOUT} has {os.pathsep!r} in its name, which PYTHONPATH cannot hold: run in it")
 try:
     for file in some_files([*project_files(), *map(Path, configuration_files(workflow))]):
         check_yaml(file)

@@ -37,7 +37,7 @@ except UserError as error:
 
 WORTH_A_SERVER = 3  # jobs: fewer have imported what they need as soon as it has
 
-tracked = Tracker(Path(workflow.basedir) / "envs/requirements.txt").params
+tracked = Tracker(CHECKOUT / "envs/requirements.txt").params
 USABLE = DEVICES[: internals.usable_gpus(workflow, len(DEVICES))]
 requested = requests(STUDY, Path(f"results/{STUDY.scale}"), len(USABLE) if LOCAL else None)
 priority = jobs.priorities(STUDY)

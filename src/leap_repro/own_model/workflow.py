@@ -18,6 +18,7 @@ from leap_repro.errors import UserError
 from leap_repro.pipeline.reading import project_files
 from leap_repro.pipeline.run_log import Run, newest_log, read_run
 
+SNAKEFILE = "workflow/Snakefile"
 OUTPUT = "snakemake.log"
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_END = 30
@@ -30,9 +31,9 @@ LOCKED = (
 
 
 def checkout() -> Path:
-    """The folder with the Snakefile that this package belongs to; UserError if it is installed without one."""
+    """The clone whose workflow this package belongs to; UserError if it is installed without one."""
     folder = Path(leap_repro.__file__).resolve().parents[2]
-    if not (folder / "Snakefile").is_file():
+    if not (folder / SNAKEFILE).is_file():
         raise UserError(
             f"the workflow is not beside this package ({Path(leap_repro.__file__).parent}): clone the repository and "
             "install it from there with `pip install -e .`"
@@ -45,7 +46,7 @@ def command(run: Path, overlay: Path, targets: list[str], cores: int) -> list[st
     home = checkout()
     return [
         *(sys.executable, "-m", "snakemake", "--cores", str(cores), "--nocolor"),
-        *("--snakefile", str(home / "Snakefile"), "--directory", str(run)),
+        *("--snakefile", str(home / SNAKEFILE), "--directory", str(run)),
         *("--workflow-profile", str(home / "profiles/default")),
         *("--configfile", *map(str, project_files(home)), str(overlay)),
         *("--", *targets),

@@ -149,7 +149,7 @@ def test_names_and_licences(tmp_path, model):
 
 
 def test_a_package_without_its_workflow_says_so(monkeypatch, tmp_path, refused):
-    assert (checkout() / "Snakefile").is_file()
+    assert (checkout() / "workflow/Snakefile").is_file()
     monkeypatch.setattr(leap_repro, "__file__", str(tmp_path / "site/lib/leap_repro/__init__.py"))
     with refused("pip install -e"):
         checkout()

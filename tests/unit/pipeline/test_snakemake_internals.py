@@ -113,7 +113,7 @@ def test_a_limiter_that_is_gone_is_not_made_up():
 
 def test_no_other_file_asks_snakemake_for_more_than_it_documents(project):
     """`workflow.basedir`, `shell`, `WorkflowError` and `snakemake.utils` are documented."""
-    for path in [project / "Snakefile", *(project / "workflow/rules").glob("*.smk")]:
+    for path in [project / "workflow/Snakefile", *(project / "workflow/rules").glob("*.smk")]:
         asked = set(re.findall(r"(?<![\w./])workflow\.(\w+)", path.read_text()))
         assert asked <= {"basedir"}, path.name
     for path in (project / "src").rglob("*.py"):
