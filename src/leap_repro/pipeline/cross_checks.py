@@ -89,9 +89,20 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             continue
         if method.declaration.trains and not stream:
             yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+        yield from _sample_errors(method, settings)
         if method.is_scored_held_out and settings.held_out is None:
             asked = f"methods.{name}.options.held_out_evaluations is {method.options.held_out_evaluations}"
             yield f"{asked}; it needs held_out under the scale"
+
+
+def _sample_errors(method: Method, settings: Scale) -> Iterator[str]:
+    """Whether the mask-training text has the sequences that a method is to be calibrated on."""
+    asked = getattr(method.options, "training_sequences", 0)
+    place = f"methods.{method.name}.options.training_sequences is {asked}"
+    if asked and (settings.mask_training is None or settings.data.mask_training is None):
+        yield f"{place}; it needs mask_training under the scale and under its data"
+    elif settings.mask_training and asked > settings.mask_training.sequences:
+        yield f"{place}; it may be {settings.mask_training.sequences} at most, as mask_training of the scale has"
 
 
 def _own_errors(name: str, method: Method) -> Iterator[str]:
@@ -194,6 +205,9 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
         yield f"methods.{name}.parent is {shown(method.parent)}; {one}"
     if method.budget_from:
         yield from _budget_errors(name, method, methods)
+    if method.selector and getattr(method.selector.options, "training_sequences", 0):
+        sample = "it must be a method that is calibrated on the calibration sample, as this line is"
+        yield f"methods.{name}.selector is {shown(method.selector.name)}; {sample}"
     found = {key: methods.get(start) for key, start in method.starts.items()}
     for key, start in (found | {"selector": method.selector}).items():
         if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):

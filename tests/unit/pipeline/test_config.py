@@ -205,6 +205,8 @@ BAD = [
     ("scales.miniature.data.tasks", MISSING, "tasks"),
     ("scales.miniature.data.mask_training", MISSING, "mask_training"),
     ("scales.miniature.mask_training", MISSING, "mask_training"),
+    ("methods.admm.options.training_sequences", 8001, "8000"),
+    ("methods.wanda+optima.selector", "admm+leap-tokens", "admm+leap-tokens"),
     ("scales.miniature.calibration.length", MISSING, "length"),
     ("scales.miniature.models.tiny", {"source": "bundled"}, "name"),
     ("scales.miniature.models.tiny", {"source": "path"}, "path"),
