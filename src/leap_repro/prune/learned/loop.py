@@ -77,10 +77,15 @@ class Loop(ABC):
                 self._save(checkpoints)
         return self.rows
 
+    def batch_of(self, number: int) -> int:
+        """Which batch of the stream step `number` reads."""
+        return number
+
     def _micro_batches(self, number: int) -> list[Tensor]:
         """This process's share of the step's micro-batches: every count-th."""
         size, count = self.options.micro_batch_size, processes.count()
-        micro = batch_indices(number, self.options.batch_size, len(self.tokens_NT), self.seed).split(size)
+        batch = self.batch_of(number)
+        micro = batch_indices(batch, self.options.batch_size, len(self.tokens_NT), self.seed).split(size)
         if len(micro) % count:
             raise UserError(f"{len(micro)} micro-batches per step cannot be shared by {count} processes")
         return list(micro[processes.rank() :: count])

@@ -25,6 +25,9 @@ class Options(WeightOptions):
 
     learning_rate: LearningRate = Field(1e-4, description="at its peak; a half cosine follows")
     gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all that is trained; 0: none")
+    first_batch: Count = Field(
+        0, description="of the stream, counted from 0: the steps of the parent's training leave out what that has read"
+    )
     lora_rank: Count = Field(0, description="of the pair that is trained for each matrix; 0: all kept weights are")
     lora_alpha: Rate = Field(16.0, description="the pair counts alpha / rank times")
 
