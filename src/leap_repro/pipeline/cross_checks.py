@@ -21,6 +21,7 @@ TABLES_OF_EVIDENCE = {
     "differences": "differences",
     "crossings": "crossings",
     "annealing": "crossings",
+    "few-steps": "crossings",
     "correlations": "correlations",
     "gap": "correlations",
     "overlap": "overlap",
