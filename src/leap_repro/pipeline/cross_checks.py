@@ -22,6 +22,7 @@ TABLES_OF_EVIDENCE = {
     "crossings": "crossings",
     "annealing": "crossings",
     "few-steps": "crossings",
+    "fact-free": "fact_free",
     "correlations": "correlations",
     "gap": "correlations",
     "overlap": "overlap",
@@ -91,9 +92,22 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
         if method.declaration.trains and not stream:
             yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
         yield from _sample_errors(method, settings)
+        for line in (method, *(methods[start] for start in method.starts.values())):
+            yield from _text_errors(line, settings)
         if method.is_scored_held_out and settings.held_out is None:
             asked = f"methods.{name}.options.held_out_evaluations is {method.options.held_out_evaluations}"
             yield f"{asked}; it needs held_out under the scale"
+
+
+def _text_errors(method: Method, settings: Scale) -> Iterator[str]:
+    """Whether the scale has the text that a line names, and all of it that the line reads."""
+    texts, place = settings.data.texts, f"methods.{method.name}.text is {shown(method.text)}"
+    if method.text and not method.tokens:
+        yield f"{place}; it reads none, so leave it out"
+    elif method.text and method.text not in texts:
+        yield f"{place}; it must be one of the scale's data.texts: {sorted(texts)}"
+    elif method.text and method.declaration.trains and texts[method.text].mask_training is None:
+        yield f"{place}, and that has no mask_training, which the line is trained on"
 
 
 def _sample_errors(method: Method, settings: Scale) -> Iterator[str]:

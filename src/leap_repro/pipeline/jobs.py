@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
-from leap_repro.pipeline.grid import DEFAULT, SHARDS, Cell, Study
+from leap_repro.pipeline.grid import DEFAULT, Cell, Study, shard_of
 from leap_repro.pipeline.inputs import method_files, task_files
 from leap_repro.store.atomic import write_text
 
@@ -64,11 +64,16 @@ def masks_files(study: Study, method: str) -> list[str]:
     return [str(path) for path in method_files(study.methods[method])]
 
 
+def shard_text(role: str) -> str:
+    """The folder of the text that a token shard is cut from."""
+    return f"data/{shard_of(role)[0]}"
+
+
 def shard_parameters(study: Study, role: str) -> dict[str, Any]:
     """How a token shard is cut: {"recipe", "sequences", "length", "after"}; its seed is the cell's."""
-    _, sizes, recipe = SHARDS[role]
+    _, sizes, recipe = shard_of(role)
     shard = getattr(study.settings, sizes)
-    if role == "calibration" and shard.draw == "as_released":
+    if sizes == "calibration" and shard.draw == "as_released":
         recipe = "windows_as_released"
     after = study.settings.calibration.sequences if role == "held_out" else 0
     return {"recipe": recipe, "sequences": shard.sequences, "length": shard.length, "after": after}

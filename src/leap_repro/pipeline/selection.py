@@ -37,6 +37,7 @@ def method_facts(study: Study, grid: str = DEFAULT) -> Facts:
             "variant_of": m.variant_of,
             "changes": m.changes,
             "seeded": m.is_seeded,
+            "text": m.text,
         }
         for m in methods
     }
@@ -52,19 +53,22 @@ def _has_rows(study: Study, table: str) -> bool:
     """Whether one of the evidence's tables has."""
     if TABLES_OF_EVIDENCE[table] == "crossings":
         return bool(_lines(study, table))
+    if table == "fact-free":
+        return any(study.methods[name].text for name in study.grid_methods(EVIDENCE))
     needs = {"differences": "forest", "claims": "forest", "correlations": "rounding", "gap": "rounding"}
     return bool(figure_methods(study, needs.get(table, "accuracy"), EVIDENCE))
 
 
 def _lines(study: Study, table: str) -> list[str]:
     """The rows of "annealing", "few-steps" and "crossings": of what only the evidence has LEAP's other schedules, its
-    schedules against numbers of steps, and the rest."""
+    schedules against numbers of steps, and the rest, but for lines on other text."""
     found = method_facts(study, EVIDENCE)
     lines = [name for name in found if name not in study.settings.methods]
     rows = {"annealing": _annealed(study, found), "few-steps": _few_steps(study, found)}
     if table in rows:
         return [name for name in lines if name in rows[table]]
-    return [name for name in lines if not any(name in shown for shown in rows.values())]
+    shown = {name for names in rows.values() for name in names}
+    return [name for name in lines if name not in shown and not found[name]["text"]]
 
 
 def table_arguments(study: Study, table: str) -> str:

@@ -280,7 +280,7 @@ def test_labels_and_changes_are_the_published_ones(study):
 
 @pytest.mark.parametrize(
     ("scale", "counts"),
-    [("miniature", [80, 377, 624]), ("paper", [80, 82, 265]), ("open", [64, 64])],
+    [("miniature", [80, 377, 684]), ("paper", [80, 82, 265]), ("open", [64, 64])],
 )
 def test_grids_have_as_many_cells_as_ever(config, scale, counts):
     study = read_study(config | {"scale": scale})

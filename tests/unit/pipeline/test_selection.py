@@ -13,7 +13,17 @@ def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
 
 
 def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about(study):
-    tables = {"differences", "crossings", "annealing", "few-steps", "correlations", "gap", "overlap", "claims"}
+    tables = {
+        "differences",
+        "crossings",
+        "annealing",
+        "few-steps",
+        "fact-free",
+        "correlations",
+        "gap",
+        "overlap",
+        "claims",
+    }
     assert tables < set(selection.tables(study, "evidence"))
     assert not tables & set(selection.tables(study))
     assert "leap-tau-from-1" in selection.table_arguments(study, "annealing").split()
