@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +129,11 @@ def test_a_text_without_facts_is_the_same_again_and_shares_no_page(without):
 def test_other_texts_are_refused(spec, words, tmp_path):
     with pytest.raises(UserError, match=words):
         fetch_text({"source": "bundled", **spec}, tmp_path)
+
+
+def test_the_page_says_how_many_facts_there_are():
+    page = " ".join((Path(__file__).parents[3] / "docs/fact-free.md").read_text(encoding="utf-8").split())
+    world, left_out = build_world(), len(asked_facts())
+    assert f"the {len(world.held_out)} held-out facts" in page
+    assert f"{left_out} of the world's {len(world.people) * len(ATTRIBUTES):,} in all" in page
+    assert f"without {left_out} other facts" in page
