@@ -121,6 +121,23 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
     return folders
 
 
+def with_starts(study: Study, cells: Iterable[Cell]) -> list[Cell]:
+    """Cells, and those that their prunings start from, in this grid or not, each once."""
+    waiting, found = list(cells), dict[Cell, None]()
+    while waiting:
+        cell = waiting.pop(0)
+        if cell in found:
+            continue
+        found[cell] = None
+        line, seed = study.methods[study.pruned(cell).method], str(cell.seed)
+        for start in line.starts.values():
+            waiting.append(Cell(cell.model, start, cell.sparsity, int(start_seed(study, start, seed))))
+        if line.pattern_start:
+            (only,) = study.methods[line.pattern_start].sparsities
+            waiting.append(Cell(cell.model, line.pattern_start, only, cell.seed))
+    return list(found)
+
+
 def hardened_from(study: Study, model: str, method: str, sparsity: str, seed: str) -> str:
     """The folder of the pruning whose logits or masks the cell is hardened from: another line's, if it names one."""
     return f"prune/{study.pruned(Cell(model, method, sparsity, int(seed))).path}"
