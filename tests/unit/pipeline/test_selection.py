@@ -27,6 +27,7 @@ def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about
     assert tables < set(selection.tables(study, "evidence"))
     assert not tables & set(selection.tables(study))
     assert "leap-tau-from-1" in selection.table_arguments(study, "annealing").split()
+    assert not {"leap-fact-free", "leap-50-steps"} & set(selection.table_arguments(study, "crossings").split())
     assert {"leap+optima", "ria"} < set(selection.table_arguments(study, "crossings").split())
     assert selection.table_arguments(study, "few-steps").split()[1:] == [
         "leap-cold-start",
