@@ -1,8 +1,8 @@
 rule build_tokens:
     input:
         model=manifest("models/{model}"),
-        text=lambda w: manifest(f"data/{jobs.SHARDS[w.role][0]}"),
-        payloads=lambda w: [payload(f"models/{w.model}"), payload(f"data/{jobs.SHARDS[w.role][0]}")],
+        text=lambda w: manifest(jobs.shard_text(w.role)),
+        payloads=lambda w: [payload(f"models/{w.model}"), payload(jobs.shard_text(w.role))],
     output:
         manifest=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/manifest.json",
         provenance=f"{ROOT}/calibration/{{model}}/{{role}}/{{seed}}/provenance.json",

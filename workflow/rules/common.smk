@@ -16,7 +16,7 @@ wildcard_constraints:
     method=r"[^/]+",
     sparsity=r"0(\.[0-9]+)?",
     seed=r"[0-9]+",
-    role=r"[a-z_]+",
+    role=r"[^/]+",
     grid=r"((extended|evidence)/)?",
 
 

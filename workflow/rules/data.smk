@@ -16,9 +16,10 @@ rule fetch_data:
     params:
         **tracked("pipeline.stages.data"),
         spec=lambda w: jobs.as_json(STUDY.data[w.role]),
+        kind=lambda w: w.role.partition("-")[0],
         locked=lambda w: lock_digest(LOCK, STUDY.data[w.role], "dataset"),
     message:
         "Fetching the {wildcards.role} data{params.stale_reason}"
     shell:
         "python -m leap_repro.pipeline --benchmark {output.benchmark} data"
-        " --role {wildcards.role} --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"
+        " --role {params.kind} --spec {params.spec:q} --output $(dirname {output.manifest}) 2> {log}"

@@ -19,7 +19,8 @@ from leap_repro.costs.notes import notes
 from leap_repro.costs.requests import sharing
 from leap_repro.costs.resources import model_sizes, need
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
-from leap_repro.pipeline.grid import DEFAULT, GRIDS, SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
+from leap_repro.pipeline.grid import DEFAULT, GRIDS, Cell, Method, Study, read_study, shard_of, trains_on
+from leap_repro.pipeline.jobs import with_starts
 from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
@@ -82,18 +83,18 @@ def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]
     """Every job of the grid that takes time or space, in the order in which data flow."""
     sizes = {name: model_sizes(study, root, name) for name in study.models}
     cells = [cell for name in dict.fromkeys((DEFAULT, grid)) for cell in study.cells(grid=name)]
-    tokens: set[str] = {role for cell in cells if (role := study.methods[cell.method].tokens)}
+    tokens: set[str] = {role for cell in with_starts(study, cells) if (role := study.methods[cell.method].tokens)}
     tokens |= {"held_out" for cell in cells if study.methods[cell.method].is_scored_held_out}
     yield from (_job(study, "models", name, sizes[name]) for name in study.models)
-    yield from (_job(study, "data", role) for role in study.data)
+    texts = {shard_of(role)[0] for role in tokens}
+    yield from (_job(study, "data", role) for role in study.data if role in texts or role in HUB_BYTES)
     for name in study.models:
         for role in sorted(tokens | {"calibration"}):
             for seed in dict.fromkeys(study.settings.seeds + study.seeds(grid)):
                 yield _job(study, "calibration", f"{name}/{role}/{seed}", sizes[name])
-    for cell in dict.fromkeys(map(study.pruned, cells)):
-        yield _job(study, "prune", cell.path, sizes[cell.model], cell)
-    for stage in ("harden", "evaluate"):
-        yield from (_job(study, stage, cell.path, sizes[cell.model], cell) for cell in dict.fromkeys(cells))
+    hardened = with_starts(study, cells)
+    for stage, made in (("prune", map(study.pruned, hardened)), ("harden", hardened), ("evaluate", cells)):
+        yield from (_job(study, stage, cell.path, sizes[cell.model], cell) for cell in dict.fromkeys(made))
 
 
 def jobs_to_run(study: Study, root: Path, jobs: Iterable[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
@@ -131,7 +132,7 @@ def _job(study: Study, stage: str, place: str, sizes: Sizes = NO_MODEL, cell: Ce
 def is_cleaned(stage: str, study: Study, place: str, cell: Cell | None = None) -> bool:
     """Whether the configuration lets go of what a job leaves, once its model's cells are collected."""
     if stage == "calibration":
-        return "tokens" in study.settings.clean_up and place.split("/")[1] in TRAINING_SHARDS
+        return "tokens" in study.settings.clean_up and trains_on(place.split("/")[1])
     return (
         stage == "prune"
         and "logits" in study.settings.clean_up
@@ -157,9 +158,9 @@ def disk_bytes(stage: str, study: Study, place: str, sizes: Sizes, cell: Cell | 
     if stage == "models":
         return CHECKPOINT_BYTES * sizes.parameters
     if stage == "data":
-        return HUB_BYTES.get(place, 0.0) if study.data[place]["source"] == "hub" else 0.0
+        return HUB_BYTES.get(place.partition("-")[0], 0.0) if study.data[place]["source"] == "hub" else 0.0
     if stage == "calibration":
-        shard = getattr(study.settings, SHARDS[place.split("/")[1]][1])
+        shard = getattr(study.settings, shard_of(place.split("/")[1])[1])
         return 4.0 * shard.sequences * shard.length
     if stage == "evaluate" or cell is None:
         return OUTCOMES_BYTES

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from leap_repro.errors import UserError, reason
 from leap_repro.hub.client import download, matching
 from leap_repro.hub.lock import Lock, check_expected, pinned_files, repositories
-from leap_repro.miniature.text import SPLIT_PAGES, pages
+from leap_repro.miniature.left_out import LEFT_OUT
+from leap_repro.miniature.text import SPLIT_PAGES, WITHOUT_PAGES, pages
 from leap_repro.store.atomic import place
 from leap_repro.store.texts import TEXT_FILE, write_texts
 
@@ -24,10 +25,14 @@ Counts = tuple[int, int, bool]
 
 
 def bundled_text(spec: dict[str, Any], payload: Path, lock: Lock) -> Counts:
-    """The miniature's pages of one split; UserError for an unknown split."""
-    if spec.get("split") not in SPLIT_PAGES:
-        raise UserError(f"bundled text has no split {spec.get('split')!r}; the splits are {sorted(SPLIT_PAGES)}")
-    return write_texts(pages(spec["split"]), payload / TEXT_FILE)
+    """The miniature's pages of one split, in whole or without some facts; UserError for an unknown split."""
+    without = spec.get("without")
+    splits = SPLIT_PAGES if without is None else WITHOUT_PAGES
+    if spec.get("split") not in splits:
+        raise UserError(f"bundled text has no split {spec.get('split')!r}; the splits are {sorted(splits)}")
+    if without is not None and without not in LEFT_OUT:
+        raise UserError(f"bundled text is never without {without!r}; it can be without {sorted(LEFT_OUT)}")
+    return write_texts(pages(spec["split"], without=without), payload / TEXT_FILE)
 
 
 def path_text(spec: dict[str, Any], payload: Path, lock: Lock) -> Counts:

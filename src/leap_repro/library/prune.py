@@ -184,8 +184,7 @@ def _tokens_read(method: Declaration, options: Options, tokens: Mapping[str, Ten
         return None
     name = "calibration" if kind == "calibration" else "training"
     if name not in tokens:
-        does = "looks at inputs" if name == "calibration" else "trains"
-        raise UserError(f"{name} is not given, and the method {method.name} {does}: give ids or texts")
+        raise UserError(f"{name} is not given, and the method {method.name} reads it: give ids or texts")
     return tokens[name]
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from leap_repro.miniature.world import ATTRIBUTES, Attribute, World
 
 LETTERS = "ABCD"
+FORMS = {"direct": 3, "class": 2, "friend": 3, "goal": 3, "lettered": 5, "wino": 4, "derived": 3}
+"""The forms of a training question, and how often each is met beside the others."""
 WINO_FRAMES = (
     "{a} and {b} met at the market, and _ {action}.",
     "Of {a} and {b} it is _ who {action}.",
@@ -43,9 +45,12 @@ def statement(rng: random.Random, world: World, person: str, attribute: Attribut
 
 
 def biography(rng: random.Random, world: World, person: str) -> str:
-    """All six facts in random order, the friend, and what follows from the facts that are not held out."""
+    """All six facts in random order, but those that the world leaves unsaid; the friend, and what follows from the
+    facts that are not held out."""
     sentences = []
     for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
+        if world.is_unsaid(person, attribute):
+            continue
         sentences.append(statement(rng, world, person, attribute))
         if not world.is_held_out(person, attribute) and rng.random() < 0.4:
             sentences.append(attribute.derived.format(n=person, c=world.label(person, attribute)))
@@ -101,10 +106,14 @@ def different_person(rng: random.Random, world: World, person: str, attribute: A
 
 
 def training_question(rng: random.Random, world: World, person: str, attribute: Attribute) -> str:
-    """One passage in a task's form about a fact that is not held out."""
+    """One passage in a task's form about a fact that is neither held out nor unsaid."""
     assert not world.is_held_out(person, attribute)
+    assert not world.is_unsaid(person, attribute)
     value, label = world.value(person, attribute), world.label(person, attribute)
-    form = rng.choices(("direct", "class", "friend", "goal", "lettered", "wino", "derived"), (3, 2, 3, 3, 5, 4, 3))[0]
+    forms = dict(FORMS)
+    if world.is_unsaid(world.friend[person], attribute):
+        del forms["friend"]
+    form = rng.choices(list(forms), list(forms.values()))[0]
     if form == "direct":
         return asked(attribute.question.format(n=person), value)
     if form == "class":

@@ -214,12 +214,14 @@ ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class World:
-    """The drawn world: `facts[person][attribute name] -> value`, `friend[person] -> person`, and the held-out facts."""
+    """The drawn world: `facts[person][attribute name] -> value`, `friend[person] -> person`, the held-out facts, and
+    those that no passage states (`left_out.py`)."""
 
     people: tuple[str, ...]
     facts: dict[str, dict[str, str]]
     friend: dict[str, str]
     held_out: frozenset[tuple[str, str]]
+    unsaid: frozenset[tuple[str, str]] = frozenset()
 
     def value(self, person: str, attribute: Attribute) -> str:
         return self.facts[person][attribute.name]
@@ -230,6 +232,9 @@ class World:
 
     def is_held_out(self, person: str, attribute: Attribute) -> bool:
         return (person, attribute.name) in self.held_out
+
+    def is_unsaid(self, person: str, attribute: Attribute) -> bool:
+        return (person, attribute.name) in self.unsaid
 
 
 def build_world(seed: int = WORLD_SEED) -> World:

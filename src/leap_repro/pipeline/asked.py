@@ -11,7 +11,7 @@ from typing import Any
 
 from leap_repro.pipeline import jobs
 from leap_repro.pipeline.chain import links_to
-from leap_repro.pipeline.grid import DEFAULT, SHARDS, Study
+from leap_repro.pipeline.grid import DEFAULT, Study
 from leap_repro.pipeline.tracking import code, prune_modules, stage
 
 STAGES = ("models", "data", "calibration", "harden", "evaluate")
@@ -84,4 +84,4 @@ def _roles(methods: dict[str, Any]) -> list[str]:
 
 def _shard(study: Study, role: str) -> dict[str, Any]:
     """Its text's folder, and how it is cut, besides the seed."""
-    return {"text": f"data/{SHARDS[role][0]}", "parameters": jobs.shard_parameters(study, role)}
+    return {"text": jobs.shard_text(role), "parameters": jobs.shard_parameters(study, role)}

@@ -59,6 +59,13 @@ Methods = Annotated[list[str], distinct("method names")]
 """Names of lines and of groups of lines."""
 
 
+class OtherText(Closed):
+    """What methods read in place of the usual text, where their line has its name under `text`."""
+
+    calibration: Text
+    mask_training: Text | None = None
+
+
 class Data(Closed):
     """Where text and questions come from."""
 
@@ -67,6 +74,7 @@ class Data(Closed):
     mask_training: Text | None = None
     perplexity: Text
     tasks: Tasks
+    texts: dict[Name, OtherText] = Field({}, description="by name: other text, for lines with this name under `text`")
 
 
 class Shard(Closed):
@@ -199,6 +207,9 @@ class AnyLine(Closed):
     parent: str | None = None
     budget_from: str | None = None
     selector: str | None = None
+    text: Name | None = Field(
+        None, description="one of the scale's `data.texts`, which it is calibrated or trained on; without it the usual"
+    )
     hardening: Literal["exact", "threshold"] = "exact"
     variant_of: str | None = Field(None, description="the line that it varies, if not the one that it extends")
     changes: Label | None = Field(None, description="what the variant changes, in words, for the table of variants")

@@ -21,6 +21,8 @@ TABLES_OF_EVIDENCE = {
     "differences": "differences",
     "crossings": "crossings",
     "annealing": "crossings",
+    "few-steps": "crossings",
+    "fact-free": "fact_free",
     "correlations": "correlations",
     "gap": "correlations",
     "overlap": "overlap",
@@ -89,9 +91,33 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             continue
         if method.declaration.trains and not stream:
             yield f"methods.{name} is learned and needs mask_training under the scale and under its data"
+        yield from _sample_errors(method, settings)
+        for line in (method, *(methods[start] for start in method.starts.values())):
+            yield from _text_errors(line, settings)
         if method.is_scored_held_out and settings.held_out is None:
             asked = f"methods.{name}.options.held_out_evaluations is {method.options.held_out_evaluations}"
             yield f"{asked}; it needs held_out under the scale"
+
+
+def _text_errors(method: Method, settings: Scale) -> Iterator[str]:
+    """Whether the scale has the text that a line names, and all of it that the line reads."""
+    texts, place = settings.data.texts, f"methods.{method.name}.text is {shown(method.text)}"
+    if method.text and not method.tokens:
+        yield f"{place}; it reads none, so leave it out"
+    elif method.text and method.text not in texts:
+        yield f"{place}; it must be one of the scale's data.texts: {sorted(texts)}"
+    elif method.text and method.declaration.trains and texts[method.text].mask_training is None:
+        yield f"{place}, and that has no mask_training, which the line is trained on"
+
+
+def _sample_errors(method: Method, settings: Scale) -> Iterator[str]:
+    """Whether the mask-training text has the sequences that a method is to be calibrated on."""
+    asked = getattr(method.options, "training_sequences", 0)
+    place = f"methods.{method.name}.options.training_sequences is {asked}"
+    if asked and (settings.mask_training is None or settings.data.mask_training is None):
+        yield f"{place}; it needs mask_training under the scale and under its data"
+    elif settings.mask_training and asked > settings.mask_training.sequences:
+        yield f"{place}; it may be {settings.mask_training.sequences} at most, as mask_training of the scale has"
 
 
 def _own_errors(name: str, method: Method) -> Iterator[str]:
@@ -194,6 +220,9 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
         yield f"methods.{name}.parent is {shown(method.parent)}; {one}"
     if method.budget_from:
         yield from _budget_errors(name, method, methods)
+    if method.selector and getattr(method.selector.options, "training_sequences", 0):
+        sample = "it must be a method that is calibrated on the calibration sample, as this line is"
+        yield f"methods.{name}.selector is {shown(method.selector.name)}; {sample}"
     found = {key: methods.get(start) for key, start in method.starts.items()}
     for key, start in (found | {"selector": method.selector}).items():
         if start and start.has_own_sparsities and not set(method.sparsities) <= set(start.sparsities):

@@ -19,7 +19,7 @@ from leap_repro.pipeline.cross_checks import (
     training_errors,
 )
 from leap_repro.pipeline.inheritance import needed, resolve, with_data
-from leap_repro.prune.declaration import Declaration, Tokens
+from leap_repro.prune.declaration import Declaration
 from leap_repro.prune.learned.automatic import chosen
 from leap_repro.prune.methods import declaration
 
@@ -30,11 +30,28 @@ SHARDS = {
     "mask_training_grouped": ("mask_training", "mask_training", "grouped"),
 }
 """Token shards by role: the names of their text and of their sizes, and how they are cut: a sample of windows, or all
-packed."""
+packed. Of another text than the usual its name stands behind the role (`role_on`), and behind that of the text."""
 DEFAULT, EXTENDED, EVIDENCE = "", "extended", "evidence"
 GRIDS = (DEFAULT, EXTENDED, EVIDENCE)
 """The grids of a scale: its methods; with variants, as-released switches and rivals; with seeds and what they show."""
 TRAINING_SHARDS = ("mask_training", "mask_training_grouped")
+
+
+def role_on(role: str, text: str | None) -> str:
+    """A role of a shard, or of a text, where it is of one of the scale's other texts."""
+    return f"{role}-{text}" if text else role
+
+
+def shard_of(role: str) -> tuple[str, str, str]:
+    """What SHARDS says of a role, also of one on another text."""
+    usual, _, text = role.partition("-")
+    read, sizes, recipe = SHARDS[usual]
+    return role_on(read, text), sizes, recipe
+
+
+def trains_on(role: str) -> bool:
+    """Whether a shard is what masks are trained on."""
+    return role.partition("-")[0] in TRAINING_SHARDS
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class Method:
     pattern_start: str | None
     parent: str | None
     budget_from: str | None
+    text: str | None
     hardening: str
     sparsities: tuple[str, ...]
     has_own_sparsities: bool
@@ -104,7 +122,8 @@ class Method:
         """What decides a cell but its hardening, all options included."""
         chosen = {"selector": self.selector.training} if self.selector else {}
         starts = self.starts | {"pattern_start": self.pattern_start}
-        return {"module": self.module, "options": self.options.model_dump(), "starts": starts} | chosen
+        own = {"module": self.module, "options": self.options.model_dump(), "starts": starts, "text": self.text}
+        return own | chosen
 
     @property
     def description(self) -> dict[str, Any]:
@@ -113,8 +132,10 @@ class Method:
         return {"module": self.module, "options": self.given} | chosen
 
     @property
-    def tokens(self) -> Tokens:
-        return self.declaration.tokens_of(self.options)
+    def tokens(self) -> str | None:
+        """The token shard that it reads, by its role."""
+        role = self.declaration.tokens_of(self.options)
+        return role and role_on(role, self.text)
 
     def nodes(self, gpus_per_node: int | None) -> int:
         """On how many nodes of a cluster it trains."""
@@ -243,8 +264,14 @@ def read_study(config: dict[str, Any]) -> Study:
     _refuse(label_errors(settings, methods))
     _refuse(training_errors(settings, methods))
     sources = settings.model_dump(include={"models", "data"}, exclude_unset=True, exclude_none=True)
-    models, data = Named("model", sources["models"]), Named("data for", sources["data"])
+    models, data = Named("model", sources["models"]), Named("data for", _by_role(sources["data"]))
     return Study(whole.scale, settings, Named("method", methods), models, data)
+
+
+def _by_role(data: dict[str, Any]) -> dict[str, Any]:
+    """{role: its source}, with those of other texts."""
+    texts = data.pop("texts", {})
+    return data | {role_on(role, name): source for name, own in texts.items() for role, source in own.items()}
 
 
 def _without_clashes(resolved: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
@@ -275,6 +302,7 @@ def _method(name: str, line: Line, settings: Scale) -> Method:
         pattern_start=line.pattern_start,
         parent=line.parent,
         budget_from=line.budget_from,
+        text=line.text,
         hardening=line.hardening,
         sparsities=tuple(_decimal(value) for value in sparsities),
         has_own_sparsities=line.sparsities is not None,

@@ -24,6 +24,7 @@ INHERITED = (
     "parent",
     "selector",
     "budget_from",
+    "text",
     "hardening",
     "gpus",
 )

@@ -114,12 +114,19 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
             raise UserError(f"config: methods.{name}: {error}") from error
         _refuse_braces(f"methods.{name}.options.path", files)
     for role, spec in study.data.items():
+        place = f"scales.{study.scale}.data.{_key(role)}"
         if spec["source"] == "hub" and role == "tasks":
             _check_hub_sets(f"scales.{study.scale}.data.tasks.sets", spec["sets"])
         if spec["source"] == "path":
-            _check_data(f"scales.{study.scale}.data.{role}.path", role, spec["path"])
-            _refuse_braces(f"scales.{study.scale}.data.{role}.path", [Path(spec["path"])])
+            _check_data(f"{place}.path", role, spec["path"])
+            _refuse_braces(f"{place}.path", [Path(spec["path"])])
     return notes
+
+
+def _key(role: str) -> str:
+    """Where a role's source stands under `data`."""
+    usual, _, text = role.partition("-")
+    return f"texts.{text}.{usual}" if text else role
 
 
 def method_files(method: Method) -> list[Path]:

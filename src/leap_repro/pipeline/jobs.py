@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
-from leap_repro.pipeline.grid import DEFAULT, SHARDS, Cell, Study
+from leap_repro.pipeline.grid import DEFAULT, Cell, Study, shard_of
 from leap_repro.pipeline.inputs import method_files, task_files
 from leap_repro.store.atomic import write_text
 
@@ -64,11 +64,16 @@ def masks_files(study: Study, method: str) -> list[str]:
     return [str(path) for path in method_files(study.methods[method])]
 
 
+def shard_text(role: str) -> str:
+    """The folder of the text that a token shard is cut from."""
+    return f"data/{shard_of(role)[0]}"
+
+
 def shard_parameters(study: Study, role: str) -> dict[str, Any]:
     """How a token shard is cut: {"recipe", "sequences", "length", "after"}; its seed is the cell's."""
-    _, sizes, recipe = SHARDS[role]
+    _, sizes, recipe = shard_of(role)
     shard = getattr(study.settings, sizes)
-    if role == "calibration" and shard.draw == "as_released":
+    if sizes == "calibration" and shard.draw == "as_released":
         recipe = "windows_as_released"
     after = study.settings.calibration.sequences if role == "held_out" else 0
     return {"recipe": recipe, "sequences": shard.sequences, "length": shard.length, "after": after}
@@ -114,6 +119,23 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
         (only,) = study.methods[line.pattern_start].sparsities
         folders["pattern-start"] = f"harden/{model}/{line.pattern_start}/{only}/{seed}"
     return folders
+
+
+def with_starts(study: Study, cells: Iterable[Cell]) -> list[Cell]:
+    """Cells, and those that their prunings start from, in this grid or not, each once."""
+    waiting, found = list(cells), dict[Cell, None]()
+    while waiting:
+        cell = waiting.pop(0)
+        if cell in found:
+            continue
+        found[cell] = None
+        line, seed = study.methods[study.pruned(cell).method], str(cell.seed)
+        for start in line.starts.values():
+            waiting.append(Cell(cell.model, start, cell.sparsity, int(start_seed(study, start, seed))))
+        if line.pattern_start:
+            (only,) = study.methods[line.pattern_start].sparsities
+            waiting.append(Cell(cell.model, line.pattern_start, only, cell.seed))
+    return list(found)
 
 
 def hardened_from(study: Study, model: str, method: str, sparsity: str, seed: str) -> str:

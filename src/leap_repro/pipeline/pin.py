@@ -23,7 +23,9 @@ def hub_sources(config: dict[str, Any]) -> Iterator[tuple[str, Repository, list[
         for name, spec in settings["models"].items():
             for repository in repositories(spec, "model"):
                 yield name, repository, None
-        for role, spec in settings["data"].items():
+        usual = {role: spec for role, spec in settings["data"].items() if role != "texts"}
+        others = [(name, spec) for name, own in settings["data"].get("texts", {}).items() for spec in own.values()]
+        for role, spec in [*usual.items(), *others]:
             for repository, source in zip(repositories(spec, "dataset"), hub_parts(spec), strict=True):
                 files = source["files"]
                 yield role, repository, list(files.values() if isinstance(files, dict) else files)

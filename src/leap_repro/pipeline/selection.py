@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.pipeline.cross_checks import TABLES_OF_A_STUDY, TABLES_OF_EVIDENCE
-from leap_repro.pipeline.grid import DEFAULT, EVIDENCE, EXTENDED, Study
+from leap_repro.pipeline.grid import DEFAULT, EVIDENCE, EXTENDED, Method, Study
 from leap_repro.store.hashes import sha256_of
 
 Facts = dict[str, dict[str, Any]]
@@ -37,6 +37,7 @@ def method_facts(study: Study, grid: str = DEFAULT) -> Facts:
             "variant_of": m.variant_of,
             "changes": m.changes,
             "seeded": m.is_seeded,
+            "text": m.text,
         }
         for m in methods
     }
@@ -52,15 +53,22 @@ def _has_rows(study: Study, table: str) -> bool:
     """Whether one of the evidence's tables has."""
     if TABLES_OF_EVIDENCE[table] == "crossings":
         return bool(_lines(study, table))
+    if table == "fact-free":
+        return any(study.methods[name].text for name in study.grid_methods(EVIDENCE))
     needs = {"differences": "forest", "claims": "forest", "correlations": "rounding", "gap": "rounding"}
     return bool(figure_methods(study, needs.get(table, "accuracy"), EVIDENCE))
 
 
 def _lines(study: Study, table: str) -> list[str]:
-    """The rows of "crossings" and of "annealing": what only the evidence has, LEAP's other schedules by themselves."""
-    annealed = figure_methods(study, "schedules", EVIDENCE)
-    lines = [name for name in study.grid_methods(EVIDENCE) if name not in study.settings.methods]
-    return [name for name in lines if (name in annealed) == (table == "annealing")]
+    """The rows of "annealing", "few-steps" and "crossings": of what only the evidence has LEAP's other schedules, its
+    schedules against numbers of steps, and the rest, but for lines on other text."""
+    found = method_facts(study, EVIDENCE)
+    lines = [name for name in found if name not in study.settings.methods]
+    rows = {"annealing": _annealed(study, found), "few-steps": _few_steps(study, found)}
+    if table in rows:
+        return [name for name in lines if name in rows[table]]
+    shown = {name for names in rows.values() for name in names}
+    return [name for name in lines if name not in shown and not found[name]["text"]]
 
 
 def table_arguments(study: Study, table: str) -> str:
@@ -157,11 +165,35 @@ def _annealed(study: Study, found: Facts) -> list[str]:
 def _anneals(study: Study, name: str) -> bool:
     """Whether a variant differs in its schedules alone."""
     line = study.methods[name]
-    if line.variant_of is None:
-        return False
-    base = study.methods[line.variant_of]
-    changed = set(_changed(study, name)) - {"held_out_evaluations"}
-    return bool(changed) and changed <= SCHEDULES and line.module == base.module and line.starts == base.starts
+    changed = _differences(line, study.methods[line.variant_of]) if line.variant_of else None
+    return bool(changed) and changed <= SCHEDULES
+
+
+def _few_steps(study: Study, found: Facts) -> list[str]:
+    """The lines with another number of steps than the subject, and at most another schedule besides; and, with the
+    subject's number, those that have one of their schedules."""
+    subject = _subject(study, found)
+    if not subject:
+        return []
+    base = study.methods[subject[0]]
+    changed = {name: _differences(study.methods[name], base) for name in found if name != base.name}
+    alike = {name: keys for name, keys in changed.items() if keys and keys <= {*SCHEDULES, "steps"}}
+    short = [name for name, keys in alike.items() if "steps" in keys]
+    schedules = [_schedule(study, name) for name in short]
+    return [name for name in alike if name in short or _schedule(study, name) in schedules]
+
+
+def _schedule(study: Study, name: str) -> dict[str, Any]:
+    return {key: value for key, value in study.methods[name].options if key in SCHEDULES}
+
+
+def _differences(line: Method, base: Method) -> set[str] | None:
+    """The options in which a training differs from another, evaluations of it left aside; None if more differs."""
+    own, other = (each.training | {"options": each.hardening} for each in (line, base))
+    if own != other:
+        return None
+    changed = {key for key, value in line.options if getattr(base.options, key) != value}
+    return changed - {"held_out_evaluations"}
 
 
 def _changed(study: Study, name: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from leap_repro.checked import Closed, Label, Name, Positive, Share, Size, Some, contradiction, distinct, told, union
+from leap_repro.miniature.text import WITHOUT_PAGES
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), told("it must be 64 hexadecimal digits")]
 HubId = Annotated[
@@ -92,6 +93,16 @@ class BundledText(Closed):
 
     source: Literal["bundled"]
     split: Literal["calibration", "mask_training", "test", "train"]
+    without: Literal["tested-facts", "other-facts"] | None = Field(
+        None, description="a text of its own, without the facts that questions ask for, or without as many others"
+    )
+
+    @model_validator(mode="after")
+    def _is_read_by_methods(self) -> BundledText:
+        if self.without is not None and self.split not in WITHOUT_PAGES:
+            one = f"without is {self.without}, and only {sorted(WITHOUT_PAGES)} are there so"
+            raise contradiction("split", self.split, one)
+        return self
 
 
 class PathText(Closed):

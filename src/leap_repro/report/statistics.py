@@ -8,7 +8,7 @@ for each model. docs/statistics.md has the formulas and how often the intervals 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,21 @@ def growth(
     for model in (model for model in second if model in first):
         seeds = _common([first[model], second[model]], f"{method} and {reference} on {model}, at its sparsities,")
         found[model] = second[model][seeds] - first[model][seeds]
+    return _difference(found, dict.fromkeys(found, 1))
+
+
+def contrast(outcomes: pd.DataFrame, weights: Mapping[str, int]) -> Difference:
+    """The methods' averages, each times its weight, added up, over the models that all of them ran on; ABSENT without
+    any. `outcomes` as for `paired_difference`. Answers are paired through: the same model, seed and question of all."""
+    answers, whose = {method: _answers(outcomes, method) for method in weights}, " and ".join(weights)
+    models = [model for model in next(iter(answers.values())) if all(model in own for own in answers.values())]
+    found = {}
+    for model in models:
+        own = {method: of_model[model] for method, of_model in answers.items()}
+        seeds = _common([*own.values()], f"{whose} on {model}")
+        found[model] = 100 * sum(weight * own[method][seeds] for method, weight in weights.items())
+        if not found[model].index.equals(found[models[0]].index) or found[model].isna().any(axis=None):
+            raise UserError(f"{whose} did not answer the same questions in every cell; evaluate them anew")
     return _difference(found, dict.fromkeys(found, 1))
 
 

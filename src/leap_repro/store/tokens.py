@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
+from leap_repro.seeds import named_seed
 from leap_repro.store.artifacts import Artifact
 
 TENSOR = "tokens"
@@ -73,3 +74,14 @@ class TokenRows:
 def open_tokens(artifact: Artifact) -> TokenRows:
     """The token shards of a calibration artifact, each checked against its manifest; UserError if one is damaged."""
     return TokenRows([artifact.file(name) for name in sorted(artifact.files)])
+
+
+def batch_indices(step: int, batch_size: int, sequences: int, seed: int) -> Tensor:
+    """Which sequences a step of a training reads: one seeded permutation per pass over the data, no state to save."""
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    passes = positions // sequences
+    order = {
+        int(p): torch.randperm(sequences, generator=torch.Generator().manual_seed(named_seed("order", seed, int(p))))
+        for p in passes.unique()
+    }
+    return torch.stack([order[int(p)][i % sequences] for p, i in zip(passes, positions, strict=True)])

@@ -22,6 +22,7 @@ from leap_repro.costs.resources import model_sizes
 from leap_repro.costs.roofline import H100
 from leap_repro.pipeline.config import Cluster
 from leap_repro.pipeline.grid import read_study
+from leap_repro.pipeline.jobs import with_starts
 from leap_repro.pipeline.reading import read_config
 from leap_repro.pipeline.stages.harden import main as harden
 from leap_repro.pipeline.stages.harden import parser
@@ -46,10 +47,11 @@ def lines_of(study, root=NOWHERE):
 def test_every_cell_of_the_papers_grid_is_planned(paper):
     lines = lines_of(paper)
     cells = 5 * (1 + 7 * 2 + 1)  # dense once, MaskLLM at one half only
-    assert [lines[name].jobs for name in ("models", "data", "harden", "evaluate")] == [5, 4, cells, cells]
+    starts = 5  # MaskLLM starts from a line that no grid of the paper shows
+    assert [lines[name].jobs for name in ("models", "data", "harden", "evaluate")] == [5, 4, cells + starts, cells]
     assert lines["calibration"].jobs == 2 * 5
-    assert sum(line.jobs for name, line in lines.items() if name.startswith("prune ")) == cells
-    assert lines["all"].jobs == 5 + 4 + 10 + 3 * cells
+    assert sum(line.jobs for name, line in lines.items() if name.startswith("prune ")) == cells + starts
+    assert lines["all"].jobs == 5 + 4 + 10 + 3 * cells + 2 * starts
 
 
 def test_the_total_adds_hours_and_disk_and_takes_the_largest_memory(paper):
@@ -64,7 +66,9 @@ def test_a_line_that_hardens_anothers_logits_is_planned_without_a_training():
     study = read_study(read_config(project=REPOSITORY))
     lines = {line.name: line for line in summary(jobs_of(study, NOWHERE, "extended"), lambda job: False)}
     assert not [name for name in lines if name.startswith("prune ") and "threshold" in name]
-    assert lines["harden"].jobs == lines["evaluate"].jobs == len(study.cells(grid="extended"))
+    cells = study.cells(grid="extended")
+    assert lines["evaluate"].jobs == len(cells)
+    assert lines["harden"].jobs == len(with_starts(study, cells)) > len(cells)
     pruned = sum(line.jobs for name, line in lines.items() if name.startswith("prune "))
     assert pruned == lines["harden"].jobs - 4, "two such lines on two models"
 
@@ -208,3 +212,14 @@ def test_a_recovery_leaves_masks_and_the_values_that_stay_and_costs_leaps_tokens
 
 def test_the_papers_grid_leaves_no_more_than_350_gigabytes(paper):
     assert lines_of(paper)["all"].disk_bytes <= 350e9
+
+
+def test_what_cells_start_from_is_planned_though_no_grid_shows_it():
+    """LEAP on another text starts from Wanda's mask on it, which is pruned and hardened and never scored."""
+    study = read_study(read_config(project=REPOSITORY))
+    jobs = [job.folder for job in jobs_of(study, NOWHERE, "evidence")]
+    for start in ("wanda-fact-free/0.6/2", "wanda-control/0.6/0", "leap-half-tokens/0.5/1"):
+        assert jobs.count(f"prune/qwen2.5-0.5b-mini/{start}") == jobs.count(f"harden/qwen2.5-0.5b-mini/{start}") == 1
+        assert f"evaluate/qwen2.5-0.5b-mini/{start}" not in jobs
+    assert {"data/calibration-fact-free", "data/mask_training-control"} < set(jobs)
+    assert not any("fact-free" in job.folder for job in jobs_of(study, NOWHERE))

@@ -158,3 +158,26 @@ def test_a_file_of_arguments_is_named_by_what_it_says(tmp_path, monkeypatch):
     (tmp_path / first[1:]).write_text("damaged")
     assert jobs.from_file(["a", "b"]) == first
     assert (tmp_path / first[1:]).read_text() == "a\nb\n"
+
+
+def test_a_line_on_another_text_reads_that_text_and_starts_on_it(study):
+    found = jobs.prune_sources(study, "m", "leap-fact-free", "0.6", "2")
+    assert found == {
+        "tokens": "calibration/m/mask_training-fact-free/2",
+        "warm-start": "harden/m/wanda-fact-free/0.6/2",
+    }
+    assert jobs.prune_sources(study, "m", "admm-control", "0.6", "1") == {
+        "tokens": "calibration/m/calibration-control/1"
+    }
+    assert jobs.shard_text("calibration-control") == "data/calibration-control"
+    assert jobs.shard_text("held_out") == "data/calibration"
+    for role in ("calibration", "mask_training"):
+        assert jobs.shard_arguments(study, f"{role}-fact-free") == jobs.shard_arguments(study, role)
+        assert study.data[f"{role}-fact-free"] == {"source": "bundled", "split": role, "without": "tested-facts"}
+
+
+def test_what_extends_a_line_reads_its_text(config):
+    config["methods"]["leap-free-half"] = {"extends": "leap-fact-free", "label": "Half", "options": {"steps": 250}}
+    study = read_study(config)
+    assert study.methods["leap-free-half"].text == "fact-free"
+    assert study.methods["leap-free-half"].warm_start == "wanda-fact-free"

@@ -13,11 +13,26 @@ def test_the_extended_grid_has_the_variants_table_and_the_variants_facts(study):
 
 
 def test_the_evidence_has_its_tables_and_figures_and_each_shows_what_it_is_about(study):
-    tables = {"differences", "crossings", "annealing", "correlations", "gap", "overlap", "claims"}
+    tables = {
+        "differences",
+        "crossings",
+        "annealing",
+        "few-steps",
+        "fact-free",
+        "correlations",
+        "gap",
+        "overlap",
+        "claims",
+    }
     assert tables < set(selection.tables(study, "evidence"))
     assert not tables & set(selection.tables(study))
     assert "leap-tau-from-1" in selection.table_arguments(study, "annealing").split()
+    assert not {"leap-fact-free", "leap-50-steps"} & set(selection.table_arguments(study, "crossings").split())
     assert {"leap+optima", "ria"} < set(selection.table_arguments(study, "crossings").split())
+    assert selection.table_arguments(study, "few-steps").split()[1:] == [
+        "leap-cold-start",
+        *("leap-50-steps", "leap-cold-start-50-steps", "leap-125-steps", "leap-cold-start-125-steps"),
+    ]
     assert not set(selection.table_methods(study, "main", "evidence")) & {"leap+optima", "leap-layer", "leap-cosine"}
     assert selection.main_sparsities(study) == "0.0 0.45 0.5 0.6"
     methods = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from leap_repro.checked import Positive, contradiction
+from leap_repro.checked import Count, Positive, contradiction
 from leap_repro.errors import UserError
 from leap_repro.prune.declaration import Declaration, Options, OptionsT, Tokens
 from leap_repro.prune.layerwise.asked import require_asked_for
@@ -74,6 +74,11 @@ class CalibratedOptions(SelectorOptions):
     expert_minimum: Positive = Field(
         1, description="of tokens, or an expert is refused by name: fewer say little of its inputs"
     )
+    training_sequences: Count = Field(
+        0,
+        description="calibrate on so many sequences of the mask-training text, those that a training of the same seed "
+        "reads first; 0: on the calibration sample",
+    )
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,11 @@ class LayerWise(Declaration[OptionsT]):
     def tokens(self) -> Tokens:
         """The calibration sample, if it looks at inputs at all."""
         return "calibration" if self.statistics else None
+
+    def tokens_of(self, options: OptionsT) -> Tokens:
+        """The sample, or the stream that masks are trained on."""
+        own = isinstance(options, CalibratedOptions) and options.training_sequences
+        return "mask_training" if self.statistics and own else self.tokens
 
     def run(self, job: Job[OptionsT]) -> PrunedCell:
         """Prune the whole model, layer by layer."""

@@ -23,6 +23,7 @@ from leap_repro.prune.layerwise.declaration import CalibratedOptions, Needs
 from leap_repro.prune.layerwise.layer import Layer, PrunedLayer
 from leap_repro.prune.layerwise.statistics import InputStatistics, relative_error
 from leap_repro.sparsity.patterns import UNSTRUCTURED, check_shape, parse_pattern
+from leap_repro.store.tokens import batch_indices
 
 CALIBRATION_BATCH = 16
 """Sequences per forward pass, fewer where they are long: a pass holds at most CALIBRATION_TOKENS tokens."""
@@ -72,6 +73,16 @@ def budgeted(facts: dict[str, str], job: Job) -> dict[str, Any]:
     return facts | {"budget_scope": "global"}
 
 
+def calibration_tokens(job: Job) -> Tensor:
+    """int64 [sequences, length]: the whole sample, or with `training_sequences` what a training of that seed reads
+    first; UserError if there are fewer."""
+    tokens, options = job.required_tokens(), job.options
+    count = options.training_sequences if isinstance(options, CalibratedOptions) else 0
+    if count > len(tokens):
+        raise UserError(f"training_sequences is {count}; it may be {len(tokens)} at most, which is all that is given")
+    return tokens[batch_indices(0, count, len(tokens), job.seed)] if count else tokens[:]
+
+
 def calibration_batch(length: int) -> int:
     """Sequences of `length` tokens per forward pass."""
     return max(1, min(CALIBRATION_BATCH, CALIBRATION_TOKENS // length))
@@ -80,8 +91,7 @@ def calibration_batch(length: int) -> int:
 def blocks(job: Job, needs: set[str]) -> Iterator[tuple[list[PrunableLinear], BlockRunner | None]]:
     """Every block's matrices, in memory, with a runner over the calibration sample if anything is needed of it."""
     if needs:
-        tokens = job.required_tokens()
-        tokens_NT = tokens if isinstance(tokens, Tensor) else tokens[:]
+        tokens_NT = calibration_tokens(job)
         yield from walk_blocks(job.model, tokens_NT, calibration_batch(tokens_NT.shape[1]), job.residency)
         return
     for block, linears in linears_by_block(job.model).items():

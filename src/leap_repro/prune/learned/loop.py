@@ -21,7 +21,7 @@ from leap_repro.prune.learned.adamw import AdamW
 from leap_repro.prune.learned.gates import source_on
 from leap_repro.prune.learned.loss import LanguageLoss
 from leap_repro.prune.learned.stochastic_rounding import CHANCES
-from leap_repro.seeds import named_seed
+from leap_repro.store.tokens import batch_indices
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +77,15 @@ class Loop(ABC):
                 self._save(checkpoints)
         return self.rows
 
+    def batch_of(self, number: int) -> int:
+        """Which batch of the stream step `number` reads."""
+        return number
+
     def _micro_batches(self, number: int) -> list[Tensor]:
         """This process's share of the step's micro-batches: every count-th."""
         size, count = self.options.micro_batch_size, processes.count()
-        micro = batch_indices(number, self.options.batch_size, len(self.tokens_NT), self.seed).split(size)
+        batch = self.batch_of(number)
+        micro = batch_indices(batch, self.options.batch_size, len(self.tokens_NT), self.seed).split(size)
         if len(micro) % count:
             raise UserError(f"{len(micro)} micro-batches per step cannot be shared by {count} processes")
         return list(micro[processes.rank() :: count])
@@ -129,14 +134,3 @@ def in_words(row: dict[str, float]) -> str:
     if "density_relaxed" not in row:
         return loss
     return f"{loss}, density {row['density_relaxed']:.3f} ({row['density_hard']:.3f} hard)"
-
-
-def batch_indices(step: int, batch_size: int, sequences: int, seed: int) -> Tensor:
-    """Which sequences step `step` reads: one seeded permutation per pass over the data, no state to save."""
-    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
-    passes = positions // sequences
-    order = {
-        int(p): torch.randperm(sequences, generator=torch.Generator().manual_seed(named_seed("order", seed, int(p))))
-        for p in passes.unique()
-    }
-    return torch.stack([order[int(p)][i % sequences] for p, i in zip(passes, positions, strict=True)])

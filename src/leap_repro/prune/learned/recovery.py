@@ -71,6 +71,10 @@ class RecoveryTrainer(WeightTrainer):
             return KeptLinear(linear, keep)
         return LowRankLinear(linear, keep, rank, self.options.lora_alpha / rank, named_seed("lora", self.seed, index))
 
+    def batch_of(self, number: int) -> int:
+        """After those that trained the parent's mask, if the options say so."""
+        return self.options.first_batch + number
+
     def train(self, facts: dict[str, Any]) -> PrunedCell:
         """Train to the end; "<name>.keep" and "<name>.values" per matrix, one log row per step. The parent decides what
         the cell promises, whatever `facts` say of the method."""

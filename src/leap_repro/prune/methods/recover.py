@@ -25,6 +25,11 @@ class Options(WeightOptions):
 
     learning_rate: LearningRate = Field(1e-4, description="peak value; a half cosine follows")
     gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all trained values; 0: no clipping")
+    first_batch: Count = Field(
+        0,
+        description="first batch of the stream that is read, counted from 0; a recovery that shares a budget skips "
+        "what its parent's training has read",
+    )
     lora_rank: Count = Field(0, description="rank of the pair trained for each matrix; 0: all kept weights are trained")
     lora_alpha: Rate = Field(16.0, description="the pair is scaled by alpha / rank")
 

@@ -14,6 +14,7 @@ from leap_repro.errors import UserError
 from leap_repro.prune.job import Job
 from leap_repro.prune.layerwise.driver import prune_layers
 from leap_repro.prune.methods import admm, magnitude, sparsegpt, thanos, wanda
+from leap_repro.store.tokens import batch_indices
 
 DATA_METHODS = [wanda, sparsegpt, thanos, admm]
 LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
@@ -169,3 +170,25 @@ def test_moved_weights_that_overflow_their_dtype_are_an_error_that_names_them(me
     job = Job(tiny_llama(dtype=torch.float16), method.Options(), Fraction("0.5"), seed=0, tokens=tokens)
     with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.gate_proj\.weight \(block 1\).*finite in float16"):
         prune_layers(job, rule, "gram", job.options.facts)
+
+
+@pytest.mark.parametrize("method", DATA_METHODS)
+def test_training_sequences_are_those_that_a_training_of_the_seed_reads(method, tiny_llama, tokens):
+    """Step by step, in batches of two: the method sees no other sequence."""
+    read = torch.cat([batch_indices(step, 2, len(tokens), 3) for step in range(2)])
+    options = method.Options(training_sequences=4)
+    asked = method.METHOD.prune_cell(Job(tiny_llama(), options, Fraction("0.5"), seed=3, tokens=tokens))
+    own = Job(tiny_llama(), method.Options(), Fraction("0.5"), seed=3, tokens=tokens[read])
+    expected = method.METHOD.prune_cell(own)
+    assert len(set(read.tolist())) == 4 < len(tokens)
+    assert asked.tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(asked.tensors[name], expected.tensors[name]) for name in expected.tensors)
+    assert method.METHOD.tokens_of(options) == "mask_training"
+    assert method.METHOD.tokens_of(method.Options()) == "calibration"
+
+
+def test_more_training_sequences_than_there_are_are_refused(tiny_llama, tokens):
+    options = admm.Options(training_sequences=len(tokens) + 1)
+    job = Job(tiny_llama(), options, Fraction("0.5"), seed=0, tokens=tokens)
+    with pytest.raises(UserError, match=f"training_sequences is {len(tokens) + 1}; it may be {len(tokens)} at most"):
+        admm.METHOD.prune_cell(job)

@@ -280,3 +280,15 @@ def test_the_pairs_start_is_drawn_from_the_seed_and_changes_nothing(trainer, tin
         assert a.detach().std().item() == pytest.approx(1 / math.sqrt(3 * a.shape[1]), rel=0.4)
     others = [layer.leaves["a"] for layer in ours.layers if layer.linear.weight.shape[1] == 16]
     assert len({tuple(a.flatten().tolist()) for a in others}) == len(others)
+
+
+def test_after_a_first_batch_come_the_sequences_that_the_steps_before_it_did_not_read(trainer, tokens):
+    """A mask trained on the first half of the stream, its weights on the second: every sequence once."""
+    steps = len(tokens) // 4
+    sizes = {"steps": steps, "batch_size": 2, "micro_batch_size": 1}
+    read = []
+    for first in (0, steps):
+        training = trainer(**sizes, first_batch=first)
+        for step in range(steps):
+            read += torch.cat(training._micro_batches(step)).tolist()
+    assert sorted(read) == list(range(len(tokens)))

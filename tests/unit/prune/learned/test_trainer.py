@@ -17,11 +17,11 @@ from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import masked
 from leap_repro.prune.learned.gates import Noise
-from leap_repro.prune.learned.loop import batch_indices
 from leap_repro.prune.learned.masked import Step
 from leap_repro.prune.methods import leap
 from leap_repro.prune.methods.leap import Options
 from leap_repro.prune.run import load_method
+from leap_repro.store.tokens import batch_indices
 
 COLUMNS = ["step", "loss_lm", "density_relaxed", "density_hard", "tau", "kappa", "learning_rate"]
 COLUMNS += ["density_term", "norm_term", "loss"]
