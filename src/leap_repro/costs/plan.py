@@ -20,6 +20,7 @@ from leap_repro.costs.requests import sharing
 from leap_repro.costs.resources import model_sizes, need
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
 from leap_repro.pipeline.grid import DEFAULT, GRIDS, SHARDS, TRAINING_SHARDS, Cell, Method, Study, read_study
+from leap_repro.pipeline.jobs import held_out_seed
 from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
@@ -88,7 +89,8 @@ def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]
     yield from (_job(study, "data", role) for role in study.data)
     for name in study.models:
         for role in sorted(tokens | {"calibration"}):
-            for seed in dict.fromkeys(study.settings.seeds + study.seeds(grid)):
+            seeds = [held_out_seed(study)] if role == "held_out" else study.settings.seeds + study.seeds(grid)
+            for seed in dict.fromkeys(seeds):
                 yield _job(study, "calibration", f"{name}/{role}/{seed}", sizes[name])
     for cell in dict.fromkeys(map(study.pruned, cells)):
         yield _job(study, "prune", cell.path, sizes[cell.model], cell)

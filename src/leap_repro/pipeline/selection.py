@@ -37,6 +37,7 @@ def method_facts(study: Study, grid: str = DEFAULT) -> Facts:
             "variant_of": m.variant_of,
             "changes": m.changes,
             "seeded": m.is_seeded,
+            "trains_weights": m.trains_weights,
         }
         for m in methods
     }
@@ -73,7 +74,8 @@ def table_arguments(study: Study, table: str) -> str:
         return f"--lines {' '.join(_lines(study, table))}"
     if table == "claims":
         shown = figure_methods(study, "schedules", EVIDENCE)
-        return "--annealed " + " ".join(name for name, facts in shown.items() if facts["variant_of"])
+        annealed = " ".join(name for name, facts in shown.items() if facts["variant_of"])
+        return f"--time results/{study.scale}/evidence/tables/time.csv --annealed {annealed}"
     return ""
 
 
