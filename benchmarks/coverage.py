@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ WITHIN_QUESTION = 0.5
 @dataclass(frozen=True)
 class Case:
     """`share` of the normal estimate's variance is the seeds'; of that, `common` is the same in every model. A seed's
-    deviation in the last model is `last` times that of the others."""
+    deviation in the last model is `last` times that of the others. `single`: the reference ran with one seed only."""
 
     models: int
     sparsities: int
@@ -47,6 +47,7 @@ class Case:
     answers: str = "normal"
     common: float = 0.0
     last: float = 1.0
+    single: bool = field(default=False, repr=False)  # the same draws as without it
 
     def seed_variance(self) -> float:
         """Of one method, in one model, that gives the seeds their share."""
@@ -66,6 +67,7 @@ class Case:
         """What is special."""
         parts = [f"{100 * self.common:g} % of the seeds' part common to the models"] if self.common else []
         parts += [f"the last model's seeds spread {self.last:g} times as much"] if self.last != 1 else []
+        parts += ["the reference ran with one seed"] if self.single else []
         return "; ".join(parts)
 
 
@@ -76,6 +78,8 @@ CASES = [
     *(Case(5, 2, share) for share in (0, 0.25, 0.5, 0.75)),
     Case(5, 2, 0.5, answers="right or wrong"),
     Case(5, 2, 0.5, last=3),
+    Case(1, 1, 0.5, single=True),
+    Case(5, 2, 0.5, single=True),
     Case(5, 2, 0.5, common=0.5),
 ]
 
@@ -96,7 +100,8 @@ def draw(case: Case, sets: int, rng: np.random.Generator) -> np.ndarray:
     for _ in range(case.sparsities):
         answers = mean + rng.standard_normal((2, models, questions, seeds, sets))
         scores = answers if case.answers == "normal" else (answers > 0).astype(float)
-        found += 100 * (scores[0] - scores[1]) / case.sparsities
+        other = scores[1][:, :, :1] if case.single else scores[1]
+        found += 100 * (scores[0] - other) / case.sparsities
     return found
 
 
@@ -118,11 +123,11 @@ def bootstrap_error(pairs: np.ndarray) -> np.ndarray:
     return np.sqrt(sum(parts))
 
 
-def differences(pairs: np.ndarray) -> Iterator[Difference]:
+def differences(pairs: np.ndarray, single: bool) -> Iterator[Difference]:
     """By the tables' error, by that of the questions alone, and of the first seed."""
     tasks = np.repeat(np.arange(TASKS), pairs.shape[1] // TASKS)
     for kept in (pairs, pairs.mean(axis=2, keepdims=True), pairs[:, :, :1]):
-        yield crossed_difference(list(kept), tasks, [1] * len(kept))
+        yield crossed_difference(list(kept), tasks, [1] * len(kept), [single] * len(kept))
 
 
 def holds(interval: tuple[np.ndarray, np.ndarray], truth: float) -> np.ndarray:
@@ -136,7 +141,7 @@ def simulate(case: Case, sets: int) -> dict[str, np.ndarray]:
     for start in range(0, sets, PIECE):
         rng = np.random.default_rng(named_seed(f"coverage {case}", start))
         pairs = draw(case, min(PIECE, sets - start), rng)
-        both, questions, first = differences(pairs)
+        both, questions, first = differences(pairs, case.single)
         reach = special.ndtri(0.975) * bootstrap_error(pairs)
         intervals = {"both": both.interval, "questions": questions.interval, "first": first.interval}
         intervals["bootstrap"] = (both.value - reach, both.value + reach)

@@ -26,14 +26,15 @@ FURTHER = ("extended", "evidence")
 
 
 def publish_files(root: Path, target: Path) -> None:
-    """Put tables, figures, results.parquet and the machine of the grid in `root` in the place of `target`'s files.
+    """Put tables, figures, results, answers and the machine of the grid in `root` in the place of `target`'s files.
 
     UserError if its run is not finished, if a file was changed since it was written, or a table and a figure have one
     name. The tables' HTML is left: only Snakemake's report shows it.
     """
     if not (root / "results.parquet").is_file():
         raise UserError(f"{root} holds no results.parquet: run `snakemake --cores all` first")
-    found = [checked_file(root / "results.parquet"), *whole(root / "tables"), *whole(root / "figures")]
+    joined = [checked_file(root / name) for name in ("results.parquet", "answers.parquet")]
+    found = [*joined, *whole(root / "tables"), *whole(root / "figures")]
     sources = {path.name: path for path in found if path.suffix != ".html"}
     for path in found:
         if sources.get(path.name, path) != path:

@@ -51,7 +51,10 @@ DAMAGED = [
     (f"{TASKS}/payload/piqa/validation.parquet", [*EVALUATE, f"harden/{WANDA}"]),
     (f"evaluate/{WANDA}/payload/metrics.parquet", ["collect"]),
     (f"evaluate/{WANDA}/payload/outcomes.parquet", ["collect"]),
-    ("aggregate/mini/payload/results.parquet", ["report.join", "--root", ".", "--models", "mini"]),
+    (
+        "aggregate/mini/payload/results.parquet",
+        ["report.join", "--root", ".", "--models", "mini", "--answers", "answers.parquet"],
+    ),
     ("aggregate/mini/payload/results.parquet", ["report.tables", "main", *TABLES]),
     ("aggregate/mini/payload/outcomes.parquet", ["report.tables", "model", *TABLES]),
     ("aggregate/mini/payload/density.parquet", ["report.figures.density", *TABLES]),

@@ -35,6 +35,8 @@ rule join_results:
     output:
         results=f"{ROOT}/{{grid}}results.parquet",
         digest=f"{ROOT}/{{grid}}results.sha256",
+        answers=f"{ROOT}/{{grid}}answers.parquet",
+        answers_digest=f"{ROOT}/{{grid}}answers.sha256",
     log:
         f"{LOGS}/{{grid}}aggregate/join.log",
     conda:
@@ -48,7 +50,8 @@ rule join_results:
     message:
         "Joining all results{params.stale_reason}"
     shell:
-        "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output.results} 2> {log}"
+        "python -m leap_repro.report.join --root {params.root} --models {params.models} --output {output.results}"
+        " --answers {output.answers} 2> {log}"
 
 
 rule build_model_table:
@@ -112,6 +115,7 @@ rule build_evidence_table:
     input:
         collected(),
         lambda w: compared_masks(w),
+        lambda w: f"{grid_root(w)}/tables/time.csv" if w.table == "claims" else [],
     output:
         tables("{table}"),
         table_page("{table}", "study_table"),

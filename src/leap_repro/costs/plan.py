@@ -20,7 +20,7 @@ from leap_repro.costs.requests import sharing
 from leap_repro.costs.resources import model_sizes, need
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
 from leap_repro.pipeline.grid import DEFAULT, GRIDS, Cell, Method, Study, read_study, shard_of, trains_on
-from leap_repro.pipeline.jobs import with_starts
+from leap_repro.pipeline.jobs import held_out_seed, with_starts
 from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.reading import read_config
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
@@ -90,7 +90,8 @@ def jobs_of(study: Study, root: Path, grid: str = DEFAULT) -> Iterator[Estimate]
     yield from (_job(study, "data", role) for role in study.data if role in texts or role in HUB_BYTES)
     for name in study.models:
         for role in sorted(tokens | {"calibration"}):
-            for seed in dict.fromkeys(study.settings.seeds + study.seeds(grid)):
+            seeds = [held_out_seed(study)] if role == "held_out" else study.settings.seeds + study.seeds(grid)
+            for seed in dict.fromkeys(seeds):
                 yield _job(study, "calibration", f"{name}/{role}/{seed}", sizes[name])
     hardened = with_starts(study, cells)
     for stage, made in (("prune", map(study.pruned, hardened)), ("harden", hardened), ("evaluate", cells)):

@@ -148,7 +148,8 @@ class Scale(Closed):
     mask_training: Shard | None = None
     held_out: Shard | None = Field(
         None,
-        description="of the calibration text, what no calibration sample has: for the option `held_out_evaluations`",
+        description="one text for all seeds, of the calibration text, behind the first seed's calibration sample: for "
+        "the option `held_out_evaluations`",
     )
     evaluation: Evaluation
     clean_up: Annotated[list[Literal["tokens", "logits"]], distinct("kinds of files", least=0)] = Field(

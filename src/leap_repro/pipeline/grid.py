@@ -113,6 +113,11 @@ class Method:
         return bool(self.tokens or self.selector or self.starts)
 
     @property
+    def trains_weights(self) -> bool:
+        """Whether its training moves the weights that stay, not masks alone."""
+        return self.declaration.trains and self.declaration.moves_weights
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """The methods whose code makes a cell of this one."""
         return (self.module, self.selector.module) if self.selector else (self.module,)

@@ -112,7 +112,7 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
     if line.tokens:
         folders["tokens"] = f"calibration/{model}/{line.tokens}/{seed}"
     if line.is_scored_held_out:
-        folders["held-out"] = f"calibration/{model}/held_out/{seed}"
+        folders["held-out"] = f"calibration/{model}/held_out/{held_out_seed(study)}"
     for key, start in line.starts.items():
         folders[ARGUMENTS[key]] = f"harden/{model}/{start}/{sparsity}/{start_seed(study, start, seed)}"
     if line.pattern_start:
@@ -150,6 +150,12 @@ def logits_read_by(study: Study, model: str) -> dict[str, list[str]]:
         if study.methods[cell.method].hardens:
             found.setdefault(study.pruned(cell).path, []).append(cell.path)
     return found
+
+
+def held_out_seed(study: Study) -> int:
+    """The seed that draws the held-out text: the first, for trainings of every seed. With a text for each seed, most of
+    the variance of the held-out loss between seeds would be that of the text."""
+    return study.settings.seeds[0]
 
 
 def start_seed(study: Study, method: str, seed: str) -> str:

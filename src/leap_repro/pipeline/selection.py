@@ -38,6 +38,7 @@ def method_facts(study: Study, grid: str = DEFAULT) -> Facts:
             "changes": m.changes,
             "seeded": m.is_seeded,
             "text": m.text,
+            "trains_weights": m.trains_weights,
         }
         for m in methods
     }
@@ -81,7 +82,8 @@ def table_arguments(study: Study, table: str) -> str:
         return f"--lines {' '.join(_lines(study, table))}"
     if table == "claims":
         shown = figure_methods(study, "schedules", EVIDENCE)
-        return "--annealed " + " ".join(name for name, facts in shown.items() if facts["variant_of"])
+        annealed = " ".join(name for name, facts in shown.items() if facts["variant_of"])
+        return f"--time results/{study.scale}/evidence/tables/time.csv --annealed {annealed}"
     return ""
 
 

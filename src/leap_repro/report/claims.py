@@ -10,19 +10,24 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from leap_repro.cli import run_stage
-from leap_repro.report.collect import TRAINING, read_models
+from leap_repro.report.collect import DENSITY, TRAINING, read_models
 from leap_repro.report.command import read, table_parser
+from leap_repro.report.correlations import EARLY
 from leap_repro.report.findings import (
     CELLS,
     COEFFICIENT,
     EQUAL,
     NATS,
+    PERCENT,
     POINTS,
+    SHARE,
+    TIMES,
     UNDECIDED,
     CollectedTables,
     Finding,
@@ -32,19 +37,23 @@ from leap_repro.report.findings import (
     lead,
     of_every_seed,
     rounding_gap,
+    verdict,
     weakest,
 )
+from leap_repro.report.further_findings import cost, lower_perplexity, uneven
 from leap_repro.report.layout import LEAP, REFERENCE, Methods, called
 from leap_repro.report.published import published_differences, signed
 from leap_repro.report.render import Table
 from leap_repro.report.statistics import QUESTION
+from leap_repro.store.sums import checked_file
 
 log = logging.getLogger(__name__)
 PAPER, READERS, OURS = "paper", "readers", "ours"
 """Whose claim it is: the paper's; an answer to what its readers asked for (docs/fidelity.md); our own."""
 LAYERWISE = ("magnitude", "wanda", "sparsegpt", "thanos", "optima")
-RIVALS = {"ria": "RIA", "dsnot": "DSnoT", "owl": "OWL", "alps": "ALPS", "elsa": "ELSA"}
-COLUMNS = ["claim", "whose", "verdict", "value", "low", "high", "unit", "seeds", "measured", "table"]
+RIVALS = {"ria": "RIA", "dsnot": "DSnoT", "owl": "OWL", "alps": "ALPS"}
+COLUMNS = ["claim", "whose", "verdict", "value", "low", "high", "low_over_models", "high_over_models"]
+COLUMNS += ["unit", "seeds", "measured", "table", "method", "reference"]
 
 
 @dataclass(frozen=True)
@@ -72,17 +81,21 @@ def of_paper(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
     maskllm = called("maskllm", methods) or "maskllm"
     at_same = "LEAP is above MaskLLM's 2:4 masks at the same sparsity"
     yield Claim(PAPER, at_same, "main", partial(lead, method=leap, reference=maskllm))
+    below = "LEAP's perplexity is below ADMM's, on the mean of all cells"
+    yield Claim(PAPER, below, "main", partial(lower_perplexity, **pair))
+    uneven_words = "LEAP's densities differ between matrices by more than between seeds"
+    yield Claim(PAPER, uneven_words, "density (figure)", partial(uneven, method=leap))
 
 
 def of_readers(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
     """What the paper's readers asked for: seeds, the hardened model, whether the annealing is the trick."""
     each = "The mean lead over ADMM is there with each seed that ran"
     yield Claim(READERS, each, "differences", partial(of_every_seed, method=leap, reference=admm))
-    for says, outcome in (
-        ("A training with a lower relaxed loss has a lower loss once hardened (ρ above 0)", "held_out_topk"),
-        ("A training with a lower relaxed loss has more zero-shot accuracy (ρ below 0)", "accuracy"),
-    ):
-        yield Claim(READERS, says, "correlations", partial(foretells, outcome=outcome))
+    early = "A lower relaxed loss after a quarter of a training means a lower hardened one (r above 0)"
+    yield Claim(READERS, early, "correlations", partial(foretells, relaxed=EARLY, outcome="held_out_topk"))
+    accurate = "A lower relaxed loss at a training's end means more zero-shot accuracy (r below 0)"
+    at_end = partial(foretells, relaxed="held_out_relaxed", outcome="accuracy")
+    yield Claim(READERS, accurate, "correlations", at_end)
     same = f"At the end of LEAP's training, hardening changes the mean loss by less than {EQUAL}"
     yield Claim(READERS, same, "gap", partial(rounding_gap, method=leap))
     for says, pairs in (
@@ -103,41 +116,69 @@ def of_ours(leap: str, admm: str) -> Iterator[Claim]:
         ("owl", "wanda", "Allocation: OWL's, by outliers, makes Wanda better"),
         ("admm+owl-budget", admm, "Allocation: OWL's, by outliers, makes ADMM better"),
         ("leap+optima", leap, "Reconstruction: OPTIMA's values make LEAP's mask better"),
-        (leap, "wanda+recover", "LEAP is above Wanda's mask with its weights trained on as many tokens"),
-        (leap, "admm+recover", "LEAP is above ADMM's mask with its weights trained on as many tokens"),
+        (
+            "leap+optima",
+            "admm+leap-budget",
+            "Mask: LEAP's with layer-wise values is above ADMM, each matrix keeping as much",
+        ),
     ):
         yield Claim(OURS, says, "crossings", partial(lead, method=method, reference=reference, highest=True))
+
+
+def of_rivals(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
+    """LEAP beside methods that are not in the paper, those that train weights by themselves, and what it costs."""
+    every = [called(module, methods) for module in (*LAYERWISE, *RIVALS)]
+    pairs = [(leap, name) for name in (admm, *every) if name]
+    layerwise = "LEAP is above every layer-wise method, ALPS included, on the mean of all cells"
+    if called("alps", methods):
+        yield Claim(OURS, layerwise, "main", partial(weakest, pairs=pairs))
     for rival, name in RIVALS.items():
         says = f"LEAP is above {name}, on the mean of all cells"
         yield Claim(OURS, says, "main", partial(lead, method=leap, reference=rival))
+    for trained, what in (
+        ("elsa", "ELSA, which trains the weights on as many tokens"),
+        ("wanda+recover", "Wanda's mask with its weights trained on as many tokens"),
+        ("admm+recover", "ADMM's mask with its weights trained on as many tokens"),
+    ):
+        yield Claim(OURS, f"LEAP is above {what}", "crossings", partial(lead, method=leap, reference=trained))
+    yield Claim(OURS, "LEAP takes longer than ADMM", "time", partial(cost, method=leap, reference=admm))
 
 
 def claims_table(collected: CollectedTables, annealed: list[str]) -> Table:
     """One row per claim that the grid has something to say of."""
     leap, admm = called(LEAP, collected.methods) or LEAP, called(REFERENCE, collected.methods) or REFERENCE
-    listed = [*of_paper(leap, admm, collected.methods), *of_readers(leap, admm, annealed), *of_ours(leap, admm)]
-    rows = []
+    methods, rows = collected.methods, []
+    listed = [*of_paper(leap, admm, methods), *of_readers(leap, admm, annealed)]
+    listed += [*of_ours(leap, admm), *of_rivals(leap, admm, methods)]
     for claim in listed:
         found = claim.measure(collected)
         if found is None:
             log.warning("claim left out, %s: %s", left_out(claim, collected), claim.says)
         else:
-            rows.append({"claim": claim.says, "whose": claim.whose, "table": claim.table, **asdict(found)})
+            words = {"claim": claim.says, "whose": claim.whose, "table": claim.table}
+            rows.append(words | asdict(found) | pair_of(claim))
     numbers = pd.DataFrame(rows, columns=COLUMNS)
     shown = pd.DataFrame(
         {
             "Claim": numbers["claim"],
             "Verdict": [decision(row) for row in numbers.itertuples()],
             "Estimate [95 %]": [estimate(row) for row in numbers.itertuples()],
+            "[95 %] over models": [over_models(row) for row in numbers.itertuples()],
             "Measured on": numbers["measured"],
             "Whose": numbers["whose"],
             "Table": numbers["table"],
         }
     )
-    bold = {(row.Index, "Verdict") for row in numbers.itertuples() if row.verdict != UNDECIDED and row.seeds > 1}
+    bold = {(row.Index, "Verdict") for row in numbers.itertuples() if is_sure(row)}
     questions = len(collected.outcomes[QUESTION].drop_duplicates())
     caption = "Claims, and what this grid says of them"
     return Table(caption, shown, numbers, bold, NOTES.format(questions=questions), words=len(shown.columns))
+
+
+def pair_of(claim: Claim) -> dict[str, str]:
+    """The two methods of a claim that one is above the other, for who computes it anew; empty for other claims."""
+    of_pair = isinstance(claim.measure, partial) and claim.measure.func is lead
+    return {key: claim.measure.keywords[key] for key in ("method", "reference")} if of_pair else {}
 
 
 def left_out(claim: Claim, collected: CollectedTables) -> str:
@@ -150,22 +191,50 @@ def left_out(claim: Claim, collected: CollectedTables) -> str:
 
 NOTES = (
     "Hardened masks throughout; this grid is not the published models. A claim holds if the whole 95 % interval is on "
-    "its side, does not hold if the whole interval is on the other side, and is undecided here otherwise. Points: of "
-    "the six-task average, paired over {questions:,} questions; the intervals hold questions and seeds "
-    "(docs/statistics.md). One seed: its interval holds questions only and is too narrow; another seed may decide "
-    "otherwise. The smallest of several: the interval is that of the smallest true lead (Bonferroni). Cells: how many "
-    "have an estimate above 0, [those surely ahead, those not surely behind] by Holm at 5 %. ρ: Spearman's, within "
-    "model and sparsity; its interval counts all seeds of a line as one. Intervals of different claims are one by one: "
-    "of twenty, one may miss. Whose: the paper's, an answer to its readers (docs/fidelity.md), our own. Each table: "
-    "`snakemake --cores 2 results/<scale>/evidence/tables/<table>.md`."
+    "its side, does not hold if the whole interval is on the other side, and is undecided here otherwise. That "
+    "interval is for these models; where the interval over models, as if they were drawn from many (Student's t), does "
+    "not say the same, the verdict says so. Bold: several seeds, and both intervals agree. Points: of the six-task "
+    "average, paired over {questions:,} questions; intervals cover questions and seeds (docs/statistics.md). One seed: "
+    "one of the two methods ran once, and its spread over seeds is taken to be the other's; if both ran once, the "
+    "interval covers questions only. The smallest of several: the interval is that of the smallest true lead "
+    "(Bonferroni). Cells: how many have an estimate above 0, [those surely ahead, those not surely behind] by Holm at "
+    "5 %. r: Pearson's, of deviations within model, sparsity and seed; its interval counts all seeds of a line as one. "
+    "Of the variance: the share that is between matrices. Intervals of different claims are one by one: of twenty, one "
+    "may miss. Whose: the paper's, an answer to its readers (docs/fidelity.md), our own. Each table: `snakemake "
+    "--cores 2 results/<scale>/evidence/tables/<table>.md`."
 )
 FORMS = {POINTS: "{:+.2f}", COEFFICIENT: "{:+.2f}", NATS: "{:+.3f}", CELLS: "{:.0f}"}
-IN_UNIT = {POINTS: "{} points", COEFFICIENT: "ρ {}", NATS: "{} nats", CELLS: "{} cells"}
+FORMS |= {PERCENT: "{:+.1f}", TIMES: "{:.1f}", SHARE: "{:.3f}"}
+IN_UNIT = {POINTS: "{} points", COEFFICIENT: "r {}", NATS: "{} nats", CELLS: "{} cells"}
+IN_UNIT |= {PERCENT: "{} %", TIMES: "{} times", SHARE: "{} of the variance"}
+FALLS = {PERCENT}
+"""Units of what a claim says is below 0."""
 
 
 def decision(row: Any) -> str:
-    """The verdict, and whether it is of one seed alone."""
-    return row.verdict + (", one seed" if row.seeds == 1 else "")
+    """The verdict, whether it is for these models alone, and whether it is of one seed."""
+    alone = row.verdict != UNDECIDED and not _agrees(row)
+    return row.verdict + (" for these models" if alone else "") + (", one seed" if row.seeds == 1 else "")
+
+
+def is_sure(row: Any) -> bool:
+    """Whether several seeds decided a claim, over models too where that can be said."""
+    return row.verdict != UNDECIDED and row.seeds > 1 and _agrees(row)
+
+
+def _agrees(row: Any) -> bool:
+    """Whether the interval over models says the same; true if there is none."""
+    low, high = row.low_over_models, row.high_over_models
+    if row.unit in FALLS:
+        low, high = -high, -low
+    return math.isnan(low) or verdict(low, high) == row.verdict
+
+
+def over_models(row: Any) -> str:
+    """The interval over models; empty where there is none."""
+    form = FORMS[row.unit].format
+    low, high = row.low_over_models, row.high_over_models
+    return "" if math.isnan(low) else f"[{form(low)}, {form(high)}]".replace("-", "−")
 
 
 def estimate(row: Any) -> str:
@@ -187,13 +256,17 @@ def main(arguments: argparse.Namespace) -> None:
     results, outcomes = read(arguments)
     training = read_models(arguments.root, arguments.models, TRAINING)
     leap = called(LEAP, arguments.methods) or LEAP
-    collected = CollectedTables(results, outcomes, training, arguments.methods, full_sparsities(outcomes, leap))
+    seconds = pd.read_csv(checked_file(arguments.time)) if arguments.time else pd.DataFrame()
+    density = read_models(arguments.root, arguments.models, DENSITY)
+    sparsities = full_sparsities(outcomes, leap)
+    collected = CollectedTables(results, outcomes, training, arguments.methods, sparsities, density, seconds)
     claims_table(collected, arguments.annealed).write(arguments.output)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = table_parser("claims", __doc__)
+    parser.add_argument("--time", type=Path, help="the time table's CSV, for what a method costs")
     parser.add_argument("--annealed", nargs="*", default=[], help="the methods that differ from LEAP in a schedule")
     return parser
 

@@ -2,15 +2,17 @@
 
 `python -m leap_repro.report.correlations` writes two tables. "correlations": of the relaxed mask's loss (and of the
 training's objective) on held-out text with the hardened mask's loss and with zero-shot accuracy, over the steps of a
-run and over runs. "gap": relaxed minus hardened loss by step.
+run and over runs. At its end a training's relaxed mask is nearly hard, so its loss says little that the hardened mask's
+does not; the loss after a quarter of the steps is a prediction. "gap": relaxed minus hardened loss by step.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from itertools import product
 from statistics import NormalDist
 
 import numpy as np
@@ -24,12 +26,15 @@ from leap_repro.report.layout import Methods, format_sparsity
 from leap_repro.report.render import Table
 
 GROUP = ["model", "sparsity_target"]
+BY_SEED = [*GROUP, "seed"]
 RUN = ["model", "method", "sparsity_target", "seed"]
 RELAXED = {"held_out_relaxed": "relaxed loss", "held_out_objective": "objective"}
+EARLY = "held_out_early"
+OF_RUNS = RELAXED | {EARLY: "relaxed loss after a quarter of the steps"}
 OUTCOMES = {"held_out_topk": "hardened loss", "accuracy": "accuracy"}
 BOUND = NormalDist().inv_cdf(0.975)
 STEPS, LATER = "steps of a run", "steps of a run after its first"
-RUNS, WITHIN = "all runs", "runs, within model and sparsity"
+RUNS, WITHIN, WITHIN_SEED = "all runs", "runs, within model and sparsity", "runs, within model, sparsity and seed"
 """What correlations are over."""
 FEWEST = 4
 """Pairs below which Fisher's z has no standard error."""
@@ -105,9 +110,14 @@ def probes_of(training: pd.DataFrame, methods: Methods) -> pd.DataFrame:
 
 
 def last_probes(probes: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """One row per run: its last probe, and `accuracy`, the six-task average of its hardened mask in percent."""
+    """One row per run: its last probe, and `accuracy`, the six-task average of its hardened mask in percent; EARLY is
+    the relaxed loss at the last probe of the run's first quarter, NaN where only the first step was probed by then."""
     accuracy = results.loc[results["task"] == "average", [*RUN, "value"]].rename(columns={"value": "accuracy"})
-    return probes.groupby(RUN, sort=False).tail(1).merge(accuracy, on=RUN)
+    steps = probes["step"] + 1
+    first_quarter = (4 * steps <= steps.groupby([probes[key] for key in RUN]).transform("max")) & (steps > 1)
+    early = probes[first_quarter].groupby(RUN, sort=False)["held_out_relaxed"].last().rename(EARLY)
+    last = probes.groupby(RUN, sort=False).tail(1)
+    return last.join(early, on=RUN).merge(accuracy, on=RUN)
 
 
 def correlations_table(training: pd.DataFrame, results: pd.DataFrame, methods: Methods) -> Table:
@@ -129,8 +139,9 @@ NOTES = (
     "top-k); objective: with the regulariser's terms; accuracy: six-task average of the hardened mask. Over the steps "
     "of a run: mean over runs (least to greatest). Over runs, each by its last probe: [95 % interval] by Fisher's z, "
     "for Spearman's with Bonett and Wright's variance, all seeds of a line counted as one; none for too few lines. "
-    "Within model and sparsity: of deviations from the mean of the runs of that model and sparsity (Spearman: of ranks "
-    "among them), so that differences between models do not count."
+    "Within: of deviations from the mean of the runs of the same model and sparsity, or of the same seed, too "
+    "(Spearman: of ranks among them), so that differences between models do not count. All seeds are scored on one "
+    "held-out text."
 )
 
 
@@ -153,9 +164,9 @@ def _range(values: list[float]) -> list[float]:
     return [float(np.mean(known)), min(known), max(known)]
 
 
-def of_several(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of those models and sparsities that have more than one."""
-    return runs[runs.groupby(GROUP)["seed"].transform("size") > 1] if len(runs) else runs
+def of_several(runs: pd.DataFrame, keys: Sequence[str] = GROUP) -> pd.DataFrame:
+    """The runs of those groups (models and sparsities) that have more than one."""
+    return runs[runs.groupby([*keys])["method"].transform("size") > 1] if len(runs) else runs
 
 
 def lines_of(runs: pd.DataFrame) -> int:
@@ -163,23 +174,27 @@ def lines_of(runs: pd.DataFrame) -> int:
     return runs.groupby([*GROUP, "method"]).ngroups
 
 
-def correlate_runs(runs: pd.DataFrame, relaxed: str, outcome: str, within: bool = False) -> Correlation:
-    """`correlate` over runs, perhaps within model and sparsity; intervals count each line once."""
-    groups = runs.groupby(GROUP).ngroup() if within else None
-    return correlate(runs[relaxed], runs[outcome], groups, independent=lines_of(runs))
+def correlate_runs(runs: pd.DataFrame, relaxed: str, outcome: str, within: Sequence[str] = ()) -> Correlation:
+    """`correlate` over runs, perhaps within the groups that these keys make; intervals count each line once, and cost
+    each model and sparsity once."""
+    if not within:
+        return correlate(runs[relaxed], runs[outcome], independent=lines_of(runs))
+    groups = runs.groupby([*within]).ngroup()
+    independent = lines_of(runs) + groups.nunique() - runs.groupby(GROUP).ngroups
+    return correlate(runs[relaxed], runs[outcome], groups, independent)
 
 
 def over_runs(runs: pd.DataFrame) -> Iterator[list]:
-    """Rows over all runs, within model and sparsity, and of each model and sparsity with enough runs."""
-    parts = [(RUNS, runs), (WITHIN, of_several(runs))]
-    parts += [(f"runs of {model}, {format_sparsity(s)}", part) for (model, s), part in runs.groupby(GROUP, sort=False)]
-    for over, part in parts:
-        for relaxed, name in RELAXED.items():
-            for outcome, title in OUTCOMES.items():
-                pairs = part.dropna(subset=[relaxed, outcome])
-                if len(pairs) >= FEWEST:
-                    found = correlate_runs(pairs, relaxed, outcome, within=over == WITHIN)
-                    yield [over, name, title, len(pairs), *astuple(found)]
+    """Rows over all runs, within model and sparsity (and seed), and of each model and sparsity with enough runs."""
+    parts = [(RUNS, runs, ()), (WITHIN, of_several(runs), GROUP), (WITHIN_SEED, of_several(runs, BY_SEED), BY_SEED)]
+    for (model, sparsity), part in runs.groupby(GROUP, sort=False):
+        parts.append((f"runs of {model}, {format_sparsity(sparsity)}", part, ()))
+    for over, part, within in parts:
+        for relaxed, outcome in product(OF_RUNS, OUTCOMES):
+            pairs = part.dropna(subset=[relaxed, outcome])
+            if len(pairs) >= FEWEST:
+                found = correlate_runs(pairs, relaxed, outcome, within)
+                yield [over, OF_RUNS[relaxed], OUTCOMES[outcome], len(pairs), *astuple(found)]
 
 
 def gap_table(training: pd.DataFrame, methods: Methods) -> Table:

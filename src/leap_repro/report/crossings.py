@@ -24,10 +24,12 @@ from leap_repro.report.layout import (
     format_difference,
     format_sparsity,
     format_spread,
+    label_of,
     perplexity_columns,
     seeds_in_words,
     spread_of_mean,
     spreads,
+    trained_note,
     unseeded,
     wide,
 )
@@ -79,9 +81,9 @@ def shown_lines(numbers: pd.DataFrame, methods: Methods, title: str) -> pd.DataF
     over = numbers.get("average_sd", pd.Series(math.nan, numbers.index))
     return pd.DataFrame(
         {
-            title: [methods[name]["label"] for name in numbers["method"]],
+            title: [label_of(name, methods) for name in numbers["method"]],
             "What it changes": [methods[name].get("changes", "") for name in numbers["method"]],
-            "Of": ["" if pd.isna(name) else methods[name]["label"] for name in numbers["variant_of"]],
+            "Of": ["" if pd.isna(name) else label_of(name, methods) for name in numbers["variant_of"]],
             "Models": numbers["models"].astype(str),
             "Sparsity": numbers["sparsity_target"].map(format_sparsity),
             "Average": [format_spread(*pair) for pair in zip(numbers["average"], over, strict=True)],
@@ -105,14 +107,21 @@ def crossings_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Meth
         pairs = minus(numbers, references, outcomes, methods)
         numbers[f"minus_{key}"] = [pair.value for pair in pairs]
         numbers[f"stderr_minus_{key}"] = [pair.stderr for pair in pairs]
+        add_over_models(numbers, pairs, f"_minus_{key}")
         numbers[f"seeds_minus_{key}"] = [pair.seeds for pair in pairs]
         title = "Δ of" if key == BASE else f"Δ {methods[others[key]]['label']}"
         said_again = key == BASE and set(references) in [{name} for name in others.values()]
         if not said_again:
             shown[title] = [format_difference(pair.value, pair.stderr) for pair in pairs]
     shown["PPL ratio"] = [format_ratio(ratio) for ratio in numbers["perplexity_ratio"]]
-    notes = NOTES.format(seeds=seeds_in_words(results))
+    notes = NOTES.format(seeds=seeds_in_words(results)) + trained_note(numbers["method"], methods)
     return Table("Lines beside their base, LEAP and ADMM, hardened masks", shown, numbers, notes=notes)
+
+
+def add_over_models(numbers: pd.DataFrame, pairs: Sequence[Difference], of: str = "") -> None:
+    """The ends of the differences' intervals over models, in two columns of the CSV."""
+    numbers[f"low_over_models{of}"] = [pair.models_interval[0] for pair in pairs]
+    numbers[f"high_over_models{of}"] = [pair.models_interval[1] for pair in pairs]
 
 
 def format_ratio(ratio: float) -> str:
@@ -122,9 +131,9 @@ def format_ratio(ratio: float) -> str:
 
 NOTES = (
     "Averages over the models that a line ran on; ± is the standard deviation over seeds. Without one, a line "
-    "ran with one seed, or no seed changes it; its Δ is then to the same seed of the other. Δ: the "
+    "ran with one seed, or no seed changes it; its Δ is then to the mean of the other's seeds. Δ: the "
     "line's six-task average minus that of the line in column Of, of LEAP and of ADMM, in points ± standard error, "
-    "paired over models, questions{seeds}. PPL ratio: to the line in column Of, "
+    "paired over models, questions{seeds}; the CSV has the intervals over models. PPL ratio: to the line in column Of, "
     "geometric mean over models, at the longest window."
 )
 

@@ -20,6 +20,8 @@ from leap_repro.report.layout import (
     Methods,
     called,
     format_difference,
+    format_interval,
+    format_p,
     format_sparsity,
     is_dense,
     unseeded,
@@ -32,7 +34,7 @@ Cells = dict[tuple[float, str], Difference]
 """{(sparsity, model): difference}, sorted by sparsity, then as the models come."""
 MEAN, ALL = "mean of the models", "mean of all cells"
 COLUMNS = ["method", "reference", "sparsity_target", "model", "difference", "stderr", "dof", "low", "high"]
-COLUMNS += ["p", "p_holm", "seeds", "questions", "models", "published"]
+COLUMNS += ["low_over_models", "high_over_models", "p", "p_holm", "seeds", "questions", "models", "published"]
 
 
 def differences_table(
@@ -101,7 +103,8 @@ def _of(outcomes: pd.DataFrame, cells: list[tuple[float, str]] | Cells) -> pd.Da
 
 def _numbers(found: Difference, adjusted: float = math.nan) -> list[float]:
     counts = [found.seeds, found.questions, found.models]
-    return [found.value, found.stderr, found.dof, *found.interval, found.p_value, adjusted, *counts]
+    ends = [*found.interval, *found.models_interval]
+    return [found.value, found.stderr, found.dof, *ends, found.p_value, adjusted, *counts]
 
 
 def _mean(values: Iterator[float]) -> float:
@@ -112,20 +115,25 @@ def _mean(values: Iterator[float]) -> float:
 
 def _shown(numbers: pd.DataFrame) -> pd.DataFrame:
     pairs = zip(numbers["difference"], numbers["stderr"], strict=True)
-    ends = zip(numbers["low"], numbers["high"], strict=True)
     return pd.DataFrame(
         {
             "Sparsity": ["" if math.isnan(s) else format_sparsity(s) for s in numbers["sparsity_target"]],
             "Model": numbers["model"],
             "Δ": [format_difference(*pair) for pair in pairs],
-            "95 % interval": [f"{signed(low)} to {signed(high)}" for low, high in ends],
-            "p": numbers["p"].map("{:.2g}".format),
-            "p (Holm)": ["" if math.isnan(p) else f"{p:.2g}" for p in numbers["p_holm"]],
+            "95 % interval": intervals(numbers, "low", "high"),
+            "95 % over models": intervals(numbers, "low_over_models", "high_over_models"),
+            "p": numbers["p"].map(format_p),
+            "p (Holm)": numbers["p_holm"].map(format_p),
             "Seeds": numbers["seeds"].astype(str),
             "Questions": numbers["questions"].astype(str),
             "Published Δ": numbers["published"].map(signed),
         }
     )
+
+
+def intervals(numbers: pd.DataFrame, low: str, high: str) -> list[str]:
+    """The intervals whose ends are in two columns, as text."""
+    return [format_interval(*ends) for ends in zip(numbers[low], numbers[high], strict=True)]
 
 
 def _notes(numbers: pd.DataFrame, labels: list[str]) -> str:
@@ -135,9 +143,11 @@ def _notes(numbers: pd.DataFrame, labels: list[str]) -> str:
 
 
 NOTES = (
-    "Δ: {ours} minus {reference}, answer by answer, ± standard error, which holds {held}. Interval and p (two-sided): "
-    "Student's t. Holm: p for the {cells} cells together; their means are no further tests. Published Δ: within one "
-    "source; of a mean where every cell has one. A miniature is not the published model: signs and orderings compare."
+    "Δ: {ours} minus {reference}, answer by answer, ± standard error, which covers {held}. Interval and p (two-sided): "
+    "Student's t, for these models. Over models: the interval as if the models were drawn from many (Student's t, "
+    "models − 1 degrees of freedom). Holm: p for the {cells} cells together; their means are no further tests. "
+    "Published Δ: within one source; of a mean where every cell has one. A miniature is not the published model: "
+    "compare signs and orderings."
 )
 
 

@@ -1,36 +1,39 @@
 """What a grid with seeds says of one question: an estimate with its interval, and a verdict that follows from both.
 
 A claim that something is above a bound holds if the whole 95 % interval is, does not hold if the whole interval is
-below, and is undecided here otherwise. Every function gives None where the grid has nothing to measure it on.
+below, and is undecided here otherwise. That interval is for these models; the one over models stands beside it. Every
+function gives None where the grid has nothing to measure it on.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from leap_repro.report.correlations import GROUP, correlate_runs, last_probes, lines_of, of_several, probes_of
+from leap_repro.report.correlations import BY_SEED, correlate_runs, last_probes, lines_of, of_several, probes_of
 from leap_repro.report.differences import cell_differences
-from leap_repro.report.layout import Methods, format_sparsity, unseeded
+from leap_repro.report.layout import Methods, format_sparsity, label_of, unseeded
 from leap_repro.report.statistics import CONFIDENCE, Difference, growth, holm, mean_over_cells
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
 ALPHA = 1 - CONFIDENCE
-POINTS, COEFFICIENT, NATS, CELLS = "points", "Spearman's ρ", "nats per token", "cells"
+POINTS, COEFFICIENT, NATS, CELLS = "points", "Pearson's r", "nats per token", "cells"
+PERCENT, TIMES, SHARE = "percent", "times", "of the variance"
 EQUAL = 0.01
 """Nats per token that count as nothing: a hundredth of the perplexity."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`value` in `unit` with its 95 % interval, NaN where there is none; `measured`: on what; `verdict`: one of HOLDS,
-    FAILS, UNDECIDED. `seeds`: with one, a difference's interval holds questions only, and the verdict is of that seed.
+    """`value` in `unit` with its 95 % interval for these models, NaN where there is none; `measured`: on what;
+    `verdict`: one of HOLDS, FAILS, UNDECIDED, by that interval. `seeds`: the fewest of a method. `low_over_models` and
+    `high_over_models`: the 95 % interval as if the models were drawn from many, NaN where there is none.
     """
 
     value: float
@@ -40,17 +43,22 @@ class Finding:
     seeds: int
     measured: str
     verdict: str
+    low_over_models: float = math.nan
+    high_over_models: float = math.nan
 
 
 @dataclass(frozen=True)
 class CollectedTables:
-    """A grid's collected tables; `sparsities` are those at which every seed ran: findings look at no others."""
+    """A grid's collected tables; `sparsities` are those at which every seed ran: findings look at no others. `density`
+    has the kept weights by matrix, `seconds` the time table's rows; either may be empty."""
 
     results: pd.DataFrame
     outcomes: pd.DataFrame
     training: pd.DataFrame
     methods: Methods
     sparsities: tuple[float, ...]
+    density: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seconds: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @cached_property
     def cells(self) -> dict[str, set[tuple[str, float]]]:
@@ -94,13 +102,15 @@ def counted(number: int, what: str) -> str:
 def placed(found: Difference, sparsities: Collection[float]) -> str:
     """What a difference was measured on."""
     where = ", ".join(format_sparsity(sparsity) for sparsity in sparsities)
-    return f"{counted(found.models, 'model')} at {where}; {counted(found.seeds, 'seed')}"
+    beside = f" beside {found.most_seeds}" if found.most_seeds > found.seeds else ""
+    return f"{counted(found.models, 'model')} at {where}; {counted(found.seeds, 'seed')}{beside}"
 
 
 def of_difference(found: Difference, measured: str) -> Finding:
     """Of the claim that a difference is above 0."""
     low, high = found.interval
-    return Finding(found.value, low, high, POINTS, found.seeds, measured, verdict(low, high))
+    over_models = found.models_interval
+    return Finding(found.value, low, high, POINTS, found.seeds, measured, verdict(low, high), *over_models)
 
 
 def lead(collected: CollectedTables, method: str, reference: str, highest: bool = False) -> Finding | None:
@@ -113,16 +123,25 @@ def lead(collected: CollectedTables, method: str, reference: str, highest: bool 
     return of_difference(found, placed(found, sparsities))
 
 
-def smallest(leads: Sequence[Difference]) -> tuple[float, float, float]:
-    """The smallest of several differences, with a 95 % interval for the smallest of the true ones.
+def smallest(leads: Sequence[Difference], over_models: bool = False) -> tuple[float, float, float]:
+    """The smallest of several differences, with a 95 % interval for the smallest of the true ones, for these models or
+    over models.
 
     Below its lower end is the truth only if it is below that of the one which truly is the smallest, so the least of
     the single lower ends will do. The truth is above the upper end if any is above its own, so these hold together
     (Bonferroni): one bad estimate among many is no proof that a claim about all is wrong.
     """
     together = 1 - (1 - CONFIDENCE) / len(leads)
-    low, high = min(one.interval[0] for one in leads), min(one.ends(together)[1] for one in leads)
+    ends = [one.models_ends if over_models else one.ends for one in leads]
+    low, high = min(of(CONFIDENCE)[0] for of in ends), min(of(together)[1] for of in ends)
     return min(one.value for one in leads), low, high
+
+
+def of_smallest(leads: Sequence[Difference], seeds: int, measured: str) -> Finding:
+    """Of the claim that all of several differences are above 0."""
+    value, low, high = smallest(leads)
+    over_models = smallest(leads, over_models=True)[1:]
+    return Finding(value, low, high, POINTS, seeds, measured, verdict(low, high), *over_models)
 
 
 def weakest(collected: CollectedTables, pairs: Sequence[tuple[str, str]], highest: bool = False) -> Finding | None:
@@ -133,11 +152,9 @@ def weakest(collected: CollectedTables, pairs: Sequence[tuple[str, str]], highes
         return None
     leads = {pair: collected.difference(*pair, sparsities) for pair in pairs}
     pair, least = min(leads.items(), key=lambda item: item[1].value)
-    labels = " − ".join(collected.methods[name]["label"] for name in pair)
-    value, low, high = smallest([*leads.values()])
-    seeds = min(one.seeds for one in leads.values())
+    labels = " − ".join(label_of(name, collected.methods) for name in pair)
     measured = f"{labels}, the smallest of {len(leads)}; {placed(least, sparsities)}"
-    return Finding(value, low, high, POINTS, seeds, measured, verdict(low, high))
+    return of_smallest([*leads.values()], min(one.seeds for one in leads.values()), measured)
 
 
 def cells_above(collected: CollectedTables, method: str, reference: str) -> Finding | None:
@@ -185,25 +202,26 @@ def of_every_seed(collected: CollectedTables, method: str, reference: str) -> Fi
         rows = here[(here["seed"] == seed) | here["method"].isin(without)]
         leads[seed] = mean_over_cells(rows, method, reference, without)
     least = min(leads, key=lambda seed: leads[seed].value)
-    value, low, high = smallest([*leads.values()])
     measured = f"seed {least}, the smallest of {len(seeds)}; {placed(leads[least], sparsities).split(';')[0]}"
-    return Finding(value, low, high, POINTS, len(seeds), measured, verdict(low, high))
+    return of_smallest([*leads.values()], len(seeds), measured)
 
 
-def foretells(collected: CollectedTables, outcome: str) -> Finding | None:
-    """Of the claim that a lower relaxed loss at a training's end goes with less hardened loss ("held_out_topk"), or
-    with more accuracy ("accuracy"): ranks within model and sparsity, over seeds and lines.
+def foretells(collected: CollectedTables, relaxed: str, outcome: str) -> Finding | None:
+    """Of the claim that a lower `relaxed` loss of a training goes with less hardened loss ("held_out_topk"), or with
+    more accuracy ("accuracy"): deviations within model, sparsity and seed, over lines.
 
     Trainings of one line, which differ in the seed alone, are no independent pairs: the interval counts each line once.
     """
-    runs = of_several(collected.trained(collected.methods))
+    known = collected.trained(collected.methods)
+    runs = of_several(known.dropna(subset=[relaxed, outcome]), BY_SEED) if len(known) else known
     if runs.empty:
         return None
-    found = correlate_runs(runs, "held_out_relaxed", outcome, within=True)
-    low, high = found.spearman_low, found.spearman_high
+    found = correlate_runs(runs, relaxed, outcome, BY_SEED)
+    low, high = found.pearson_low, found.pearson_high
     claimed = verdict(-high, -low) if outcome == "accuracy" else verdict(low, high)
-    measured = f"{len(runs)} trainings, of {lines_of(runs)} lines in {counted(runs.groupby(GROUP).ngroups, 'cell')}"
-    return Finding(found.spearman, low, high, COEFFICIENT, runs["seed"].nunique(), measured, claimed)
+    groups = runs.groupby(BY_SEED).ngroups
+    measured = f"{len(runs)} trainings, of {lines_of(runs)} lines in {counted(groups, 'cell')} and seeds"
+    return Finding(found.pearson, low, high, COEFFICIENT, runs["seed"].nunique(), measured, claimed)
 
 
 def rounding_gap(collected: CollectedTables, method: str) -> Finding | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,8 @@ from leap_repro.report.statistics import over_seeds
 
 Methods = dict[str, dict[str, Any]]
 """{method: {"module": whose code it runs, "label": how tables call it, "variant_of": the method it varies, or None,
-"changes": how it does, "seeded": whether another seed makes another cell; true if it is not said}}"""
+"changes": how it does, "seeded": whether another seed makes another cell; true if it is not said, "trains_weights":
+whether the weights that stay are trained; false if it is not said}}"""
 
 TASK_TITLES = {
     "mmlu": "MMLU",
@@ -24,6 +26,9 @@ TASK_TITLES = {
 }
 REFERENCE, DENSE, LEAP = "admm", "dense", "leap"
 """The modules of the method that others are compared with, of the model as it came, and of the paper's own."""
+TRAINED = "†"
+"""The mark of a method that trains the weights that stay: it has more freedom than one that selects a mask, or that
+solves for the weights layer by layer."""
 
 
 def is_dense(name: str, methods: Methods) -> bool:
@@ -34,6 +39,22 @@ def is_dense(name: str, methods: Methods) -> bool:
 def called(module: str, methods: Methods) -> str | None:
     """What the grid calls its method of a module, variants left aside; None without one."""
     return next((n for n, facts in methods.items() if facts["module"] == module and not facts["variant_of"]), None)
+
+
+def trains_weights(name: str, methods: Methods) -> bool:
+    """Whether a method trains the weights that stay."""
+    return bool(methods[name].get("trains_weights", False))
+
+
+def label_of(name: str, methods: Methods) -> str:
+    """What tables call a method, with the mark of those that train weights."""
+    return methods[name]["label"] + (f" {TRAINED}" if trains_weights(name, methods) else "")
+
+
+def trained_note(names: Iterable[str], methods: Methods) -> str:
+    """What the mark means, for the note of a table that shows these methods; empty without a marked one."""
+    marked = any(trains_weights(name, methods) for name in names)
+    return f" {TRAINED}: trains the weights that stay." if marked else ""
 
 
 def unseeded(methods: Methods) -> frozenset[str]:
@@ -107,10 +128,11 @@ def by_sparsity(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def best_rows(frame: pd.DataFrame, column: str, lowest: bool) -> set[int]:
-    """Positions of the best pruned method of each sparsity, ties included."""
-    best = set()
-    for sparsity, group in frame.reset_index(drop=True).groupby("sparsity_target"):
+def best_rows(frame: pd.DataFrame, column: str, lowest: bool, methods: Methods) -> set[int]:
+    """Positions of the best pruned method of each sparsity among those that train weights, and among those that do not,
+    ties included."""
+    best, trained = set(), [trains_weights(name, methods) for name in frame["method"]]
+    for (sparsity, _), group in frame.reset_index(drop=True).groupby(["sparsity_target", trained]):
         if sparsity > 0:
             target = group[column].min() if lowest else group[column].max()
             best |= set(group.index[group[column] == target])
@@ -125,6 +147,16 @@ def format_sparsity(sparsity: float) -> str:
 def format_difference(value: float, stderr: float) -> str:
     """A signed difference with its standard error, in points; empty for NaN."""
     return "" if math.isnan(value) else format_spread(value, stderr, "+").replace("-", "−")
+
+
+def format_interval(low: float, high: float) -> str:
+    """The ends of an interval of a difference, in points; empty for NaN."""
+    return "" if math.isnan(low) else f"[{low:+.2f}, {high:+.2f}]".replace("-", "−")
+
+
+def format_p(p: float) -> str:
+    """A p-value to three decimals, "< .001" below; empty for NaN."""
+    return "" if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def format_spread(value: float, spread: float, sign: str = "") -> str:

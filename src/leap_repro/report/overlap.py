@@ -18,7 +18,7 @@ import pandas as pd
 from leap_repro.cli import run_stage
 from leap_repro.report.collect import RESULTS, read_models
 from leap_repro.report.command import table_parser
-from leap_repro.report.layout import Methods, format_sparsity, is_dense
+from leap_repro.report.layout import Methods, format_sparsity, is_dense, label_of, trained_note
 from leap_repro.report.render import Table
 from leap_repro.store.artifacts import MASK_FILE, Artifact
 from leap_repro.store.tensor_files import TensorFiles
@@ -72,12 +72,12 @@ def overlap_table(numbers: pd.DataFrame, methods: Methods) -> Table:
     either_way = pd.concat([here, here.rename(columns={"method": "other", "other": "method"})])
     means = either_way.groupby(["method", "other"])["jaccard"].mean()
     cells = [[f"{means[one, other]:.2f}" if (one, other) in means else "" for other in names] for one in names]
-    shown = pd.DataFrame(cells, columns=[methods[name]["label"] for name in names])
-    shown.insert(0, "Method", [methods[name]["label"] for name in names])
+    shown = pd.DataFrame(cells, columns=[label_of(name, methods) for name in names])
+    shown.insert(0, "Method", [label_of(name, methods) for name in names])
     shown.insert(0, "Sparsity", format_sparsity(here["sparsity_target"].max()))
     chance = here["independent"].mean()
     caption = f"How much two masks have in common (Jaccard's index), mean of up to {here['model'].nunique()} models"
-    return Table(caption, shown, numbers, notes=NOTES.format(chance=chance))
+    return Table(caption, shown, numbers, notes=NOTES.format(chance=chance) + trained_note(names, methods))
 
 
 NOTES = (

@@ -18,7 +18,15 @@ from leap_repro.store.sums import SUFFIX, write_sums
 
 LATEX_SPECIAL = {mark: rf"\{mark}" for mark in "&%_#${}"}
 LATEX_SPECIAL |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-LATEX_SPECIAL |= {"<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$", "↓": r"$\downarrow$", "ρ": r"$\rho$"}
+LATEX_SPECIAL |= {
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "↓": r"$\downarrow$",
+    "ρ": r"$\rho$",
+    "†": r"\dag{}",
+}
 """What LaTeX would take for a command, or has no letter for."""
 MARKDOWN_SPECIAL = {"|": r"\|", "<": "&lt;", "$": r"\$", "`": r"\`", "\\": "\\\\", "\n": " ", "\r": " "}
 """What would end a cell, begin a tag or a comment, or be set as a formula or as code."""

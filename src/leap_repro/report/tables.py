@@ -7,7 +7,6 @@ over all models (average and perplexity), and those of `variants.py` and `publis
 from __future__ import annotations
 
 import argparse
-import math
 
 import pandas as pd
 
@@ -21,64 +20,75 @@ from leap_repro.report.layout import (
     by_sparsity,
     called,
     format_difference,
+    format_interval,
     format_perplexity,
     format_sparsity,
     format_spread,
     is_dense,
+    label_of,
     perplexity_columns,
     seeds_in_words,
     shares,
     spread_of_mean,
     spreads,
     titled_tasks,
+    trained_note,
     unseeded,
     wide,
 )
 from leap_repro.report.published import published_table
 from leap_repro.report.render import Table
-from leap_repro.report.statistics import paired_difference
+from leap_repro.report.statistics import ABSENT, Difference, paired_difference
 from leap_repro.report.variants import variants_table
 
 DIFFERENCE = "Δ ADMM"
+OVER_MODELS = "Δ over models"
 AVERAGE = TASK_TITLES["average"]
 WHOLE = "zero-shot"
 """The protocol of a task of which every part was asked."""
 
 
-def differences(frame: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list[tuple[float, float]]:
-    """(difference to ADMM, standard error) of each row, paired answer by answer; NaN for Dense and ADMM, and in a grid
-    without ADMM."""
+def differences(frame: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> list[Difference]:
+    """Each row's difference to ADMM, paired answer by answer; ABSENT for Dense and ADMM, and in a grid without ADMM."""
     found, reference = [], called(REFERENCE, methods)
     for row in frame.itertuples():
         if reference is None or row.method == reference or is_dense(row.method, methods):
-            found.append((math.nan, math.nan))
+            found.append(ABSENT)
             continue
         here = outcomes[outcomes["sparsity_target"] == row.sparsity_target]
-        pair = paired_difference(here, row.method, reference, unseeded(methods))
-        found.append((pair.value, pair.stderr))
+        found.append(paired_difference(here, row.method, reference, unseeded(methods)))
     return found
 
 
-def add_differences(
-    shown: pd.DataFrame, numbers: pd.DataFrame, pairs: list[tuple[float, float]], methods: Methods
-) -> None:
-    """The numbers of differences to ADMM, and their column, but in a grid without ADMM."""
-    numbers["difference_to_admm"], numbers["difference_stderr"] = zip(*pairs, strict=True)
+def add_differences(shown: pd.DataFrame, numbers: pd.DataFrame, pairs: list[Difference], methods: Methods) -> None:
+    """The numbers of differences to ADMM, and their columns, but in a grid without ADMM. The interval over models is
+    for more than one model."""
+    numbers["difference_to_admm"] = [pair.value for pair in pairs]
+    numbers["difference_stderr"] = [pair.stderr for pair in pairs]
     if called(REFERENCE, methods):
-        shown[DIFFERENCE] = [format_difference(*pair) for pair in pairs]
+        shown[DIFFERENCE] = [format_difference(pair.value, pair.stderr) for pair in pairs]
+    if any(pair.models > 1 for pair in pairs):
+        numbers["low_over_models"] = [pair.models_interval[0] for pair in pairs]
+        numbers["high_over_models"] = [pair.models_interval[1] for pair in pairs]
+        shown[OVER_MODELS] = [format_interval(*pair.models_interval) for pair in pairs]
 
 
 def notes_of(notes: str, of: str, shown: pd.DataFrame, results: pd.DataFrame) -> str:
     """A table's notes, without what explains a column that it does not have; `of` is what differences are taken of."""
     paired = f"± its standard error, paired over questions{seeds_in_words(results)}"
     words = f"{DIFFERENCE}: difference of the {of} to ADMM {paired}. " if DIFFERENCE in shown else ""
+    words += MODELS_NOTE if OVER_MODELS in shown else ""
     several = results["seed"].nunique() > 1
     return notes.format(difference=words, spread=SPREAD if several else "")
 
 
 SPREAD = (
     "Accuracies and perplexities are means over seeds; ± of an average is its standard deviation over seeds. "
-    "Without one, a method ran with one seed, or no seed changes it; its Δ is then to the same seed of the other. "
+    "Without one, a method ran with one seed, or no seed changes it; its Δ is then to the mean of the other's seeds. "
+)
+MODELS_NOTE = (
+    f"{OVER_MODELS}: its 95 % interval over models (Student's t), as if these were drawn from many; Δ ± is for these "
+    "models. "
 )
 
 
@@ -86,12 +96,12 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
     """One model's rows: Dense, then every method at every sparsity."""
     frame = by_sparsity(wide(results)).reset_index(drop=True)
     shown = pd.DataFrame({"Sparsity": [format_sparsity(value) for value in frame["sparsity_target"]]})
-    shown["Method"] = [methods[method]["label"] for method in frame["method"]]
+    shown["Method"] = [label_of(method, methods) for method in frame["method"]]
     numbers = frame.copy()
     bold = set()
     for task, title in titled_tasks(results).items():
         shown[title] = frame[task].map("{:.2f}".format)
-        bold |= {(row, title) for row in best_rows(frame, task, lowest=False)}
+        bold |= {(row, title) for row in best_rows(frame, task, False, methods)}
     over = spreads(results)[list(frame[["model", "sparsity_target", "method"]].itertuples(index=False, name=None))]
     shown[AVERAGE] = [format_spread(*pair) for pair in zip(frame["average"], over, strict=True)]
     if over.notna().any():
@@ -100,14 +110,15 @@ def model_table(model: str, results: pd.DataFrame, outcomes: pd.DataFrame, metho
     for column in perplexity_columns(frame):
         title = f"PPL {column.split('@')[1]} ↓"
         shown[title] = frame[column].map(format_perplexity)
-        bold |= {(row, title) for row in best_rows(frame, column, lowest=True)}
+        bold |= {(row, title) for row in best_rows(frame, column, True, methods)}
     shown["Realised"] = (100 * frame["sparsity_actual"]).map("{:.2f} %".format)
     return Table(
         f"{model}: zero-shot accuracy (%) and perplexity of the hardened masks",
         shown,
         numbers,
         bold,
-        f"{notes_of(NOTES, 'average', shown, results)} {shares(results)} {scored(results)}",
+        f"{notes_of(NOTES, 'average', shown, results)}{trained_note(frame['method'], methods)} "
+        f"{shares(results)} {scored(results)}",
     )
 
 
@@ -141,7 +152,8 @@ def _parts(results: pd.DataFrame, what: str) -> dict[str, str]:
 
 NOTES = (
     "Higher is better but for perplexity (PPL at the given window length in tokens). Bold: best pruned method at that "
-    "sparsity. {spread}{difference}Realised: share of prunable weights that the hard mask drops."
+    "sparsity, among those that train weights and among those that do not. {spread}{difference}Realised: share of "
+    "prunable weights that the hard mask drops."
 )
 
 
@@ -157,7 +169,7 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
     places = list(zip(rows["sparsity_target"], rows["method"], strict=True))
     perplexity = perplexity.loc[places].reset_index(drop=True)
     shown = pd.DataFrame({"Sparsity": [format_sparsity(value) for value in rows["sparsity_target"]]})
-    shown["Method"] = [methods[method]["label"] for method in rows["method"]]
+    shown["Method"] = [label_of(method, methods) for method in rows["method"]]
     over = _by_model(spreads(results).rename("sd").reset_index(), "sd").reindex(accuracy.index, columns=models)
     over = over.assign(Mean=spread_of_mean(over)).loc[places].reset_index(drop=True)
     bold = set()
@@ -166,11 +178,10 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
         if column != "Mean":
             cells = cells + " / " + perplexity[column].map(format_perplexity)
         shown[column] = cells.where(rows[column].notna(), "")
-        bold |= {(row, column) for row in best_rows(rows, column, lowest=False)}
+        bold |= {(row, column) for row in best_rows(rows, column, False, methods)}
     everywhere = rows["Mean"].notna()
     pairs = [
-        pair if whole else (math.nan, math.nan)
-        for pair, whole in zip(differences(rows, outcomes, methods), everywhere, strict=True)
+        pair if whole else ABSENT for pair, whole in zip(differences(rows, outcomes, methods), everywhere, strict=True)
     ]
     numbers = rows.join(perplexity.add_prefix(f"{longest} "))
     if over.notna().any(axis=None):
@@ -179,11 +190,13 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
     length = longest.split("@")[1]
     caption = f"Average accuracy over six zero-shot tasks (%) / perplexity at {length} tokens, hardened masks"
     notes = notes_of(MAIN_NOTES, "mean", shown, results) + shares(results) + sampled(results)
+    notes += trained_note(rows["method"], methods)
     return Table(caption, shown, numbers, bold, notes)
 
 
 MAIN_NOTES = (
-    "Bold: best average accuracy of a pruned method at that sparsity. Mean: over the models, which answer the same "
+    "Bold: best average accuracy of a pruned method at that sparsity, among those that train weights and among those "
+    "that do not. Mean: over the models, which answer the same "
     "questions, where a method ran on every one. {spread}{difference}"
 )
 

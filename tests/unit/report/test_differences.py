@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from leap_repro.report.differences import ALL, MEAN, differences_table
+from leap_repro.report.differences import ALL, MEAN, _shown, differences_table
+from leap_repro.report.layout import format_p
+from leap_repro.report.render import Table
 from leap_repro.report.statistics import mean_over_cells
 
 METHODS = {
@@ -151,7 +153,7 @@ def test_a_curve_of_one_seed_beside_the_cells_is_left_out(table):
 def test_one_seed_is_said():
     table = differences_table(drawn(seeds=(0,)), METHODS, STANDS_FOR)
     assert set(table.shown["Seeds"]) == {"1"}
-    assert "holds questions only: there is one seed" in table.notes
+    assert "covers questions only: there is one seed" in table.notes
     assert "4 cells together" in table.notes
 
 
@@ -164,6 +166,21 @@ def test_a_grid_without_one_of_them_has_an_empty_table(answers, without, tmp_pat
     assert "LEAP minus ADMM" in (tmp_path / "differences.md").read_text()
 
 
-def test_p_values_are_numbers_that_latex_can_set(table):
-    assert all(math.isfinite(float(p)) for p in table.shown["p"])
-    assert "<" not in table.latex()
+def test_small_p_values_are_bounds_that_latex_can_set(table):
+    assert format_p(0.0009) == "< .001"
+    assert format_p(0.0449) == ".045"
+    assert (format_p(1.0), format_p(math.nan)) == ("1.000", "")
+    assert list(table.shown["p"]) == [format_p(p) for p in table.numbers["p"][-7:]]
+    few = table.numbers.assign(p=1e-9)
+    assert "$<$ .001" in Table("", _shown(few), few).latex()
+
+
+def test_the_means_have_an_interval_over_models(table):
+    rows = table.numbers[table.numbers["method"] == "leap"]
+    for sparsity in (0.5, 0.6):
+        cells = rows[(rows["sparsity_target"] == sparsity) & ~rows["model"].isin([MEAN])]["difference"]
+        mean = rows[(rows["sparsity_target"] == sparsity) & (rows["model"] == MEAN)].iloc[0]
+        expected = stats.t.interval(0.95, 1, cells.mean(), stats.sem(cells))
+        assert (mean["low_over_models"], mean["high_over_models"]) == pytest.approx(expected)
+    assert rows.loc[~rows["model"].isin([MEAN, ALL]), "low_over_models"].isna().all()
+    assert list(table.shown["95 % over models"])[:2] == ["", ""]

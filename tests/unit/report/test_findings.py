@@ -62,6 +62,7 @@ def test_a_curve_of_one_seed_is_no_part_of_any_finding(drawn):
     """At 70 % LEAP fails utterly, and costs of hardening are vast."""
     looks = {"leap": (lambda m, s, seed: 3 + seed / 9, lambda m, s, seed: 3 + seed / 9 + (s == 0.7))}
     abilities = {"leap": {0.5: 0.5, 0.6: 0.9}, "admm": 0.0, "wanda": -0.1}
+    looks["wanda"] = (lambda m, s, seed: 4 + seed / 9, lambda m, s, seed: 4 + seed / 8)
     plain = drawn(abilities, looks=looks)
     evidence = drawn(abilities, curve={"leap": -3.0, "admm": 0.0, "wanda": 3.0}, looks=looks)
     measures = [
@@ -72,7 +73,7 @@ def test_a_curve_of_one_seed_is_no_part_of_any_finding(drawn):
         lambda e: findings.grows(e, "leap", "admm"),
         lambda e: findings.of_every_seed(e, "leap", "admm"),
         lambda e: findings.rounding_gap(e, "leap"),
-        lambda e: findings.foretells(e, "held_out_topk"),
+        lambda e: findings.foretells(e, "held_out_relaxed", "held_out_topk"),
     ]
     for measure in measures:
         found, without = measure(evidence), measure(plain)
@@ -91,17 +92,17 @@ def test_lines_are_compared_at_the_sparsities_that_both_have(drawn):
     assert findings.grows(evidence, "leap", "maskllm") is None, "one sparsity"
 
 
-def test_a_line_that_ran_once_is_paired_with_its_own_seed_and_says_so(drawn):
+def test_a_line_that_ran_once_stands_beside_every_seed_and_says_so(drawn):
     evidence = drawn({"leap": 0.5, "owl": 0.0}, seeds={"owl": (0,)}, only={"owl": ("b",)}, luck=0.5)
     found = findings.lead(evidence, "leap", "owl")
     expected = [
-        average(evidence, method="leap", model="b", seed=0, sparsity_target=s)
+        average(evidence, method="leap", model="b", sparsity_target=s)
         - average(evidence, method="owl", model="b", sparsity_target=s)
         for s in (0.5, 0.6)
     ]
     assert found.value == pytest.approx(np.mean(expected))
     assert found.seeds == 1
-    assert found.measured == "one model at 50 %, 60 %; one seed"
+    assert found.measured == "one model at 50 %, 60 %; one seed beside 3"
 
 
 def test_what_no_seed_changes_stands_beside_every_seed(drawn):
@@ -126,6 +127,10 @@ def test_the_smallest_of_several_has_the_least_lower_end_and_the_least_upper_of_
     assert low == pytest.approx(1.5 + 3 * stats.t.ppf(0.025, 4)), "the one known least"
     assert high == pytest.approx(1.0 + stats.t.ppf(1 - 0.025 / 3, 40))
     assert findings.smallest(leads([1.5])) == (1.5, *leads([1.5])[0].interval)
+    over = [Difference(value, 9.0, 9.0, 100, 3, 5, models_stderr=error) for value, error in ((2.0, 1.0), (1.0, 0.5))]
+    value, low, high = findings.smallest(over, over_models=True)
+    assert (value, low) == pytest.approx((1.0, 2 + stats.t.ppf(0.025, 4)))
+    assert high == pytest.approx(1.0 + 0.5 * stats.t.ppf(1 - 0.025 / 2, 4))
 
 
 @pytest.mark.parametrize("others", [0.0, 50.0])

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from leap_repro.report import findings
-from leap_repro.report.correlations import GROUP
+from leap_repro.report.correlations import EARLY, GROUP
 from leap_repro.report.findings import FAILS, HOLDS, UNDECIDED
 
 
@@ -31,18 +31,30 @@ LINES = [f"leap-{number}" for number in range(8)]
 
 
 @pytest.mark.parametrize(("slope", "expected"), [(1, HOLDS), (-1, FAILS), (0, UNDECIDED)])
-def test_relaxed_loss_foretells_by_ranks_within_model_and_sparsity_each_line_counted_once(drawn, slope, expected):
+def test_relaxed_loss_foretells_within_model_sparsity_and_seed_each_line_counted_once(drawn, slope, expected):
     looks = {name: looked(slope, 0.4, seed=number) for number, name in enumerate(LINES)}
     evidence = drawn(dict.fromkeys(LINES, 0.0), looks=looks)
-    found = findings.foretells(evidence, "held_out_topk")
+    found = findings.foretells(evidence, "held_out_relaxed", "held_out_topk")
     last = evidence.training[evidence.training["step"] == 9]
-    rank = [last.groupby(GROUP)[name].rank() for name in ("held_out_relaxed", "held_out_topk")]
-    r = stats.pearsonr(*(ranks - 12.5 for ranks in rank))[0]
-    reach = 1.959964 * math.sqrt((1 + r**2 / 2) / (32 - 4 + 1 - 3))
+    both = ["held_out_relaxed", "held_out_topk"]
+    centred = last[both] - last.groupby([*GROUP, "seed"])[both].transform("mean")
+    r = stats.pearsonr(*centred.to_numpy().T)[0]
+    reach = 1.959964 / math.sqrt(32 - 4 + 1 - 3)
     expected_ends = [math.tanh(math.atanh(r) + sign * reach) for sign in (-1, 1)]
     assert (found.value, found.low, found.high) == pytest.approx((r, *expected_ends), abs=1e-6)
     assert found.verdict == expected
-    assert found.measured == "96 trainings, of 32 lines in 4 cells"
+    assert found.measured == "96 trainings, of 32 lines in 12 cells and seeds"
+
+
+def test_the_loss_after_a_quarter_of_the_steps_foretells_the_end(drawn):
+    """At step 1 of 10 each training's relaxed loss is its last one and a half nat more."""
+    looks = {name: looked(1, 0.4, seed=number) for number, name in enumerate(LINES)}
+    evidence = drawn(dict.fromkeys(LINES, 0.0), looks=looks)
+    early = findings.foretells(evidence, EARLY, "held_out_topk")
+    assert early.value == pytest.approx(findings.foretells(evidence, "held_out_relaxed", "held_out_topk").value)
+    late = evidence.training[evidence.training["step"] != 1]
+    without = findings.CollectedTables(evidence.results, evidence.outcomes, late, evidence.methods, (0.5, 0.6))
+    assert findings.foretells(without, EARLY, "held_out_topk") is None, "the first step is no prediction"
 
 
 @pytest.mark.parametrize(("sign", "expected"), [(-1, HOLDS), (1, FAILS)])
@@ -52,7 +64,7 @@ def test_accuracy_is_foretold_where_it_falls_with_the_relaxed_loss(drawn, sign, 
     last = evidence.training[evidence.training["step"] == 9]
     results = last.assign(task="average", metric="acc", value=sign * last["held_out_relaxed"] ** 3)
     results.loc[results.index[::7], "value"] *= 0.1
-    found = findings.foretells(findings.CollectedTables(results, *vars_of(evidence)), "accuracy")
+    found = findings.foretells(findings.CollectedTables(results, *vars_of(evidence)), "held_out_relaxed", "accuracy")
     assert found.verdict == expected
     assert sign * found.value > 0, "the coefficient of the table of correlations, not its negative"
 
@@ -62,9 +74,9 @@ def vars_of(evidence):
 
 
 def test_nothing_is_foretold_without_looks_or_with_one_training_a_cell(drawn):
-    assert findings.foretells(drawn({"leap": 0.0}), "accuracy") is None
-    alone = drawn({"leap": 0.0}, seeds={"leap": (0,)}, looks={"leap": looked(1, 0)})
-    assert findings.foretells(alone, "accuracy") is None
+    assert findings.foretells(drawn({"leap": 0.0}), "held_out_relaxed", "accuracy") is None
+    alone = drawn({"leap": 0.0}, looks={"leap": looked(1, 0)})
+    assert findings.foretells(alone, "held_out_relaxed", "accuracy") is None
 
 
 def gap_of(gap, spread):

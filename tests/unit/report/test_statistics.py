@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from leap_repro.report.statistics import ABSENT, Difference, holm, mean_over_cells, over_seeds, paired_difference
+from leap_repro.report.statistics import (
+    ABSENT,
+    Difference,
+    crossed_difference,
+    holm,
+    mean_over_cells,
+    over_seeds,
+    paired_difference,
+)
 
 QUESTION = ["task", "leaf", "index"]
 
@@ -141,11 +149,52 @@ def test_a_method_without_seeds_stands_beside_each_seed_of_the_other():
     assert (back.value, back.stderr, back.seeds) == (-there.value, pytest.approx(there.stderr), 3)
 
 
-def test_one_run_of_a_method_with_seeds_is_paired_with_its_own_seed():
-    once = drawn(reference_seeds=(1,))
-    kept = once[once["seed"] == 1]
-    assert paired_difference(once, "leap", "admm") == paired_difference(kept, "leap", "admm")
-    assert paired_difference(once, "leap", "admm").seeds == 1
+def test_one_run_stands_beside_every_seed_of_the_other_and_is_taken_to_spread_as_much():
+    """The variance over seeds counts once for its mean of three, and once more for the other's single run."""
+    once = drawn(tasks=(("piqa", 50),), reference_seeds=(1,), luck=1.5)
+    found = paired_difference(once, "leap", "admm")
+    wide = once.pivot(index=QUESTION, columns=["method", "seed"], values="correct")
+    each = 100.0 * wide["leap"].sub(wide["admm", 1], axis=0)
+    assert found.value == pytest.approx(each.mean().mean())
+    assert (found.seeds, found.most_seeds) == (1, 3)
+    _, rows, columns, rest = two_way(each.to_numpy())
+    of_questions, of_seeds, both = rows / 150, 4 * columns / 150, 4 * rest / 150
+    floor = max(of_questions, of_seeds)
+    assert found.stderr**2 == pytest.approx(max(of_questions + of_seeds - both, floor))
+    assert found.dof == pytest.approx(found.stderr**4 / (of_questions**2 / 49 + of_seeds**2 / 2))
+    back = paired_difference(once, "admm", "leap")
+    assert (back.value, back.stderr, back.dof) == pytest.approx((-found.value, found.stderr, found.dof))
+
+
+def test_two_single_runs_are_paired_and_their_error_covers_questions_only():
+    alone = drawn(seeds=(0,), reference_seeds=(0,))
+    found = paired_difference(alone, "leap", "admm")
+    assert (found.seeds, found.most_seeds) == (1, 1)
+    copied = pd.concat([alone, alone.assign(seed=1)])
+    assert found.value == pytest.approx(paired_difference(copied, "leap", "admm").value)
+
+
+@pytest.mark.parametrize("models", ["ab", "abcde"])
+def test_the_interval_over_models_is_students_of_the_models_differences(models):
+    table = drawn(models=tuple(models), luck=0.5)
+    found = paired_difference(table, "leap", "admm")
+    each = [paired_difference(table[table["model"] == model], "leap", "admm").value for model in models]
+    expected = stats.t.interval(0.95, len(models) - 1, np.mean(each), stats.sem(each))
+    assert found.models_interval == pytest.approx(expected)
+    assert found.value == pytest.approx(np.mean(each))
+
+
+def test_one_model_has_no_interval_over_models():
+    assert all(math.isnan(end) for end in paired_difference(drawn(), "leap", "admm").models_interval)
+
+
+def test_models_with_more_cells_weigh_more_in_the_interval_over_models():
+    """Of a weighted mean, by many draws: the mean square of the error is the variance of the mean."""
+    rng, weights = np.random.default_rng(0), [2, 2, 1]
+    levels = rng.normal(size=(3, 1, 1, 20000))
+    pairs = [np.broadcast_to(level, (4, 1, 20000)) for level in levels]
+    found = crossed_difference(pairs, np.array(list("aabb")), weights)
+    assert (found.models_stderr**2).mean() == pytest.approx(found.value.var(), rel=0.05)
 
 
 def test_seeds_are_paired_and_those_of_one_method_alone_left_out():

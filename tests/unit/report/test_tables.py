@@ -78,6 +78,17 @@ def test_best_is_bold_among_pruned_methods_of_a_sparsity(table):
     assert {row for row, column in table.bold if column == "PPL 64 ↓"} == {1, 4}
 
 
+def test_methods_that_train_weights_are_marked_and_have_a_best_of_their_own():
+    methods = METHODS | {"admm": METHODS["admm"] | {"trains_weights": True}}
+    table = model_table("m_1", results(), outcomes(), methods)
+    assert list(table.shown["Method"]) == ["Dense", "ADMM †", "LEAP", "ADMM †", "LEAP"]
+    assert {row for row, column in table.bold if column == "Average"} == {1, 2, 3, 4}
+    assert "†: trains the weights that stay." in table.notes
+    main = main_table(results(("a", "b")), outcomes(("a", "b")), methods)
+    assert list(main.shown["Method"]) == list(table.shown["Method"])
+    assert {row for row, column in main.bold if column == "Mean"} == {1, 2, 3, 4}
+
+
 def test_a_tie_is_bold_twice():
     tied = results().assign(value=50.0)
     bold = model_table("m_1", tied, outcomes(), METHODS).bold
@@ -134,7 +145,8 @@ def test_markdown_and_latex_show_the_same_cells(table):
 def test_the_main_table_averages_over_models():
     models = ("a", "b")
     table = main_table(results(models), outcomes(models), METHODS)
-    assert list(table.shown.columns) == ["Sparsity", "Method", "a", "b", "Mean", "Δ ADMM"]
+    assert list(table.shown.columns) == ["Sparsity", "Method", "a", "b", "Mean", "Δ ADMM", "Δ over models"]
+    assert table.shown["Δ over models"].iloc[-1] == "[+20.00, +20.00]", "both models answered alike"
     assert list(table.shown["Mean"]) == ["70.00", "60.00", "59.00", "50.00", "55.00"]
     assert table.shown["a"].iloc[0].startswith("70.00 / ")
     assert table.shown["Δ ADMM"].iloc[-1] == "+20.00 ± 8.16"

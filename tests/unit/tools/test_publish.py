@@ -59,7 +59,9 @@ def made(tmp_path, files):
     for folder in (root / "tables", root / "figures", target / "extended"):
         folder.mkdir(parents=True)
     results([CPU]).to_parquet(root / "results.parquet")
-    write_sums(root / "results.sha256", [root / "results.parquet"])
+    results([CPU]).to_parquet(root / "answers.parquet")
+    for name in ("results", "answers"):
+        write_sums(root / f"{name}.sha256", [root / f"{name}.parquet"])
     for place, text in files.items():
         (root / place).write_text(text)
     digests(root)
@@ -70,12 +72,12 @@ def made(tmp_path, files):
 def test_what_an_older_run_left_goes_and_the_rest_has_digests(tmp_path):
     root, target = made(tmp_path, TABLES)
     publish_files(root, target)
-    published = ["machine.md", "main.md", "results.parquet"]
-    assert sorted(path.name for path in target.iterdir()) == ["SHA256SUMS", "extended", *published]
+    published = ["answers.parquet", "machine.md", "main.md", "results.parquet"]
+    assert sorted(path.name for path in target.iterdir()) == sorted(["SHA256SUMS", "extended", *published])
     assert checked_files(target / "SHA256SUMS") == [target / name for name in published]
 
 
-@pytest.mark.parametrize("name", ["results.parquet", "tables/main.md", "figures/density.csv"])
+@pytest.mark.parametrize("name", ["results.parquet", "answers.parquet", "tables/main.md", "figures/density.csv"])
 def test_a_file_that_was_changed_is_refused_and_nothing_is_lost(tmp_path, refused, name):
     root, target = made(tmp_path, TABLES | {"figures/density.csv": "1"})
     data = bytearray((root / name).read_bytes())

@@ -1,7 +1,7 @@
 """LEAP minus ADMM at every sparsity, per model and in the mean, beside what is published.
 
-`python -m leap_repro.report.figures.forest`. Differences in points of the six-task average of
-hardened masks, paired over questions, with 95 % intervals.
+`python -m leap_repro.report.figures.forest`. Differences in points of the six-task average of hardened masks, paired
+over questions, with 95 % intervals: thick for these models, thin over models.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from leap_repro.report.figures.style import (
     save,
     use_style,
 )
-from leap_repro.report.layout import LEAP, REFERENCE, Methods, called, format_sparsity
+from leap_repro.report.layout import LEAP, REFERENCE, Methods, called, format_interval, format_sparsity
 from leap_repro.report.published import signed
 
 ROW = 0.2
 """Inches of a model's row."""
+OVER_MODELS = {"color": LEAP_LOOK["color"], "linewidth": 0.7, "zorder": 1}
+"""The interval over models, which only the mean has."""
 PUBLISHED = {"marker": "s", "markerfacecolor": "none", "color": "#1A1A1A", "linestyle": "none", "zorder": 4}
 
 
@@ -84,6 +86,7 @@ def draw(axis: Axes, panel: pd.DataFrame, names: list[str], label: str) -> None:
     axis.grid(axis="y", visible=False)
     for is_mean, part in panel.groupby(panel["model"] == MEAN):
         rows = part["model"].map(names.index)
+        axis.hlines(rows, part["low_over_models"], part["high_over_models"], **OVER_MODELS)
         reach = [part["difference"] - part["low"], part["high"] - part["difference"]]
         look: dict[str, Any] = {"color": LEAP_LOOK["color"], "linestyle": "none", "elinewidth": 1.6, "capsize": 2}
         named: dict[str, Any] = {"marker": "D"} if is_mean else {"marker": "o", "label": label}
@@ -105,11 +108,14 @@ def note(data: pd.DataFrame) -> str:
     """What the intervals hold, and the mean of all cells that have most seeds."""
     several = data["seeds"].max() > 1
     words = [f"Bars: 95 % intervals over questions{', and seeds where there are several' if several else ''}."]
+    words += ["Thin line: over models."] if data["low_over_models"].notna().any() else []
     cells = data[~data["model"].isin([ALL, MEAN])]
     for values in data[data["model"] == ALL].itertuples():
         published = "" if math.isnan(values.published) else f"; published: {signed(values.published)}"
         counted = f"{(cells['seeds'] == values.seeds).sum()} cells{f' with {values.seeds} seeds' if several else ''}"
-        words.append(f"Mean of the {counted}: {number(values)}{published}")
+        over_models = format_interval(values.low_over_models, values.high_over_models)
+        further = f", over models {over_models}" if over_models else ""
+        words.append(f"Mean of the {counted}: {number(values)}{further}{published}")
     return " ".join(words)
 
 

@@ -11,6 +11,7 @@ from leap_repro.errors import UserError
 from leap_repro.report.differences import ALL, MEAN, differences_table
 from leap_repro.report.figures import forest
 from leap_repro.report.figures.style import SINGLE, save, use_style
+from leap_repro.report.layout import format_interval
 from leap_repro.report.statistics import mean_over_cells, paired_difference
 
 METHODS = {
@@ -38,6 +39,10 @@ def outcomes(models=("a", "b"), seeds=(0, 1, 2), sparsities=(0.5, 0.6)):
             }
             frames.append(pd.DataFrame(answers).assign(**cell))
     return pd.concat(frames, ignore_index=True)
+
+
+def lines(drawn):
+    return [line for line in drawn.get_segments() if len(line)]
 
 
 def row(data, model, sparsity):
@@ -80,6 +85,10 @@ def test_points_intervals_and_numbers_are_the_rows():
         assert ends == pytest.approx(panel[["low", "high"]].to_numpy())
         text = [words.get_text() for words in axis.texts]
         assert text == [forest.number(values) for values in panel.itertuples()]
+        (mean,) = panel[panel["model"] == MEAN].itertuples()
+        thin = [np.array(line) for drawn in axis.collections if drawn.get_linewidth()[0] < 1 for line in lines(drawn)]
+        (over_models,) = [line[:, 0] for line in thin if not np.isnan(line).any()]
+        assert list(over_models) == pytest.approx([mean.low_over_models, mean.high_over_models])
     said = " ".join(words.get_text() for words in figure.findobj(plt.Text))
     assert "LEAP − ADMM, hardened masks" in said
     assert "Bars: 95 % intervals over questions, and seeds where there are several." in " ".join(said.split())
@@ -93,7 +102,8 @@ def test_a_sparsity_with_fewer_seeds_is_shown_but_no_part_of_the_mean_of_all_cel
     every = forest.differences(outcomes(), METHODS, STANDS_FOR).iloc[-1]
     assert every["difference"] == mean_over_cells(outcomes(), "leap", "admm").value
     note = forest.note(forest.differences(outcomes(), METHODS, STANDS_FOR))
-    assert f"Mean of the 4 cells with 3 seeds: {forest.number(every)}; published: " in note
+    over_models = format_interval(every["low_over_models"], every["high_over_models"])
+    assert f"Mean of the 4 cells with 3 seeds: {forest.number(every)}, over models {over_models}; published: " in note
 
 
 def test_rows_are_those_of_the_table_of_differences():
@@ -115,7 +125,7 @@ def test_one_seed_one_sparsity_and_nothing_published_take_a_column_and_say_so():
     data = forest.differences(outcomes(seeds=(0,), sparsities=(0.5,)), METHODS, {})
     figure = forest.plot(data, METHODS)
     assert figure.get_figwidth() == SINGLE
-    assert forest.note(data) == "Bars: 95 % intervals over questions."
+    assert forest.note(data) == "Bars: 95 % intervals over questions. Thin line: over models."
     assert figure.axes[0].get_title() == "50 % sparse, 1 seed"
     assert "published" not in " ".join(words.get_text() for words in figure.findobj(plt.Text))
     figure.canvas.draw()

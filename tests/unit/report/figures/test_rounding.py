@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from leap_repro.report.correlations import correlations_table
+from leap_repro.report.correlations import WITHIN, correlations_table
 from leap_repro.report.figures import rounding
 from leap_repro.report.figures.style import LEAP_LOOK, save, use_style
 
@@ -74,7 +74,7 @@ def test_the_coefficients_are_the_tables():
     left, right = (axis.get_title() for axis in figure.axes[:2])
     steps = shown[(shown["Over"] == "steps of a run") & (shown["Relaxed"] == "relaxed loss")]["Spearman"].item()
     assert left.endswith(f"ρ = {steps}")
-    within = shown[shown["Over"].str.contains("within") & (shown["Relaxed"] == "relaxed loss")]
+    within = shown[(shown["Over"] == WITHIN) & (shown["Relaxed"] == "relaxed loss")]
     assert right.endswith(f"ρ = {within[within['With'] == 'accuracy']['Spearman'].item()}")
 
 
