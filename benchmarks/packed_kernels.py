@@ -191,7 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
             found = measure(dtype, sparsity, arguments, threads)
             rows += [{"block of": arguments.block} | row | where | {"command": f"`{command}`"} for row in found]
             print(*found, sep="\n", flush=True)
-    write_rows(arguments.output, rows)
+            write_rows(arguments.output, rows)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ FEW_TOKENS = 16
 """Up to so many, calls of the kernel are faster than unpacking; benchmarks/packed_kernels.md."""
 TILE_BYTES = 1 << 20
 """Of the dense rows that are unpacked at once: they stay in the second level of cache."""
-REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(-1, 8)[:, ::-1], axis=1).reshape(-1)
+REVERSED = np.packbits(np.arange(256, dtype=np.uint8)[:, None] >> np.arange(8) & 1).tobytes()
 """Each byte with its bits in the opposite order."""
 
 
@@ -341,14 +341,14 @@ def _words(columns: int) -> int:
 def _rows_of_bits(bits: np.ndarray, rows: int, columns: int) -> Tensor:
     """The mask of a file, one run of bits with the first weight in the highest, as the kernels' rows."""
     if columns % 8 == 0:
-        used = bits.reshape(rows, columns // 8)
-        return _padded(used, columns, REVERSED)
+        used = np.frombuffer(bits.tobytes().translate(REVERSED), np.uint8)
+        return _padded(used.reshape(rows, columns // 8), columns)
     flat = np.unpackbits(bits, count=rows * columns).reshape(rows, columns)
     return _padded(np.packbits(flat, axis=1, bitorder="little"), columns)
 
 
-def _padded(packed: np.ndarray, columns: int, table: np.ndarray | None = None) -> Tensor:
-    """Rows of bytes padded with 0 to whole words; each byte through `table` if there is one."""
+def _padded(packed: np.ndarray, columns: int) -> Tensor:
+    """Rows of bytes padded with 0 to whole words."""
     mask = torch.zeros(len(packed), _words(columns) * WORD // 8, dtype=torch.uint8)
-    mask.numpy()[:, : packed.shape[1]] = packed if table is None else table[packed]
+    mask.numpy()[:, : packed.shape[1]] = packed
     return mask
