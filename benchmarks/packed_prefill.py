@@ -19,6 +19,7 @@ from packed_kernels import BLOCKS, cpu_flags, timed
 from torch import Tensor
 
 from leap_repro.runtime import kernels
+from leap_repro.runtime.forms import form
 from leap_repro.runtime.kernels import PackedMatrix
 
 TOKENS = (2, 4, 8, 16, 24, 32, 64, 256, 1024)
@@ -86,7 +87,7 @@ def measure(arguments: argparse.Namespace) -> None:
         chosen = ways(tokens)
         passes = {n: one_pass(dense if way == "dense" else packed, chosen[way], tokens) for n, way in enumerate(chosen)}
         seconds = timed(passes, arguments.repeats, threads)
-        row = {"block of": arguments.block, "form": kernels.form(), "threads": threads, "tokens": tokens}
+        row = {"block of": arguments.block, "form": form(), "threads": threads, "tokens": tokens}
         row |= {f"{way} (ms)": round(1000 * seconds[n], 1) for n, way in enumerate(chosen)}
         print(row, flush=True)
         rows.append(row | {"machine": place()["machine"], "flags": cpu_flags(), "torch": torch.__version__})

@@ -53,7 +53,7 @@ from leap_repro.export.write import unpack
 from leap_repro.library.base import Base
 from leap_repro.library.pruned import PrunedModel
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_model, load_tokenizer
-from leap_repro.runtime.kernels import VARIABLE, form
+from leap_repro.runtime.forms import VARIABLE, form
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.atomic import write_text
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from measure import place
 
-from leap_repro.runtime.kernels import form
+from leap_repro.runtime.forms import form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,7 +16,7 @@ from measure import markdown
 from safetensors import safe_open
 
 from leap_repro.models.checkpoint import tensors
-from leap_repro.runtime.kernels import FORMS
+from leap_repro.runtime.forms import FORMS
 from leap_repro.store.atomic import write_text
 
 MATRIX = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight")

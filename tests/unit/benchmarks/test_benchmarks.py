@@ -120,7 +120,7 @@ def test_the_table_of_one_shot_methods_at_8b_is_what_the_plan_says_now(tmp_path,
 
 
 def test_packed_kernels_are_timed_against_dense_ones_and_the_memory(tmp_path):
-    if not import_module("leap_repro.runtime.kernels")._forms():
+    if not import_module("leap_repro.runtime.forms").compiled():
         pytest.skip("installed without a compiler")
     small = ("--block", "SmolLM2-135M", "--bytes", 1_000_000, "--sparsities", 0.5, "--threads", 1, "--repeats", 1)
     run("packed_kernels", *small, "--output", tmp_path / "kernels.csv")
