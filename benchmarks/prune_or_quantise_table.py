@@ -16,6 +16,7 @@ from measure import markdown
 from safetensors import safe_open
 
 from leap_repro.models.checkpoint import tensors
+from leap_repro.runtime.forms import FORMS
 from leap_repro.store.atomic import write_text
 
 MATRIX = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight")
@@ -23,7 +24,7 @@ MATRIX = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight
 DENSE, TORCH, LLAMA_CPP, OURS = "dense", "torch", "llama.cpp", "leap-repro"
 SPEEDS = [f"{what} {n}{of}" for n in (1, 2) for what in ("decode", "prefill") for of in ("", ", times torch's")]
 COLUMNS = (
-    *("model", "weights", "stored as", "run by", "bits a weight", "bits, whole file", "MB", "perplexity"),
+    *("model", "kernels", "weights", "stored as", "run by", "bits a weight", "bits, whole file", "MB", "perplexity"),
     *("perplexity ±", "times dense's", "times dense's ±", "windows", "tokens of a window", *SPEEDS, "dropped"),
     *("turns 1", "turns 2", "dropped and 0", "kept", "kept and 0", "prompt", "text", "machine", "flags", "torch"),
 )
@@ -32,17 +33,26 @@ Row = dict[str, Any]
 
 
 def rows_of(model: Any) -> Iterator[Row]:
-    """A row for each way to store and run a model's weights."""
-    turns = {threads: [read(path) for path in model.work.glob(f"time-{threads}/*.json")] for threads in (1, 2)}
+    """A row for each way to store and run a model's weights, with the fastest form of the kernels; then those that
+    were timed with other forms."""
+    timed = {folder.name.split("-")[1] for folder in model.work.glob("time-*-*")}
+    fastest, *others = [name for name in FORMS if name in timed] or FORMS[:1]
+    yield from rows_with(model, fastest, [(weights, how, _engine(weights, how)) for weights, how, _ in model.stored()])
+    for name in others:
+        yield from rows_with(model, name, [])
+
+
+def rows_with(model: Any, form: str, scored: list[tuple[str, str, str]]) -> Iterator[Row]:
+    """Rows of what was timed with this form of the kernels, and of `scored`, (weights, stored as, run by)."""
+    turns = {n: [read(path) for path in sorted(model.work.glob(f"time-{form}-{n}/*.json"))] for n in (1, 2)}
     speeds = {threads: medians([turn["speeds"] for turn in found]) for threads, found in turns.items()}
     timed = [tuple(key.split("/")) for key in {**speeds[1], **speeds[2]}]
-    scored = [(weights, how, _engine(weights, how)) for weights, how, _ in model.stored()]
     dense = read(model.work / "losses" / f"{DENSE}-bf16.json")
     for weights, how, engine in sorted(dict.fromkeys([*scored, *timed]), key=_order):
         losses = read(model.work / "losses" / f"{weights}-{'bf16' if how == 'BF16' else how}.json")
         key = f"{weights}/{how}/{engine}"
         if losses or any(key in found for found in speeds.values()):
-            row = {"model": model.name, "weights": weights, "stored as": how, "run by": engine}
+            row = {"model": model.name, "kernels": form, "weights": weights, "stored as": how, "run by": engine}
             row |= sizes(model, weights, how, engine) | perplexity(losses, dense)
             for threads, found in speeds.items():
                 row |= speed(found, key, threads)
@@ -162,7 +172,8 @@ def shown(table: pd.DataFrame) -> str:
         for what, threads in product(("decode", "prefill"), (1, 2)):
             line[f"{what}, {threads} thread{'s'[: threads - 1]}"] = _speed(row, f"{what} {threads}")
         lines.append(line)
-    return markdown(pd.DataFrame(lines), "")
+    shown = pd.DataFrame(lines)
+    return markdown(shown.loc[:, (shown != "").any()], "")
 
 
 def _with_error(row: Row, name: str, digits: int) -> str:
@@ -181,15 +192,17 @@ def break_even(table: pd.DataFrame) -> list[Row]:
     """For each model, number of threads and kind of packed values: from which sparsity on one token is decoded as fast
     as by each dense engine, by linear interpolation of its milliseconds between the measured sparsities."""
     found = []
-    for (model, threads), values in product(product(table["model"].unique(), (1, 2)), ENGINES):
-        mine = table[(table["model"] == model) & table[f"decode {threads}"].notna()]
+    cells = table[["model", "kernels"]].drop_duplicates().itertuples(index=False, name=None)
+    for (model, form), threads, values in product(cells, (1, 2), ENGINES):
+        of_cell = (table["model"] == model) & (table["kernels"] == form)
+        mine = table[of_cell & table[f"decode {threads}"].notna()]
         packed = mine[(mine["run by"] == OURS) & (mine["stored as"] == values)]
         points = sorted(
             (_sparsity(row["weights"]), 1000 / row[f"decode {threads}"]) for row in packed.to_dict("records")
         )
         dense = mine[mine["weights"] == DENSE].to_dict("records")
         if points:
-            line = {"model": model, "threads": threads, "packed": values}
+            line = {"model": model, "kernels": form, "threads": threads, "packed": values}
             against = {f"{row['run by']} {row['stored as']}": 1000 / row[f"decode {threads}"] for row in dense}
             found.append(line | {name: crossing(points, limit) for name, limit in against.items()})
     return found
@@ -233,11 +246,17 @@ def write_tables(models: list[Any], output: Path) -> None:
         f"{machine} ({flags}), torch {version}. Speeds are tokens a second; in brackets, times torch's dense bfloat16 "
         "in the same turns."
     ]
-    for name, rows in table.groupby("model", sort=False):
-        few = rows.iloc[0]
-        turns = " and ".join(f"{few[f'turns {n}']:.0f} with {n} thread{'s'[: n - 1]}" for n in (1, 2))
-        windows = f"{few['windows']:.0f} windows of {few['tokens of a window']:.0f} tokens"
-        blocks.append(f"**{name}**: {windows}; speeds are medians of turns, {turns}.\n\n{shown(rows)}")
+    for (name, form), rows in table.groupby(["model", "kernels"], sort=False):
+        blocks.append(f"**{name}**, kernels {form}: {_measured(rows.iloc[0])}.\n\n{shown(rows)}")
     write_text(output.with_suffix(".md"), "\n".join(f"{block.strip()}\n" for block in blocks))
     for suffix, rows in (("break_even", break_even(table)), ("gguf", in_llama_cpp(table))):
         write_text(output.with_name(f"{output.stem}_{suffix}.md"), markdown(pd.DataFrame(rows), ""))
+
+
+def _measured(row: Row) -> str:
+    """In words, what a model's numbers are of."""
+    turns = " and ".join(f"{row[f'turns {n}']:.0f} with {n} thread{'s'[: n - 1]}" for n in (1, 2) if row[f"turns {n}"])
+    speeds = f"speeds are medians of turns, {turns}" if turns else "not timed"
+    if pd.isna(row["windows"]):
+        return speeds
+    return f"{row['windows']:.0f} windows of {row['tokens of a window']:.0f} tokens; {speeds}"

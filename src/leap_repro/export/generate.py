@@ -132,7 +132,7 @@ def write(
 
 def how(run: str) -> str:
     """What computes, in words."""
-    from leap_repro.runtime.kernels import form
+    from leap_repro.runtime.forms import form
 
     return f"run packed, kernels {form()}" if run == "packed" else "run dense, by torch"
 

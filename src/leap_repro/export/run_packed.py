@@ -54,7 +54,8 @@ def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch
     matrices: dict[str, PackedMatrix] = {}
     for key, entry in index.tensors.items():
         with said_by(folder / entry["file"]):
-            parts = {part: files[entry["file"]][f"{key}.{part}"].clone() for part in index.form.parts}
+            parts = {part: files[entry["file"]][f"{key}.{part}"] for part in index.form.parts}
+            parts["kept"] = parts["kept"].clone()
             matrices |= _matrices(key, index, parts, places[key], model.dtype)
     put_packed(model, {linear.name: linear.module for linear in prunable_linears(model)}, matrices)
     return as_packed(model)

@@ -87,6 +87,12 @@ INLINE void put(void *out, int type, int64_t at, float value) {
         ((float *)out)[at] = value;
 }
 
+/* Where column c stands in x, and its weight in vectors. Of a bfloat16 matrix the even ones of 32 columns stand before
+   the odd ones: a lane of 32 bits that holds two neighbours gives both by a shift and a mask. */
+INLINE int64_t place_of(int type, int64_t c) {
+    return type == BFLOAT16 ? (c & ~(int64_t)31) + (c & 1) * 16 + (c & 31) / 2 : c;
+}
+
 /* ---- plain C ---- */
 
 typedef struct { float lane[16]; } Plain;
@@ -127,12 +133,19 @@ INLINE float one_plain(int type, const void *values, int64_t at) {
 INLINE void packed_plain(int type, uint64_t bits, const void *kept, Plain w[4]) {
     memset(w, 0, 4 * sizeof *w);
     for (int64_t at = 0; bits; bits &= bits - 1, at++) {
-        int column = __builtin_ctzll(bits);
-        w[column / 16].lane[column % 16] = one_plain(type, kept, at);
+        int64_t place = place_of(type, __builtin_ctzll(bits));
+        w[place / 16].lane[place % 16] = one_plain(type, kept, at);
     }
 }
+INLINE void unpacked_plain(uint64_t bits, const void *kept, uint16_t *to) {
+    memset(to, 0, WORD * sizeof *to);
+    for (const uint16_t *from = kept; bits; bits &= bits - 1) to[__builtin_ctzll(bits)] = *from++;
+}
 INLINE void dense_plain(int type, const void *row, Plain w[4]) {
-    for (int i = 0; i < WORD; i++) w[i / 16].lane[i % 16] = one_plain(type, row, i);
+    for (int i = 0; i < WORD; i++) {
+        int64_t place = place_of(type, i);
+        w[place / 16].lane[place % 16] = one_plain(type, row, i);
+    }
 }
 
 #define FORM plain
@@ -200,7 +213,7 @@ static float *widened_x(Job *job, const void *x, int type) {
     float *wide = calloc((size_t)(job->tokens * job->stride), sizeof *wide);
     for (int64_t token = 0; wide && token < job->tokens; token++)
         for (int64_t c = 0; c < job->columns; c++)
-            wide[token * job->stride + c] = one_plain(type, x, token * job->columns + c);
+            wide[token * job->stride + place_of(job->type, c)] = one_plain(type, x, token * job->columns + c);
     job->x = wide;
     return wide;
 }

@@ -1,34 +1,22 @@
 """y = W x from the values that a pruned matrix keeps and one bit a weight: the Python face of kernels.c.
 
 For few tokens the kernel reads each value once and never makes a dense matrix; for many, tiles of rows are unpacked
-into the cache and torch multiplies them. The kernels have several forms, chosen by the processor's flags; all give the
-same bits. LEAP_REPRO_KERNELS names another one. Where the extension was not built, torch does everything, slowly.
+into the cache and torch multiplies them. The kernels have several forms (forms.py); all give the same bits.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from leap_repro.errors import UserError
+from leap_repro.runtime.forms import TYPES, call, compiled, form, kernel
 
-try:
-    from leap_repro.runtime import _kernels  # pyright: ignore[reportAttributeAccessIssue] # built by setup.py
-except ImportError:
-    _kernels = None
-
-VARIABLE = "LEAP_REPRO_KERNELS"
-FORMS = ("avx512vbmi2", "avx512", "avx2", "plain", "torch")
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
-"""The numbers that kernels.c has for them."""
 WORD = 64
 ROWS_A_START = 8
 MOST_TOKENS = 8
@@ -37,31 +25,8 @@ FEW_TOKENS = 16
 """Up to so many, calls of the kernel are faster than unpacking; benchmarks/packed_kernels.md."""
 TILE_BYTES = 1 << 20
 """Of the dense rows that are unpacked at once: they stay in the second level of cache."""
-REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(-1, 8)[:, ::-1], axis=1).reshape(-1)
+REVERSED = np.packbits(np.arange(256, dtype=np.uint8)[:, None] >> np.arange(8) & 1).tobytes()
 """Each byte with its bits in the opposite order."""
-
-
-@cache
-def form() -> str:
-    """The form that runs: the fastest that this processor has, or the one that LEAP_REPRO_KERNELS names when it is
-    first asked; UserError if that one does not exist or cannot run here."""
-    here, wanted = [*_forms(), "torch"], os.environ.get(VARIABLE)
-    if wanted is None:
-        if len(here) == 1:
-            words = "torch unpacks packed matrices at each step, which is slow. Reinstall where there is a C compiler"
-            warnings.warn(f"leap_repro was installed without its compiled kernels: {words}", stacklevel=3)
-        return here[0]
-    if wanted not in FORMS:
-        raise UserError(f"{VARIABLE} is {wanted!r}; it can be {', '.join(FORMS)}")
-    if wanted not in here:
-        raise UserError(f"{VARIABLE} is {wanted!r}, which cannot run here; it can be {', '.join(here)}")
-    return wanted
-
-
-@cache
-def _forms() -> dict[str, int]:
-    """The compiled forms that this processor runs, the fastest first, and their numbers."""
-    return _kernels.forms() if _kernels else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +160,8 @@ class PackedMatrix:
         if form() == "torch":
             return self.multiply
         rows, columns = self.shape
-        run, threads = getattr(_kernels, "multiply"), torch.get_num_threads  # noqa: B009  (may be missing)
-        fixed = (_forms()[form()], *self._arguments(0, rows))
+        run, threads = kernel("multiply"), torch.get_num_threads
+        fixed = (compiled()[form()], *self._arguments(0, rows))
 
         def multiply(x: Tensor) -> Tensor:
             kind = TYPES.get(x.dtype)
@@ -254,7 +219,7 @@ class PackedMatrix:
         return (weights * scales).to(dtype)
 
     def _run(self, name: str, first: int, last: int, out: Tensor, tokens: Tensor | None = None) -> None:
-        _call(name, self._arguments(first, last), out, tokens)
+        call(name, self._arguments(first, last), out, tokens)
 
     def _arguments(self, first: int, last: int) -> tuple[int, ...]:
         """What kernels.c is told of these rows; `first` is a multiple of ROWS_A_START."""
@@ -283,7 +248,7 @@ def multiply_dense(matrix: Tensor, x: Tensor, scales: Tensor | None = None) -> T
 
     def by_kernel(part: Tensor) -> Tensor:
         y = _output(part, rows)
-        _call("multiply", arguments, y, part)
+        call("multiply", arguments, y, part)
         return y
 
     return _as_given(_in_calls(tokens, by_kernel), x)
@@ -300,12 +265,6 @@ def _as_given(y: Tensor, x: Tensor) -> Tensor:
     """y [tokens, rows] in the type and the leading dimensions of x."""
     y = y if y.dtype == x.dtype else y.to(x.dtype)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[1])
-
-
-def _call(name: str, arguments: tuple[int, ...], out: Tensor, tokens: Tensor | None) -> None:
-    given = (0, 0, 0) if tokens is None else (tokens.data_ptr(), TYPES[tokens.dtype], len(tokens))
-    threads = torch.get_num_threads()
-    getattr(_kernels, name)(_forms()[form()], *arguments, *given, out.data_ptr(), TYPES[out.dtype], threads)
 
 
 def _output(tokens: Tensor, rows: int) -> Tensor:
@@ -341,14 +300,14 @@ def _words(columns: int) -> int:
 def _rows_of_bits(bits: np.ndarray, rows: int, columns: int) -> Tensor:
     """The mask of a file, one run of bits with the first weight in the highest, as the kernels' rows."""
     if columns % 8 == 0:
-        used = bits.reshape(rows, columns // 8)
-        return _padded(used, columns, REVERSED)
+        used = np.frombuffer(bits.tobytes().translate(REVERSED), np.uint8)
+        return _padded(used.reshape(rows, columns // 8), columns)
     flat = np.unpackbits(bits, count=rows * columns).reshape(rows, columns)
     return _padded(np.packbits(flat, axis=1, bitorder="little"), columns)
 
 
-def _padded(packed: np.ndarray, columns: int, table: np.ndarray | None = None) -> Tensor:
-    """Rows of bytes padded with 0 to whole words; each byte through `table` if there is one."""
+def _padded(packed: np.ndarray, columns: int) -> Tensor:
+    """Rows of bytes padded with 0 to whole words."""
     mask = torch.zeros(len(packed), _words(columns) * WORD // 8, dtype=torch.uint8)
-    mask.numpy()[:, : packed.shape[1]] = packed if table is None else table[packed]
+    mask.numpy()[:, : packed.shape[1]] = packed
     return mask

@@ -1,5 +1,5 @@
 /* The loops of one form. kernels.c includes this once a form, with FORM (its suffix), VECTOR (16 floats), STREAMS and TARGET (its
-   instructions); zero_, load_, store_, fma_, add_, splat_, sum_, packed_ and dense_ of that suffix are there. */
+   instructions); zero_, load_, store_, fma_, add_, splat_, sum_, packed_, unpacked_ and dense_ of that suffix are there. */
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -30,12 +30,11 @@ LOCAL void FN(rows)(const Job *job, int64_t row, int64_t step, const char **from
                     const int type, const int packed, const int R, const int T) {
     const int64_t words = job->words / job->groups;
     const int lines = packed ? (type == FLOAT32 ? 2 : 1) : WORD * SIZES[type] / 64; /* of the cache, a word's */
-    VECTOR total[STREAMS][4];
+    VECTOR total[STREAMS][4], even[STREAMS][4], odd[STREAMS][4], w[4];
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) total[r][t] = FN(zero)();
+        for (int t = 0; t < T; t++) total[r][t] = even[r][t] = odd[r][t] = FN(zero)();
     for (int64_t group = 0, word = 0; group < job->groups; group++) {
-        VECTOR even[STREAMS][4], odd[STREAMS][4], w[4];
-        for (int r = 0; r < R; r++)
+        for (int r = 0; r < R && type == INT8; r++)
             for (int t = 0; t < T; t++) even[r][t] = odd[r][t] = FN(zero)();
         for (int64_t end = word + words; word < end; word++) {
             for (int r = 0; r < R; r++) {
@@ -51,16 +50,18 @@ LOCAL void FN(rows)(const Job *job, int64_t row, int64_t step, const char **from
                 }
             }
         }
-        for (int r = 0; r < R; r++) {
-            float scale = type == INT8 ? job->scales[(row + r * step) * job->groups + group] : 1;
-            for (int t = 0; t < T; t++) {
-                VECTOR both = FN(add)(even[r][t], odd[r][t]);
-                total[r][t] = type == INT8 ? FN(fma)(FN(splat)(scale), both, total[r][t]) : both;
-            }
+        for (int r = 0; r < R && type == INT8; r++) {
+            VECTOR scale = FN(splat)(job->scales[(row + r * step) * job->groups + group]);
+            for (int t = 0; t < T; t++)
+                total[r][t] = FN(fma)(scale, FN(add)(even[r][t], odd[r][t]), total[r][t]);
         }
     }
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) sums[r * T + t] = FN(sum)(total[r][t]);
+        for (int t = 0; t < T; t++) {
+            float *sum = sums + r * T + t;
+            if (type == BFLOAT16) *sum = FN(sum)(even[r][t]) + FN(sum)(odd[r][t]); /* lanes are other ones: place_of */
+            else *sum = FN(sum)(type == INT8 ? total[r][t] : FN(add)(even[r][t], odd[r][t]));
+        }
 }
 
 /* Where a row's values are: near the end of all, in the copy. */
@@ -124,24 +125,40 @@ TARGET static void FN(multiply)(const Job *job, int64_t first, int64_t last) {
     }
 }
 
+/* 64 weights of a row into `out`, of which the first `left` are there; bfloat16 stays as it is or is widened. */
+LOCAL void FN(unpack_word)(uint64_t bits, const char *from, float scale, void *out, int64_t at, int64_t left,
+                           const int type, const int out_type) {
+    VECTOR w[4];
+    float wide[WORD];
+    uint16_t words[WORD];
+    if (type == BFLOAT16 && out_type == BFLOAT16 && left >= WORD) {
+        FN(unpacked)(bits, from, (uint16_t *)out + at);
+        return;
+    }
+    if (type == BFLOAT16) {
+        FN(unpacked)(bits, from, words);
+        for (int i = 0; i < WORD; i++) wide[i] = float_of_bfloat16(words[i]);
+    } else {
+        FN(packed)(type, bits, from, w);
+        for (int i = 0; i < 4; i++) FN(store)(wide + 16 * i, w[i]);
+    }
+    for (int64_t i = 0; i < (left < WORD ? left : WORD); i++)
+        put(out, out_type, at + i, type == INT8 ? wide[i] * scale : wide[i]);
+}
+
 LOCAL void FN(unpack_rows)(const Job *job, int64_t first, int64_t last, const int type, const int out_type) {
     const char *from = job->values + job->starts[first / ROWS_A_START] * SIZES[type];
-    const int64_t size = SIZES[type], words = job->words / job->groups;
+    const int64_t words = job->words / job->groups;
     for (int64_t row = first; row < last; row++) {
-        const char *here = FN(place)(job, from, type, 1);
+        const char *here = FN(place)(job, from, type, 1), *next = here;
         const uint64_t *mask = job->mask + row * job->words;
         for (int64_t word = 0; word < job->words; word++) {
-            VECTOR w[4];
-            float wide[WORD];
-            FN(packed)(type, mask[word], here, w);
-            here += __builtin_popcountll(mask[word]) * size;
-            from += __builtin_popcountll(mask[word]) * size;
-            for (int i = 0; i < 4; i++) FN(store)(wide + 16 * i, w[i]);
             float scale = type == INT8 ? job->scales[row * job->groups + word / words] : 1;
-            int64_t left = job->columns - word * WORD, at = row * job->columns + word * WORD;
-            for (int64_t i = 0; i < (left < WORD ? left : WORD); i++)
-                put(job->out, out_type, at + i, type == INT8 ? wide[i] * scale : wide[i]);
+            int64_t done = word * WORD, at = row * job->columns + done;
+            FN(unpack_word)(mask[word], next, scale, job->out, at, job->columns - done, type, out_type);
+            next += __builtin_popcountll(mask[word]) * SIZES[type];
         }
+        from += next - here;
     }
 }
 

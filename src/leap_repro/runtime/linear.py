@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.experts import ExpertLinear, expert_output
-from leap_repro.runtime.kernels import MOST_TOKENS, PackedMatrix, form, multiply_dense
+from leap_repro.runtime.forms import form
+from leap_repro.runtime.kernels import MOST_TOKENS, PackedMatrix, multiply_dense
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -24,7 +24,7 @@ def scripts(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "benchmarks"))
     yield
     names = ("measure", "one_shot", "one_shot_at_8b", "optima_vs_qp", "optima_solvers", "scaling")
-    for name in (*names, "gguf_zeros", "packed_kernels"):
+    for name in (*names, "gguf_zeros", "packed_kernels", "packed_prefill"):
         sys.modules.pop(name, None)
 
 
@@ -120,7 +120,7 @@ def test_the_table_of_one_shot_methods_at_8b_is_what_the_plan_says_now(tmp_path,
 
 
 def test_packed_kernels_are_timed_against_dense_ones_and_the_memory(tmp_path):
-    if not import_module("leap_repro.runtime.kernels")._forms():
+    if not import_module("leap_repro.runtime.forms").compiled():
         pytest.skip("installed without a compiler")
     small = ("--block", "SmolLM2-135M", "--bytes", 1_000_000, "--sparsities", 0.5, "--threads", 1, "--repeats", 1)
     run("packed_kernels", *small, "--output", tmp_path / "kernels.csv")
@@ -130,3 +130,12 @@ def test_packed_kernels_are_timed_against_dense_ones_and_the_memory(tmp_path):
     sizes = table[table["type"] == "bfloat16"].groupby("what")["megabytes"].first()
     assert sizes["packed"] / sizes["torch dense"] == pytest.approx(0.5 + 1 / 16, rel=0.02)
     assert (table["GB/s"] > 0).all()
+
+
+def test_ways_to_multiply_a_prompt_are_timed(tmp_path):
+    sizes = ("--block", "SmolLM2-135M", "--tokens", 2, 100, "--threads", 1, "--repeats", 1)
+    run("packed_prefill", *sizes, "--output", tmp_path / "prefill.csv")
+    table = pd.read_csv(tmp_path / "prefill.csv").set_index("tokens")
+    assert table.loc[2].filter(like="(ms)").notna().all()
+    assert table.loc[100, "kernel (ms)"] != table.loc[100, "kernel (ms)"]
+    assert (table.loc[100, ["dense (ms)", "tiles of 1024 KB (ms)"]] > 0).all()

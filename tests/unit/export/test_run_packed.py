@@ -4,6 +4,7 @@ import copy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,6 +86,35 @@ def test_its_memory_is_the_packed_size(folder):
     assert packed_bytes(packed) == kept + bits + starts
     rest = sum(p.nbytes for p in packed.parameters()) + sum(b.nbytes for b in packed.buffers())
     assert packed.get_memory_footprint() == rest + packed_bytes(packed)
+
+
+RESIDENT = """
+import sys
+import torch
+from leap_repro.export.load import load_pruned
+from leap_repro.runtime.model import packed_bytes
+
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+small = load_pruned(sys.argv[1], run="packed")
+small(torch.arange(10)[None])
+before = resident()
+model = load_pruned(sys.argv[2], run="packed")
+added = resident() - before
+rest = model.get_memory_footprint() - packed_bytes(model)
+print((added - rest) / packed_bytes(model))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's /proc")
+def test_the_process_grows_by_no_more_than_the_packed_size_and_five_percent(folder, tmp_path):
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 2}
+    large = export_of(tmp_path, "llama", torch.bfloat16, sizes)
+    command = [sys.executable, "-c", RESIDENT, folder, large]
+    share = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert 0.95 < share < 1.05
 
 
 def test_the_bias_is_added_and_stays_a_parameter(folder):

@@ -15,7 +15,8 @@ import sys, warnings
 import leap_repro
 assert leap_repro.__file__.startswith(sys.argv[1]), leap_repro.__file__
 import torch
-from leap_repro.runtime.kernels import PackedMatrix, form
+from leap_repro.runtime.forms import form
+from leap_repro.runtime.kernels import PackedMatrix
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     assert PackedMatrix.from_dense(torch.eye(70)).multiply(torch.ones(1, 70)).tolist() == [[1.0] * 70]
@@ -24,9 +25,11 @@ with warnings.catch_warnings(record=True) as said:
 EVERY_READ = """
 from itertools import product
 import torch
-from leap_repro.runtime.kernels import PackedMatrix, _forms, form, multiply_dense
+from leap_repro.runtime.forms import compiled, form
+from leap_repro.runtime.kernels import PackedMatrix, multiply_dense
 import os
-for name, columns, share, dtype in product(_forms(), (1, 64, 70, 320), (0, 0.5, 1), ("float32", "bfloat16", "float16")):
+types = ("float32", "bfloat16", "float16")
+for name, columns, share, dtype in product(compiled(), (1, 64, 70, 320), (0, 0.5, 1), types):
     os.environ["LEAP_REPRO_KERNELS"] = name
     form.cache_clear()
     mask = torch.rand(9, columns) < share
@@ -37,7 +40,7 @@ for name, columns, share, dtype in product(_forms(), (1, 64, 70, 320), (0, 0.5, 
     assert torch.equal(packed.multiply(x), multiply_dense(dense, x))
     assert torch.equal(whole.multiply(x), multiply_dense(values, x, torch.ones(9, 1)))
     assert torch.equal(packed.dense(), dense) and torch.equal(whole.dense(), values.float())
-print("every form", *_forms())
+print("every form", *compiled())
 """
 
 

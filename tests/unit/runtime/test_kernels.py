@@ -10,10 +10,11 @@ import torch
 
 from leap_repro.errors import UserError
 from leap_repro.export.forms import Packed
-from leap_repro.runtime import kernels
-from leap_repro.runtime.kernels import FEW_TOKENS, FORMS, PackedMatrix, multiply_dense
+from leap_repro.runtime import forms
+from leap_repro.runtime.forms import FORMS
+from leap_repro.runtime.kernels import FEW_TOKENS, PackedMatrix, multiply_dense
 
-COMPILED = [*kernels._forms()]
+COMPILED = [*forms.compiled()]
 HERE = [*COMPILED, "torch"]
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 SHAPES = [(1, 1), (3, 5), (8, 64), (9, 100), (17, 192), (5, 129), (40, 576), (1, 1100), (33, 63)]
@@ -26,11 +27,11 @@ def choose(monkeypatch):
     """A function that chooses the form, as the environment of a new process does."""
 
     def choose(name):
-        monkeypatch.setenv(kernels.VARIABLE, name)
-        kernels.form.cache_clear()
+        monkeypatch.setenv(forms.VARIABLE, name)
+        forms.form.cache_clear()
 
     yield choose
-    kernels.form.cache_clear()
+    forms.form.cache_clear()
 
 
 @pytest.fixture(params=HERE)
@@ -249,7 +250,7 @@ def test_shapes_of_inputs_and_outputs(form):
 def test_a_form_that_does_not_exist_is_refused(wanted, choose):
     choose(wanted)
     with pytest.raises(UserError, match=f"LEAP_REPRO_KERNELS is '{wanted}'; it can be {', '.join(FORMS)}"):
-        kernels.form()
+        forms.form()
 
 
 ELSEWHERE = """
@@ -257,7 +258,8 @@ import warnings
 import sys
 sys.modules["leap_repro.runtime._kernels"] = None
 import torch
-from leap_repro.runtime.kernels import PackedMatrix, form
+from leap_repro.runtime.forms import form
+from leap_repro.runtime.kernels import PackedMatrix
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     packed = PackedMatrix.from_dense(torch.eye(3))
@@ -268,15 +270,15 @@ assert [str(one.message).partition(":")[0] for one in said] == ["leap_repro was 
 
 
 def test_without_the_extension_torch_computes_and_says_so_once():
-    environment = {name: value for name, value in os.environ.items() if name != kernels.VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name != forms.VARIABLE}
     subprocess.run([sys.executable, "-c", ELSEWHERE], check=True, env=environment)
 
 
 def test_a_form_that_cannot_run_here_is_refused(choose, monkeypatch):
-    monkeypatch.setattr(kernels, "_forms", dict)
+    monkeypatch.setattr(forms, "compiled", dict)
     choose("avx2")
     with pytest.raises(UserError, match="'avx2', which cannot run here; it can be torch"):
-        kernels.form()
+        forms.form()
 
 
 FORKED = """
