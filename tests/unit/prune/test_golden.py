@@ -78,10 +78,23 @@ SPLIT = {  # line: (options, digest of masks and values)
     "elsa-euclidean": ({"interval": 2, "penalty": 0.1, "projection": "euclidean"}, "d4e33012f64798d0"),
 }
 RECOVERED = {"full": ({}, "fddc65bd1f5187c7"), "pairs": ({"lora_rank": 2}, "c7dcadc1ee9fa8a5")}
+WITH_TORCH_2_11 = {
+    "fddc65bd1f5187c7": "04d4bce59e93d0d0",
+    "c7dcadc1ee9fa8a5": "2dd12fb2dd002d0f",
+    "955daab98448cfb5": "9341444791c59d6a",
+    "c1c8f6e9f50f2cdd": "fcc719371362b242",
+    "d4e33012f64798d0": "fd92591dfebee388",
+}
+"""Digests of values with torch 2.11, which rounds the gradient of a softmax in another way. This is the only operator
+here whose bits differ from 2.13's. The values differ by 1.2e-7 at most, and all masks are the same."""
 
 
 def digest(masks):
     return hashlib.sha256(b"".join(mask.numpy().tobytes() for mask in masks)).hexdigest()[:16]
+
+
+def of_this_torch(expected):
+    return WITH_TORCH_2_11[expected] if torch.__version__.startswith("2.11.") else expected
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -156,7 +169,7 @@ def test_a_short_recovery_keeps_the_mask_and_its_values_are_as_ever(line, starts
         cell = method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 3, tokens, parent=parent))
     kinds = split_by_kind(cell.tensors)
     assert all(torch.equal(kinds["keep"][name], mask) for name, mask in starts[0].items())
-    assert digest(kinds["values"][name] for name in sorted(kinds["values"])) == expected
+    assert digest(kinds["values"][name] for name in sorted(kinds["values"])) == of_this_torch(expected)
 
 
 @pytest.mark.parametrize("line", SPLIT)
@@ -165,7 +178,7 @@ def test_masks_and_values_that_are_trained_together_are_as_ever(line, tiny_llama
     method, options = load_method("elsa", TRAINING | given)
     with arithmetic(method):
         cell = method.prune_cell(Job(tiny_llama(), options, Fraction("0.6"), 3, tokens))
-    assert digest(cell.tensors[name] for name in sorted(cell.tensors)) == expected
+    assert digest(cell.tensors[name] for name in sorted(cell.tensors)) == of_this_torch(expected)
 
 
 def test_every_method_has_a_golden_mask():

@@ -7,6 +7,7 @@ import torch
 from families import VOCABULARY, tiny
 
 from leap_repro.checked import checked
+from leap_repro.models.experts import is_experts
 from leap_repro.models.prunable import decoder_blocks, prunable_linears
 from leap_repro.models.walker import walk_blocks
 from leap_repro.prune.job import Job
@@ -40,7 +41,7 @@ def by_hand(experts, hidden, chosen, all_tokens):
 @torch.no_grad()
 def test_statistics_are_those_of_the_experts_own_inputs(family, all_tokens, tokens):
     model, seen = tiny(family), []
-    experts = next(module for module in decoder_blocks(model)[1][0].modules() if hasattr(module, "_is_expert_parallel"))
+    experts = next(module for module in decoder_blocks(model)[1][0].modules() if is_experts(module))
     handle = experts.register_forward_pre_hook(lambda module, args: seen.append(args))
     model(tokens, use_cache=False)
     handle.remove()

@@ -24,12 +24,15 @@ def test_a_sum_with_a_product_is_that_of_float64(dtype, started):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_gpus_sum_stays_in_float32_and_in_its_place(dtype, monkeypatch):
-    """As far as shapes and types go, which need no GPU; where there is none nothing can be written to `out`."""
-    usual = torch.addmm
+    """As far as shapes and types go, which need no GPU.
 
-    def addmm(*given, out, **more):
-        found = usual(*given, **more)
-        assert (found.dtype, found.shape) == (out.dtype, out.shape)
+    Fake tensors of torch 2.11 know the result of `mm` with `out_dtype`, but not of `addmm` with it.
+    """
+
+    def addmm(total, a, b, *, out_dtype, out):
+        product = torch.mm(a, b, out_dtype=out_dtype)
+        for tensor in (total, out):
+            assert (tensor.dtype, tensor.shape) == (product.dtype, product.shape)
         return out
 
     monkeypatch.setattr(torch, "addmm", addmm)
@@ -38,3 +41,11 @@ def test_a_gpus_sum_stays_in_float32_and_in_its_place(dtype, monkeypatch):
         total = with_product(None, a.T, b)
         assert (total.dtype, total.shape) == (torch.float32, (16, 32))
         assert with_product(total, a.T, b) is total
+
+
+def test_torch_has_the_sum_that_a_gpu_uses():
+    names = [argument.name for argument in torch.ops.aten.addmm.dtype_out._schema.arguments]
+    assert names == ["self", "mat1", "mat2", "out_dtype", "beta", "alpha", "out"]
+    operator = "aten::addmm.dtype_out"
+    if torch.version.cuda:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(operator, "CUDA")
