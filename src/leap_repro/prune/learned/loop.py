@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from leap_repro.errors import UserError
 from leap_repro.models.load import best_device
+from leap_repro.portable import instructions
 from leap_repro.progress import Progress
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import checkpoint, processes
@@ -69,6 +70,8 @@ class Loop(ABC):
         """Train to the end, resuming from `checkpoints` if it holds a state; returns one log row per step."""
         done = self._resume(checkpoints)
         progress = Progress("steps", self.options.steps, done)
+        if self.device.type == "cpu":
+            log.info(instructions.in_words(self.model.dtype))
         for number in range(done, self.options.steps):
             self.rows.append(self.step(number))
             if processes.rank() == 0:

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from leap_repro.errors import UserError
 from leap_repro.models.experts import unfused
 from leap_repro.models.prunable import PrunableLinear, decoder_blocks
+from leap_repro.portable import instructions
 from leap_repro.prune.learned.declaration import LoopOptions, Relaxation
 from leap_repro.prune.learned.gates import Gate, Noise
 from leap_repro.prune.learned.stochastic_rounding import Chance, by_chance
@@ -114,7 +115,7 @@ class MaskedLinear:
         if step.measuring:
             self.kept_mask = self.kept_product = None
         product = self.product(step, measuring=step.measuring)
-        return nn.functional.linear(x, product, self.linear.module.bias)
+        return linear(x, product, self.linear.module.bias)
 
     def product(self, step: Step, mask: Tensor | None = None, measuring: bool = False) -> Tensor:
         """W * M in the weight's type: the kept one, or made of `mask` or of this step's."""
@@ -182,14 +183,23 @@ def size_of(weight: Tensor, absolute: bool) -> Tensor:
 
 
 def matrix_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b; on a CPU in float32, because without its own instructions 16-bit products take a hundred times longer."""
-    return a.float() @ b.float() if a.device.type == "cpu" else a @ b
+    """a @ b, in the type of the factors; in float32 where the processor cannot multiply their type."""
+    return a @ b if instructions.multiplies(a) else a.float() @ b.float()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b in the type of x [..., in], computed as `matrix_product` says."""
+    if instructions.multiplies(x):
+        return nn.functional.linear(x, weight, bias)
+    bias = None if bias is None else bias.float()
+    return nn.functional.linear(x.float(), weight.float(), bias).to(x.dtype)
 
 
 def with_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
     """total + a @ b in float32, in the place of `total`, or a @ b alone.
 
-    A GPU adds up 16-bit factors in float32 and leaves the sum there: nothing is rounded between.
+    A GPU adds up 16-bit factors in float32 and leaves the sum there: nothing is rounded between. On a
+    CPU torch rounds each 16-bit product to the type of its factors.
     """
     if a.device.type == "cpu":
         product = matrix_product(a, b).float()

@@ -21,7 +21,7 @@ from leap_repro.models.prunable import PrunableLinear
 from leap_repro.prune.job import Job
 from leap_repro.prune.learned import processes
 from leap_repro.prune.learned.loop import Loop, finite
-from leap_repro.prune.learned.masked import masked, matrix_product, running_blocks, with_product
+from leap_repro.prune.learned.masked import linear, masked, matrix_product, running_blocks, with_product
 
 LOG_COLUMNS = ("step", "loss_lm", "learning_rate", "gradient_norm", "loss")
 """Per step: L_LM, the rate, the norm of its gradient at all that is trained before it is clipped, and what is
@@ -40,7 +40,7 @@ class WeightLinear(ABC):
         return next(iter(self.leaves.values()))
 
     def forward(self, x: Tensor, _: object) -> Tensor:
-        return nn.functional.linear(x, self.linear.weight, self.linear.module.bias)
+        return linear(x, self.linear.weight, self.linear.module.bias)
 
     @torch.no_grad()
     def backward(self, x: Tensor, gradient: Tensor, _: object, needs_input: bool) -> Tensor | None:

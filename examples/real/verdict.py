@@ -1,0 +1,145 @@
+"""What the rule of README.md says of the window losses: `score.smk` runs it.
+
+Writes all windows in one file, `tables/perplexities.csv` (every method on every text, the mean over
+seeds) and `tables/verdict.csv` (LEAP less ADMM in nats per token, its 95 % interval, the verdict).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+TEXTS = ("wikitext2", "c4")
+SETTINGS_TEXT = "held_out"
+REFERENCES = ("admm", "admm-250k", "admm-500k")
+"""ADMM by the tokens of its calibration: the better one on held-out C4 is the reference."""
+CELL = ["model", "method", "sparsity", "seed"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean difference in nats per token, its standard error and degrees of freedom."""
+
+    value: float
+    stderr: float
+    dof: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's, 95 %."""
+        reach = stats.t.ppf(0.975, self.dof) * self.stderr
+        return self.value - reach, self.value + reach
+
+
+def difference(differences_SW: np.ndarray, articles_W: np.ndarray) -> Estimate:
+    """The mean over seeds and windows. Its variance has a part for text, with windows that begin in one
+    article together, and where there are several seeds a part for these; Satterthwaite's degrees."""
+    seeds, windows = differences_SW.shape
+    mean = differences_SW.mean()
+    sums = pd.Series(differences_SW.mean(axis=0) - mean).groupby(articles_W).sum()
+    count = len(sums)
+    parts = [(float((sums**2).sum()) * count / (count - 1) / windows**2, count - 1)]
+    if seeds > 1:
+        parts.append((differences_SW.mean(axis=1).var(ddof=1) / seeds, seeds - 1))
+    variance = sum(part for part, _ in parts)
+    dof = variance**2 / sum(part**2 / degrees for part, degrees in parts) if variance else math.inf
+    return Estimate(float(mean), math.sqrt(variance), dof)
+
+
+def read_windows(folder: Path) -> pd.DataFrame:
+    """All cells' windows, with the cell's model, method, sparsity and seed."""
+    frames = []
+    for path in sorted(folder.glob("*/*/*/*.parquet")):
+        model, method, sparsity, seed = path.relative_to(folder).with_suffix("").parts
+        frames.append(
+            pd.read_parquet(path).assign(model=model, method=method, sparsity=float(sparsity), seed=int(seed))
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def perplexities(windows: pd.DataFrame) -> pd.DataFrame:
+    """Of every method on every text: exp of the mean loss over seeds and windows, and ln(PPL / dense)."""
+    means = windows.groupby(["model", "method", "sparsity", "text"]).agg(
+        loss=("loss", "mean"), seeds=("seed", "nunique"), windows=("window", "nunique")
+    )
+    found = means.reset_index()
+    dense = found[found["method"] == "dense"].set_index(["model", "text"])["loss"]
+    at = pd.MultiIndex.from_frame(found[["model", "text"]])
+    return found.assign(perplexity=np.exp(found["loss"]), over_dense=found["loss"].to_numpy() - dense[at].to_numpy())
+
+
+def pivot(windows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Losses [seeds, windows] of one method in a frame of one model, sparsity and text."""
+    return windows[windows["method"] == method].pivot(index="seed", columns="window", values="loss")
+
+
+def reference(found: pd.DataFrame, model: str, sparsity: float) -> str | None:
+    """The ADMM whose loss on the settings text is lowest."""
+    here = found[(found["model"] == model) & (found["sparsity"] == sparsity) & (found["text"] == SETTINGS_TEXT)]
+    here = here[here["method"].isin(REFERENCES)]
+    return None if here.empty else str(here.loc[here["loss"].idxmin(), "method"])
+
+
+def compared(windows: pd.DataFrame, method: str, other: str) -> Estimate | None:
+    """`method` less `other` on one text of one model at one sparsity, seeds paired; None without a common one."""
+    ours, theirs = pivot(windows, method), pivot(windows, other)
+    seeds = ours.index.intersection(theirs.index)
+    if seeds.empty:
+        return None
+    articles = windows.drop_duplicates("window").set_index("window")["article"]
+    paired = ours.loc[seeds] - theirs.loc[seeds]
+    return difference(paired.to_numpy(), articles[paired.columns].to_numpy())
+
+
+def verdict(intervals: dict[str, tuple[float, float]], seeds: int) -> str:
+    """In words; one seed decides nothing."""
+    if seeds < 2 or set(intervals) != set(TEXTS):
+        return "not decided by one seed" if seeds < 2 else "not scored on both texts"
+    if all(upper < 0 for _, upper in intervals.values()):
+        return "LEAP leads"
+    return "LEAP is behind" if all(lower > 0 for lower, _ in intervals.values()) else "undecided"
+
+
+def verdicts(windows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """A row per model, sparsity, line of LEAP and text."""
+    rows = []
+    lines = windows[windows["method"].str.startswith("leap")]
+    for (model, sparsity, method), group in lines.groupby(["model", "sparsity", "method"]):
+        other = reference(found, model, sparsity)
+        here = windows[(windows["model"] == model) & (windows["sparsity"] == sparsity)]
+        estimates = {text: compared(here[here["text"] == text], method, other) for text in TEXTS} if other else {}
+        estimates = {text: estimate for text, estimate in estimates.items() if estimate}
+        seeds = group["seed"].nunique()
+        words = verdict({text: estimate.interval for text, estimate in estimates.items()}, seeds)
+        for text, estimate in estimates.items():
+            lower, upper = estimate.interval
+            facts = {"model": model, "sparsity": sparsity, "method": method, "reference": other, "text": text}
+            numbers = {"difference": estimate.value, "lower": lower, "upper": upper, "stderr": estimate.stderr}
+            rows.append(facts | {"seeds": seeds} | numbers | {"dof": estimate.dof, "verdict": words})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Read, decide, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--windows", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    given = parser.parse_args()
+    windows = read_windows(given.windows)
+    found = perplexities(windows)
+    decided = verdicts(windows, found)
+    (given.results / "tables").mkdir(parents=True, exist_ok=True)
+    windows.to_parquet(given.results / "windows.parquet", index=False)
+    found.to_csv(given.results / "tables/perplexities.csv", index=False, float_format="%.6g")
+    decided.to_csv(given.results / "tables/verdict.csv", index=False, float_format="%.6g")
+    print(found.to_string(index=False), decided.to_string(index=False), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
