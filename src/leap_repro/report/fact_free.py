@@ -92,6 +92,8 @@ def _row(outcomes: pd.DataFrame, weights: dict[str, Weights]) -> tuple[dict[str,
         low, high = found.interval
         numbers |= {title: found.value, f"stderr {title}": found.stderr, f"low {title}": low, f"high {title}": high}
         numbers[f"p {title}"] = found.p_value
+        ends = zip(("low", "high"), found.models_interval, strict=True)
+        numbers |= {f"{end} over models {title}": value for end, value in ends}
         words[title] = f"{_signed(found)} [{signed(low)}, {signed(high)}]"
     return numbers, words
 
@@ -123,10 +125,11 @@ def _rounded(value: float) -> str:
 
 CAPTION = "LEAP and ADMM on text with and without the tested facts, hardened masks"
 NOTES = (
-    "Points of the six-task average; ± is a standard error, which holds questions and seeds, and brackets are its 95 % "
-    "interval. SD over seeds: on each text, in the order of the columns. The control text is without as many facts as "
-    "the fact-free one, none of which is tested: usual − control is what leaving facts out does, control − fact-free "
-    "what it does that they are the tested ones. Dense is trained on none of these texts. docs/fact-free.md."
+    "Points of the six-task average; ± is a standard error, which holds questions and seeds, and brackets are its 95 "
+    "% interval for these models; the CSV has that over models. SD over seeds: on each text, in the order of the "
+    "columns. The control text is without as many facts as the fact-free one, none of which is tested: usual − "
+    "control is what leaving facts out does, control − fact-free what it does that they are the tested ones. Dense is "
+    "trained on none of these texts. docs/fact-free.md."
 )
 
 
