@@ -62,6 +62,9 @@ def test_what_the_texts_do_is_found_and_its_interval_holds_the_truth(numbers):
     row = numbers.loc[(MEAN, "lead")]
     assert row["low control − fact-free"] > 0
     assert row["low control − fact-free"] < row["control − fact-free"] < row["high control − fact-free"]
+    assert row["low over models control − fact-free"] < row["low control − fact-free"], (
+        "two models say little of others"
+    )
     admm = numbers.loc[(MEAN, "admm")]
     assert admm["low usual − fact-free"] < 0 < admm["high usual − fact-free"]
 
