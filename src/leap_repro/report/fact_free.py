@@ -128,9 +128,9 @@ CAPTION = "LEAP and ADMM on text with and without the tested facts, hardened mas
 NOTES = (
     "Points of the six-task average; ± is a standard error, which covers questions and seeds, and brackets are its "
     "95 % interval for these models; the CSV has the intervals over models. SD over seeds: on each text, in the order "
-    "of the columns. The control text is without as many facts as the fact-free one, none of which is tested: "
-    "usual − control is the effect of leaving facts out, control − fact-free that of their being the tested ones. Dense "
-    "is trained on none of these texts. docs/fact-free.md."
+    "of the columns. The control text is without as many facts as the fact-free one, none of which is tested: usual − "
+    "control is the effect of leaving facts out, control − fact-free that of their being the tested ones. Dense is "
+    "trained on none of these texts. docs/fact-free.md."
 )
 
 
