@@ -72,8 +72,8 @@ def _parts(outcomes: pd.DataFrame, named: list[str]) -> Iterator[tuple[float, st
     """(sparsity, model or MEAN, its answers) where all these methods ran."""
     for sparsity, here in outcomes[outcomes["method"].isin(named)].groupby("sparsity_target"):
         whole = [model for model, own in here.groupby("model", sort=False) if own["method"].nunique() == len(named)]
-        if whole:
-            yield from ((float(sparsity), model, here[here["model"] == model]) for model in whole)
+        yield from ((float(sparsity), model, here[here["model"] == model]) for model in whole)
+        if len(whole) > 1:
             yield float(sparsity), MEAN, here[here["model"].isin(whole)]
 
 
@@ -87,7 +87,9 @@ def _row(outcomes: pd.DataFrame, weights: dict[str, Weights]) -> tuple[dict[str,
         is_lead = len(own) > 1
         words[f"On {text} text"] = _signed(found) if is_lead else f"{found.value:.2f}"
     words["SD over seeds"] = " / ".join(_rounded(numbers[f"sd {text}"]) for text in weights)
-    for one, other in combinations(weights, 2):
+    texts = list(weights)
+    neighbours_first = sorted(combinations(texts, 2), key=lambda pair: texts.index(pair[1]) - texts.index(pair[0]))
+    for one, other in neighbours_first:
         found, title = contrast(outcomes, minus(weights[one], weights[other])), f"{one} − {other}"
         low, high = found.interval
         numbers |= {title: found.value, f"stderr {title}": found.stderr}

@@ -78,6 +78,7 @@ def test_a_contrast_of_two_is_their_paired_difference(collected):
 def test_the_table_shows_the_texts_in_their_order(collected):
     table = fact_free_table(collected.outcomes, methods_of(collected))
     assert list(table.shown.columns[3:6]) == ["On usual text", "On control text", "On fact-free text"]
+    assert list(table.shown.columns[7:]) == ["usual − control", "control − fact-free", "usual − fact-free"]
     assert list(table.shown["Model"]) == ["a"] * 3 + ["b"] * 3 + [MEAN] * 3
     assert list(table.shown["What"])[:3] == ["LEAP − ADMM", "LEAP", "ADMM"]
     assert len(table.numbers) == len(table.shown)
