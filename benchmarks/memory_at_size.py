@@ -3,7 +3,7 @@
     python benchmarks/memory_at_size.py --shape llama3.2-1b --method wanda
 
 makes a random checkpoint of that shape in a temporary folder, runs the ordinary `python -m leap_repro.pipeline prune`
-on it, and adds one row to `benchmarks/memory_at_size.csv`, which `docs/plan.md` shows: the job's peak resident memory
+on it, and adds one row to `benchmarks/memory_at_size.csv`, to which `docs/plan.md` links: its peak resident memory
 as the kernel counted it (`wait4`), beside the estimate of `leap_repro.costs.resources` for the model of that name and
 the size of the whole model, which was never in memory, and its time by the wall and of the CPU. `--blocks` shows that
 the number of blocks does not matter.
@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from measure import REPOSITORY, add_row, show
+from measure import REPOSITORY, add_row
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -173,7 +173,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         row = measure(arguments, Path(folder))
     add_row(TABLE, row, key=("shape", "blocks", "method", "options", "sequences", "length"))
-    show("docs/plan.md")
     print(row)
 
 

@@ -3,7 +3,7 @@
     python benchmarks/plan_vs_measured.py --results results/miniature
 
 reads the benchmark file of each job that has run and writes one row per line of the plan to
-`benchmarks/plan_vs_measured.csv`, which `docs/plan.md` shows: jobs, estimated and measured time (by the wall, and of
+`benchmarks/plan_vs_measured.csv`, to which `docs/plan.md` links: jobs, estimated and measured time (by the wall, and of
 the CPU), the largest job's memory (estimate, measured), and disk.
 """
 
@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from measure import show, write_rows
+from measure import write_rows
 
 from leap_repro.costs.plan import Estimate, jobs_of
 from leap_repro.pipeline.grid import read_study
@@ -69,7 +69,6 @@ def main() -> None:
             by_line.setdefault(job.line, []).append((job, found))
     rows = [row_of(line, jobs) for line, jobs in by_line.items()]
     write_rows(arguments.output, rows)
-    show("docs/plan.md")
     for row in rows:
         print(row)
 

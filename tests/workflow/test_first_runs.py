@@ -31,7 +31,7 @@ def test_the_command_of_the_page_is_planned_and_costs_what_the_page_says(checkou
     for block in files:
         subprocess.run(["bash", "-euc", block], cwd=checkout, env=environment(), check=True, timeout=60)
     command = next(block for block in blocks(page, "bash") if block.startswith("snakemake"))
-    output = snakemake(checkout, "-n", "--quiet", "all", *shlex.split(command)[3:])
+    output = snakemake(checkout, *shlex.split(command)[3:], "-n", "--quiet", "all")
     (table,) = blocks(page, "text")
     assert table in output
 

@@ -26,9 +26,9 @@ def script(project, monkeypatch, tmp_path):
         ("base", ""): base,
         ("window length", "128"): replace(base, window=128),
         ("BOS", "in every window"): replace(base, bos="every window"),
+        ("not pruned", ""): replace(base, sparsity=0),
         ("seed of the calibration sample", "1"): replace(base, seed=1),
     }
-    monkeypatch.setattr(module, "BASE", base)
     monkeypatch.setattr(module, "ROWS", rows)
     yield module
     for name in ("measure", "same_cell"):
@@ -43,7 +43,7 @@ def test_every_row_is_measured_once_and_beside_the_base(script, tmp_path, monkey
     monkeypatch.setattr(sys, "argv", arguments)
     script.main()
     table = pd.read_csv(script.TABLE, keep_default_na=False).set_index("factor")
-    assert list(table.index) == ["base", "window length", "BOS", "seed of the calibration sample", "not pruned"]
+    assert list(table.index) == ["base", "window length", "BOS", "not pruned", "seed of the calibration sample"]
     assert table.loc["base", "times base"] == 1
     assert (table.loc[["window length", "BOS", "seed of the calibration sample"], "times base"] != 1).all()
     assert table.loc["not pruned", "perplexity"] < table.loc["base", "perplexity"]
@@ -51,3 +51,14 @@ def test_every_row_is_measured_once_and_beside_the_base(script, tmp_path, monkey
     monkeypatch.setattr(script.Measured, "perplexity", None)
     script.main()
     assert script.TABLE.read_bytes() == before
+
+
+def test_the_page_says_what_the_table_says(project):
+    table = pd.read_csv(project / "benchmarks/same_cell.csv", dtype={"value": str}, keep_default_na=False)
+    times = table.set_index(["factor", "value"])["times base"]
+    page = " ".join((project / "docs/why-numbers-differ.md").read_text(encoding="utf-8").split())
+    said = f"windows of 512 tokens give {times['window length', '512']:.3f} times the perplexity"
+    assert said in page
+    assert f"windows of 4,096 tokens {times['window length', '4,096']:.3f} times" in page
+    seeds = times["seed of the calibration sample"]
+    assert f"another seed changes it by up to {100 * (seeds - 1).abs().max():.0f} %" in page

@@ -15,11 +15,16 @@ RUN = TOP / "figures/miniature"
 PAGES = (
     "README.md",
     "docs/as-released.md",
+    "docs/choosing-a-method.md",
     "docs/claims.md",
+    "docs/export-formats.md",
     "docs/memory.md",
     "docs/numerics.md",
     "docs/plan.md",
+    "docs/scaling.md",
+    "docs/serving.md",
     "docs/statistics.md",
+    "docs/why-numbers-differ.md",
     "docs/methods/optima.md",
 )
 

@@ -56,11 +56,11 @@ CASES = {
     ),
     "a subject that MMLU does not have": (
         lambda f: (f / "mmlu_astronomy").rename(f / "mmlu_astrology"),
-        ("mmlu_astrology", "no known set"),
+        ("mmlu_astrology", "is unknown"),
     ),
     "a set without its prefix": (
         lambda f: (f / "mmlu_astronomy").rename(f / "astronomy"),
-        ("astronomy", "no known set"),
+        ("astronomy", "is unknown"),
     ),
     "a split that is missing": (lambda f: (f / "arc_easy/test.parquet").unlink(), ("arc_easy has no split 'test'",)),
     "MMLU without examples": (

@@ -354,7 +354,7 @@ def test_without_a_selector_it_refuses_to_run(tiny_llama, tokens, refused):
 
 @pytest.mark.parametrize("module", ["leap", "optima"])
 def test_a_selector_that_is_no_one_shot_method_is_refused_by_name(module, refused):
-    with refused(module, "no one-shot method"):
+    with refused(module, "not a one-shot method"):
         load_selector({"module": module})
 
 
