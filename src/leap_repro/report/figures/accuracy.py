@@ -78,18 +78,21 @@ def plot(data: pd.DataFrame, methods: Methods) -> Figure:
 
 
 def draw(axis: Axes, panel: pd.DataFrame, methods: Methods) -> None:
-    """The curves of one model, with bars."""
+    """The curves of one model, with bars; at a single sparsity, the methods' points side by side."""
     shown = {n: look for n, look in looks(methods).items() if not methods[n].get("variant_of")}
-    for method in (name for name in dict.fromkeys(panel["method"]) if name in shown):
+    names = [name for name in dict.fromkeys(panel["method"]) if name in shown]
+    sparsities = 100 * np.unique(panel.loc[panel["method"].isin(shown), "sparsity_target"])
+    for place, method in enumerate(names):
         curve = panel[panel["method"] == method].sort_values("sparsity_target")
         bars = {"elinewidth": 1.4, "capsize": 2.5} if shown[method] is LEAP_LOOK else {"elinewidth": 0.7}
-        points = 100 * curve["sparsity_target"], curve["value"], curve["error"]
+        beside = place - (len(names) - 1) / 2 if len(sparsities) == 1 else 0
+        points = 100 * curve["sparsity_target"] + beside, curve["value"], curve["error"]
         axis.errorbar(*points, label=methods[method]["label"], **bars, **shown[method])
     for value in panel.loc[[is_dense(name, methods) for name in panel["method"]], "value"]:
         axis.axhline(value, **BUDGET_LINE)
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
         axis.annotate(f"dense {value:.1f}", (1, value), (0, 2), fontsize=7, color="#555555", **place)
-    axis.set_xticks(100 * np.unique(panel.loc[panel["method"].isin(shown), "sparsity_target"]))
+    axis.set_xticks(sparsities)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.margins(x=0.08, y=0.1)
 

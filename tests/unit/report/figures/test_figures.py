@@ -158,6 +158,13 @@ def test_accuracy_starts_at_the_least_pruned_sparsity_with_dense_as_a_line():
     assert "hardened masks" in words(figure)
 
 
+def test_points_of_a_single_sparsity_stand_side_by_side():
+    figure = accuracy.plot(averages(["a"]), METHODS)
+    places = [float(drawn.lines[0].get_xdata()[0]) for drawn in figure.axes[0].containers]
+    assert places == [49.0, 50.0, 51.0]
+    assert list(figure.axes[0].get_xticks()) == [50.0]
+
+
 def test_accuracy_has_one_y_axis_and_says_what_its_bars_are():
     figure = accuracy.plot(averages(), METHODS)
     assert len({axis.get_ylim() for axis in figure.axes if axis.get_visible()}) == 1
