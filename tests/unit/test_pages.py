@@ -47,7 +47,7 @@ def test_every_config_value_of_a_command_is_one(page):
     """Snakemake reads every word after --config as name=value, and ends in a traceback for a target."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for values in re.findall(r"(?:^|`)snakemake [^`\n#]*?--config ([^`\n#]*)", text, re.MULTILINE):
-        for word in values.split(" -")[0].split():
+        for word in shlex.split(values.split(" -")[0]):
             assert "=" in word, values
 
 

@@ -89,7 +89,7 @@ def evaluate_model(
         if text is not None:
             limit = position_limit(base.config)
             asked = list(lengths or [min(LENGTH, limit or LENGTH)])
-            documents = _documents(sources["text"]) if "text" in sources else list(text)
+            documents = _documents(sources["text"]) if isinstance(text, str | Path) else list(text)
             scored = perplexity_rows(loaded, own, documents, asked, batch_size, windows)
         if tasks is None:
             return Evaluation(tuple(scored), (), bits, sources)

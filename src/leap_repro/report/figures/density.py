@@ -80,7 +80,7 @@ def draw_budgets(
     """One curve per budget over the column `by`, or points that are not joined; the budgets as dashed lines."""
     for sparsity, curve in panel.groupby("sparsity_target"):
         axis.axhline(curve["budget"].iloc[0], label=BUDGET, **BUDGET_LINE)
-        drawn = looks[sparsity] if joined else looks[sparsity] | {"linestyle": "none"}
+        drawn: dict[str, Any] = looks[sparsity] if joined else looks[sparsity] | {"linestyle": "none"}
         axis.errorbar(curve[by], curve["mean"], yerr=curve["std"], capsize=2, **drawn)
 
 
