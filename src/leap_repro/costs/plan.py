@@ -229,9 +229,13 @@ def table(lines: list[PlanRow], title: str) -> str:
 
 
 def _row(line: PlanRow) -> tuple[str, ...]:
-    numbers = (line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
-    memory = f"{line.host_bytes / 1e9:.1f}"
-    return (line.name, str(line.jobs), str(line.done), memory, str(line.gpus), *(f"{number:.1f}" for number in numbers))
+    host, gpu, disk = (_tenths(size / 1e9) for size in (line.host_bytes, line.gpu_bytes, line.disk_bytes))
+    return (line.name, str(line.jobs), str(line.done), host, str(line.gpus), gpu, _tenths(line.hours), disk)
+
+
+def _tenths(number: float) -> str:
+    """To one decimal; "<0.1" for what is less and not nothing."""
+    return "<0.1" if 0 < number < 0.05 else f"{number:.1f}"
 
 
 def plan(study: Study, root: Path, grid: str = DEFAULT, gpu_bytes: float | None = None) -> str:
