@@ -24,6 +24,7 @@ METHODS = {
 }
 SPARSITIES = (0.5, 0.6)
 PERPLEXITY = "perplexity@"
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 def summary(main: pd.DataFrame) -> str:
@@ -52,7 +53,7 @@ def _cells(row: pd.Series | None) -> tuple[str, str, str]:
         return "", "", ""
     difference = ""
     if not math.isnan(row["difference_to_admm"]):
-        difference = f"{row['difference_to_admm']:+.2f} ± {row['difference_stderr']:.2f}".replace("-", "−")
+        difference = f"{row['difference_to_admm']:+.2f}{SPACE}±{SPACE}{row['difference_stderr']:.2f}".replace("-", "−")
     return f"{row['Mean']:.2f}", difference, f"{_perplexity(row):.3f}"
 
 

@@ -21,7 +21,7 @@ def test_numbers_are_means_over_models():
         leap = main.loc[(sparsity, "leap")]
         perplexities = [leap[name] for name in main.columns if name.startswith("perplexity@")]
         assert len(perplexities) == 5
-        assert f" {leap['Mean']:.2f} | +{leap['difference_to_admm']:.2f} ± " in table
+        assert f" {leap['Mean']:.2f} | +{leap['difference_to_admm']:.2f}\u00a0±\u00a0" in table
         assert f" {np.exp(np.log(perplexities).mean()):.3f} " in table
 
 
