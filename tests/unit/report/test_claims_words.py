@@ -92,3 +92,17 @@ def test_what_a_cell_costs(page):
     jobs = pd.read_csv(EVIDENCE / "time.csv").query("stage == 'prune'").set_index("method")
     seconds = jobs["total"] / jobs["jobs"]
     assert f"A cell of LEAP takes {seconds['leap']:.0f} s, one of ADMM {seconds['admm']:.1f} s" in page
+
+
+def test_what_is_chosen_and_what_is_written(page):
+    rows = pd.read_csv(TOP / "benchmarks/choice_or_text.csv").set_index("method")
+    choice, text = rows["right by choice"], rows["right by text"]
+    for method, words in (
+        ("admm", f"ADMM chooses right in {choice['admm']} % and writes the right answer, greedily and in one line, in"),
+        ("leap", f"LEAP {choice['leap']} % and"),
+        ("dense", f"dense {choice['dense']} % and"),
+    ):
+        assert f"{words} {text[method]} %" in page
+    hits = (rows["questions"] / 100 * rows[["right by choice", "right by text"]].T).round().T
+    leads = 100 * (hits.loc["leap"] - hits.loc["admm"]) / rows["questions"].iloc[0]
+    assert f"By choice LEAP leads by {leads.iloc[0]:.1f} points, by text by {leads.iloc[1]:.1f}" in page
