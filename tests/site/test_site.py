@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from html.parser import HTMLParser
-from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from subprocess import run
 from urllib.parse import unquote
@@ -81,7 +81,9 @@ def test_a_page_has_its_content_and_is_found_by_the_search(site, page, words):
 
 
 def test_folders_and_notebooks_are_pages():
-    hooks = SourceFileLoader("hooks", str(TOP / "docs/site/hooks.py")).load_module()
+    spec = spec_from_file_location("hooks", TOP / "docs/site/hooks.py")
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
     assert hooks.shown_as("figures/miniature") == "figures/miniature/README.md"
     assert hooks.shown_as("docs/notebooks/a.ipynb") == "docs/notebooks/a.md"
     assert hooks.shown_as("docs/plan.md") == "docs/plan.md"
