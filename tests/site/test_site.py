@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from html.parser import HTMLParser
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from subprocess import run
 from urllib.parse import unquote
@@ -68,7 +69,7 @@ def test_nothing_is_loaded_from_another_server(site):
         ("docs/api/library", "prune_model"),
         ("docs/api/methods", "drop_smallest_in_groups"),
         ("docs/notebooks/prune-a-miniature", "evaluate_model"),
-        ("figures/miniature/evidence", "claims.md"),
+        ("config", "scales"),
         ("benchmarks/one_shot", "SparseGPT"),
         ("CHANGELOG", "Unreleased"),
     ],
@@ -77,6 +78,16 @@ def test_a_page_has_its_content_and_is_found_by_the_search(site, page, words):
     assert words in (site / page / "index.html").read_text(encoding="utf-8")
     found = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))["docs"]
     assert any(entry["location"].startswith(f"{page}/") for entry in found)
+
+
+def test_folders_and_notebooks_are_pages():
+    spec = spec_from_file_location("hooks", TOP / "docs/site/hooks.py")
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert hooks.shown_as("figures/miniature") == "figures/miniature/README.md"
+    assert hooks.shown_as("docs/notebooks/a.ipynb") == "docs/notebooks/a.md"
+    assert hooks.shown_as("docs/plan.md") == "docs/plan.md"
+    assert "* [main.md](main.md)\n" in hooks.listing(TOP / "figures/miniature")
 
 
 def test_a_list_right_below_a_paragraph_is_a_list(site):
