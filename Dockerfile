@@ -1,6 +1,6 @@
 # The workflow with its pinned packages, on the CPU:
 #   docker build --tag leap-repro .
-#   docker run --rm --volume "$PWD/out:/run" leap-repro snakemake --cores all --directory /run
+#   docker run --rm --volume "$PWD/results:/leap-repro/results" leap-repro
 FROM python:3.11-slim-bookworm
 
 # A compiler for the kernels of packed models, git for the commit in provenance.

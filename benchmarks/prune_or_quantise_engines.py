@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from measure import place
-
-from leap_repro.runtime.forms import form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,6 +24,10 @@ Turn = Callable[[], tuple[float, float]]
 """One turn: tokens a second of the prompt, and of the generation."""
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_vbmi2", "amx_bf16", "amx_int8")
 """Of the processor: those that make products of half precision or of 8 bits faster, or unpack."""
+PRODUCT = """
+import torch
+torch.nn.functional.linear(torch.ones(256, 576).bfloat16(), torch.ones(512, 576).bfloat16())
+"""
 
 
 def transformers(model: PreTrainedModel) -> Turn:
@@ -82,8 +85,13 @@ def processor() -> dict[str, Any]:
     """Where it is measured, and with what: those of FLAGS that the processor has."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     has = next(line for line in lines if line.startswith("flags")).split()
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
     flags = " ".join(flag for flag in FLAGS if flag in has)
-    if limit:
-        flags += f"; torch and OpenVINO use no more than {limit}"
-    return place() | {"flags": flags, "capability": torch.backends.cpu.get_cpu_capability(), "form": form()}
+    return place() | {"flags": flags, "torch multiplies by": torch_multiplies_by()}
+
+
+def torch_multiplies_by() -> str:
+    """The implementation that oneDNN says it chose for a product in bfloat16; its name has the instructions."""
+    command = [sys.executable, "-c", PRODUCT]
+    said = subprocess.run(command, capture_output=True, check=True, text=True, env=os.environ | {"ONEDNN_VERBOSE": "1"})
+    found = [line.split(",")[6] for line in said.stdout.splitlines() if ",exec,cpu,matmul," in line]
+    return found[0] if found else "its own loops"

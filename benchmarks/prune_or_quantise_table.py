@@ -23,10 +23,11 @@ MATRIX = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight
 """How llama.cpp calls the prunable matrices of a Llama or a Gemma."""
 DENSE, TORCH, LLAMA_CPP, OURS = "dense", "torch", "llama.cpp", "leap-repro"
 SPEEDS = [f"{what} {n}{of}" for n in (1, 2) for what in ("decode", "prefill") for of in ("", ", times torch's")]
+PLACE = ("machine", "flags", "torch", "torch multiplies by")
 COLUMNS = (
     *("model", "kernels", "weights", "stored as", "run by", "bits a weight", "bits, whole file", "MB", "perplexity"),
     *("perplexity ±", "times dense's", "times dense's ±", "windows", "tokens of a window", *SPEEDS, "dropped"),
-    *("turns 1", "turns 2", "dropped and 0", "kept", "kept and 0", "prompt", "text", "machine", "flags", "torch"),
+    *("turns 1", "turns 2", "dropped and 0", "kept", "kept and 0", "prompt", "text", *PLACE),
 )
 ENGINES = {"bf16": OURS, "int8": OURS}
 Row = dict[str, Any]
@@ -87,7 +88,7 @@ def medians(turns: list[dict[str, tuple[float, float]]]) -> dict[str, Row]:
 
 def place_of(turns: list[Row]) -> Row:
     """The columns that say where it was timed."""
-    return {name: turns[0][name] for name in ("machine", "flags", "torch")} if turns else {}
+    return {name: turns[0][name] for name in PLACE} if turns else {}
 
 
 def sizes(model: Any, weights: str, how: str, engine: str) -> Row:
@@ -255,8 +256,10 @@ def write_tables(models: list[Any], output: Path) -> None:
 
 def _measured(row: Row) -> str:
     """In words, what a model's numbers are of."""
+    words = (
+        [] if pd.isna(row["windows"]) else [f"{row['windows']:.0f} windows of {row['tokens of a window']:.0f} tokens"]
+    )
     turns = " and ".join(f"{row[f'turns {n}']:.0f} with {n} thread{'s'[: n - 1]}" for n in (1, 2) if row[f"turns {n}"])
-    speeds = f"speeds are medians of turns, {turns}" if turns else "not timed"
-    if pd.isna(row["windows"]):
-        return speeds
-    return f"{row['windows']:.0f} windows of {row['tokens of a window']:.0f} tokens; {speeds}"
+    if turns:
+        words += [f"torch multiplies by {row['torch multiplies by']}", f"speeds are medians of turns, {turns}"]
+    return "; ".join(words)

@@ -99,8 +99,12 @@ def mean_square_of_rest(table: np.ndarray) -> float:
 
 def anew(answers: Answers, models: list[str], sides: list[tuple[str, str, float, float]]) -> Anew:
     """The mean over models and sides of a difference."""
-    names, share = list(dict.fromkeys(answers.tasks)), 1 / len(models) ** 2
-    found = [answers.pairs(model, sides) for model in models]
+    return of_points(answers, [answers.pairs(model, sides) for model in models])
+
+
+def of_points(answers: Answers, found: list[tuple[np.ndarray, bool]]) -> Anew:
+    """The mean over models of their points, each as `Answers.pairs` has them."""
+    names, share = list(dict.fromkeys(answers.tasks)), 1 / len(found) ** 2
     mean = sum(points.mean(axis=1) for points, _ in found) / len(found)
     parts = [DescrStatsW(mean[answers.tasks == name]) for name in names]
     of_tasks = np.array([part.std_mean**2 for part in parts]) / len(names) ** 2
@@ -125,7 +129,7 @@ def anew(answers: Answers, models: list[str], sides: list[tuple[str, str, float,
     dof = variance**2 / doubt if variance else len(answers.tasks) - len(names)
     low, high = stats.t.interval(0.95, dof, value, stderr) if variance else (value, value)
     p = float(2 * stats.t.sf(abs(value / stderr), dof)) if variance else float(value == 0)
-    over = DescrStatsW(of_models).tconfint_mean() if len(models) > 1 else (np.nan, np.nan)
+    over = DescrStatsW(of_models).tconfint_mean() if len(found) > 1 else (np.nan, np.nan)
     return Anew(value, stderr, dof, float(low), float(high), p, *map(float, over))
 
 
@@ -206,6 +210,38 @@ def of_claims(answers: Answers, table: pd.DataFrame) -> Numbers:
         yield from compared(row, anew(answers, models, sides), columns, row["claim"])
 
 
+def of_texts(answers: Answers, table: pd.DataFrame) -> Numbers:
+    """The table of texts: LEAP − ADMM, LEAP and ADMM on each text, and their differences between texts."""
+    texts = [name.removeprefix("stderr ") for name in table if name.startswith("stderr ")]
+    whole = table["model"].isin(answers.models)
+    for _, row in table.iterrows():
+        here = table[whole & (table["sparsity_target"] == row["sparsity_target"])]
+        models = [row["model"]] if row["model"] in answers.models else list(dict.fromkeys(here["model"]))
+        signs = {LEAP: 1, ADMM: -1} if row["quantity"] == "lead" else {row["quantity"]: 1}
+        for text in texts:
+            one, _, other = text.partition(" − ")
+            weights = {line_on(one, method): sign for method, sign in signs.items()}
+            weights |= {line_on(other, method): -sign for method, sign in signs.items() if other}
+            points = [weighted(answers, model, row["sparsity_target"], weights) for model in models]
+            columns = {"value": text} | {name: f"{name} {text}" for name in ("stderr", "low", "high", "p")}
+            columns |= {f"{end}_over_models": f"{end} over models {text}" for end in ("low", "high")}
+            place = f"{row['quantity']}, {row['model']} at {row['sparsity_target']:g}"
+            yield from compared(row, of_points(answers, points), columns, place)
+
+
+def line_on(text: str, method: str) -> str:
+    """The line of a method on a text."""
+    return method if text == "usual" else f"{method}-{text}"
+
+
+def weighted(answers: Answers, model: str, sparsity: float, weights: dict[str, int]) -> tuple[np.ndarray, bool]:
+    """The methods' answers times their weights, in points [questions, seeds], over the seeds that all have."""
+    cells = {method: answers.cells[model, method, sparsity] for method in weights}
+    seeds = sorted(set.intersection(*map(set, cells.values())))
+    columns = [sum(weight * cells[method][seed] for method, weight in weights.items()) for seed in seeds]
+    return 100 * np.stack(columns, axis=1), False
+
+
 def of_folder(folder: Path, answers: Answers) -> dict[str, list[tuple[str, float, float]]]:
     """{file: its numbers} of every file of a published folder that holds differences."""
     found: dict[str, list[tuple[str, float, float]]] = {}
@@ -217,7 +253,9 @@ def of_folder(folder: Path, answers: Answers) -> dict[str, list[tuple[str, float
             numbers += of_lines(answers, table, TO_ADMM, ADMM)
         elif path.stem in ("differences", "forest"):
             numbers += of_differences(answers, table)
-        elif path.stem in ("crossings", "annealing"):
+        elif path.stem == "fact-free":
+            numbers += of_texts(answers, table)
+        elif path.stem in ("crossings", "annealing", "few-steps"):
             for key, other in (("base", "variant_of"), (LEAP, LEAP), (ADMM, ADMM)):
                 columns = {"value": f"minus_{key}", "stderr": f"stderr_minus_{key}"}
                 columns |= {name: f"{name}_minus_{key}" for name in FOR_ALL}

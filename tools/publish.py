@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+from summary import summary
 
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
@@ -23,6 +24,8 @@ from leap_repro.store.sums import ALL, SUFFIX, checked_file, checked_files, writ
 MACHINE = "machine.md"
 FURTHER = ("extended", "evidence")
 """The grids whose results lie in a folder of their own."""
+SUMMARY = Path("figures/summary.md")
+"""The README's table."""
 
 
 def publish_files(root: Path, target: Path) -> None:
@@ -77,11 +80,13 @@ def _counted(count: int, thing: str) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Copy the default grid, and each further one beside it that was run (else it stays), then fill the pages."""
+    """Copy the default grid, and each further one beside it that was run (else it stays), make the README's
+    table, then fill the pages."""
     publish_files(arguments.root, arguments.target)
     for grid in FURTHER:
         if (arguments.root / grid / "results.parquet").is_file():
             publish_files(arguments.root / grid, arguments.target / grid)
+    write_text(SUMMARY, summary(pd.read_csv(arguments.target / "evidence/main.csv")))
     for page in arguments.pages:
         write_text(page, filled(page.read_text(encoding="utf-8"), Path.cwd()))
 

@@ -35,8 +35,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     sections = map_sections((TOP / MAP).read_text(encoding="utf-8"))
     listed = {name for names in sections.values() for name in names}
     benchmarks = sorted(path.relative_to(TOP).as_posix() for path in TOP.glob("benchmarks/*.md"))
-    sections["Benchmarks"] = [name for name in benchmarks if name not in listed]
-    sections["Project"] = [name for name in PROJECT if name not in listed]
+    sections.setdefault("Benchmarks", []).extend(name for name in benchmarks if name not in listed)
+    sections.setdefault("Project", []).extend(name for name in PROJECT if name not in listed)
     config.nav = ["README.md", MAP, *({title: names} for title, names in sections.items() if names)]
     return config
 

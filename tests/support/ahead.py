@@ -10,3 +10,5 @@ GROWN = {"elsa", "wanda+recover", "admm+recover"}
 """Lines that have more cells than in it."""
 CHANGED = {"dsnot-as-released", "maskllm-as-released", "patch-joint-as-released", "wanda+optima-as-released"}
 """Lines that change something else than they did in it."""
+PAIRED_BY_SEED = True
+"""In its tables a method that ran once is compared with the same seed of the other, not with all of its seeds."""

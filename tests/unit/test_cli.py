@@ -2,10 +2,13 @@
 
 import errno
 import gc
+import sys
 from pathlib import Path
 
 import pytest
 
+import leap_repro
+from leap_repro.__main__ import COMMANDS, main
 from leap_repro.cli import COLLECT_AFTER, disk_trouble, few_collections, report_errors
 from leap_repro.errors import MOST_SHOWN, reason, shown
 
@@ -85,3 +88,31 @@ def test_a_stage_collects_less_often_and_leaves_its_callers_rule():
     with few_collections():
         assert gc.get_threshold()[0] == COLLECT_AFTER > before[0]
     assert gc.get_threshold() == before
+
+
+def command(monkeypatch, capsys, *words):
+    """(exit status, stdout, stderr) of `leap-repro WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["leap-repro", *words])
+    try:
+        main()
+        status = 0
+    except SystemExit as stopped:
+        status = stopped.code
+    return (status, *capsys.readouterr())
+
+
+def test_an_unknown_command_is_named_with_those_that_there_are(monkeypatch, capsys):
+    status, out, err = command(monkeypatch, capsys, "nonsense")
+    assert (status, out) == (2, "")
+    assert err.startswith("leap-repro: there is no command 'nonsense'\n")
+    assert all(f"  {name} " in err for name in COMMANDS)
+
+
+def test_without_a_command_the_usage_is_an_error_and_help_is_none(monkeypatch, capsys):
+    status, out, err = command(monkeypatch, capsys)
+    assert (status, out) == (2, "")
+    assert command(monkeypatch, capsys, "--help") == (0, err, "")
+
+
+def test_the_version_is_the_packages(monkeypatch, capsys):
+    assert command(monkeypatch, capsys, "--version") == (0, f"leap-repro {leap_repro.__version__}\n", "")

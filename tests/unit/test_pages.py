@@ -47,7 +47,7 @@ def test_every_config_value_of_a_command_is_one(page):
     """Snakemake reads every word after --config as name=value, and ends in a traceback for a target."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for values in re.findall(r"(?:^|`)snakemake [^`\n#]*?--config ([^`\n#]*)", text, re.MULTILINE):
-        for word in values.split(" -")[0].split():
+        for word in shlex.split(values.split(" -")[0]):
             assert "=" in word, values
 
 
@@ -56,7 +56,8 @@ def test_every_snakemake_command_of_a_page_is_one_that_snakemake_understands(pag
     """A bare `--cores`, for one, it does not."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for command in re.findall(r"(?:^|`)snakemake (-[^`\n#]*)", text, re.MULTILINE):
-        get_argument_parser().parse_args(shlex.split(command.replace("<", "").replace(">", "").replace("…", "")))
+        if "--reporter" not in command:  # options of a plugin are known where it is installed
+            get_argument_parser().parse_args(shlex.split(command.replace("<", "").replace(">", "").replace("…", "")))
 
 
 @each_page

@@ -16,7 +16,7 @@ rule fetch_data:
     params:
         **tracked("pipeline.stages.data"),
         spec=lambda w: jobs.as_json(STUDY.data[w.role]),
-        kind=lambda w: w.role.partition("-")[0],
+        kind=lambda w: parts_of(w.role)[0],
         locked=lambda w: lock_digest(LOCK, STUDY.data[w.role], "dataset"),
     message:
         "Fetching the {wildcards.role} data{params.stale_reason}"

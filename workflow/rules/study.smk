@@ -14,6 +14,7 @@ from leap_repro.pipeline.asked import asked_of, traced_folders
 from leap_repro.pipeline.examination import examine_inputs
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.inputs import check_inputs
+from leap_repro.pipeline.roles import parts_of
 from leap_repro.costs.eta import ETA, say, say_every_minute, slots_here
 from leap_repro.costs.plan import jobs_to_run as estimates
 from leap_repro.costs.plan import plan_of_run

@@ -19,10 +19,11 @@ from leap_repro.costs.notes import notes
 from leap_repro.costs.requests import sharing
 from leap_repro.costs.resources import model_sizes, need
 from leap_repro.models.sizes import Sizes, sizes_by_rule_of_thumb
-from leap_repro.pipeline.grid import DEFAULT, GRIDS, Cell, Method, Study, read_study, shard_of, trains_on
+from leap_repro.pipeline.grid import DEFAULT, GRIDS, Cell, Method, Study, read_study
 from leap_repro.pipeline.jobs import held_out_seed, with_starts
 from leap_repro.pipeline.launch.devices import devices, largest_memory
 from leap_repro.pipeline.reading import read_config
+from leap_repro.pipeline.roles import parts_of, shard_of, trains_on
 from leap_repro.prune.learned.declaration import DTYPE_BYTES
 from leap_repro.sparsity.budget import parse_sparsity
 
@@ -159,7 +160,7 @@ def disk_bytes(stage: str, study: Study, place: str, sizes: Sizes, cell: Cell | 
     if stage == "models":
         return CHECKPOINT_BYTES * sizes.parameters
     if stage == "data":
-        return HUB_BYTES.get(place.partition("-")[0], 0.0) if study.data[place]["source"] == "hub" else 0.0
+        return HUB_BYTES.get(parts_of(place)[0], 0.0) if study.data[place]["source"] == "hub" else 0.0
     if stage == "calibration":
         shard = getattr(study.settings, shard_of(place.split("/")[1])[1])
         return 4.0 * shard.sequences * shard.length
@@ -228,9 +229,13 @@ def table(lines: list[PlanRow], title: str) -> str:
 
 
 def _row(line: PlanRow) -> tuple[str, ...]:
-    numbers = (line.gpu_bytes / 1e9, line.hours, line.disk_bytes / 1e9)
-    memory = f"{line.host_bytes / 1e9:.1f}"
-    return (line.name, str(line.jobs), str(line.done), memory, str(line.gpus), *(f"{number:.1f}" for number in numbers))
+    host, gpu, disk = (_tenths(size / 1e9) for size in (line.host_bytes, line.gpu_bytes, line.disk_bytes))
+    return (line.name, str(line.jobs), str(line.done), host, str(line.gpus), gpu, _tenths(line.hours), disk)
+
+
+def _tenths(number: float) -> str:
+    """To one decimal; "<0.1" for what is less and not nothing."""
+    return "<0.1" if 0 < number < 0.05 else f"{number:.1f}"
 
 
 def plan(study: Study, root: Path, grid: str = DEFAULT, gpu_bytes: float | None = None) -> str:

@@ -11,17 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
 from leap_repro.export.forms import DENSE, Packed
 from leap_repro.export.index import Index
 from leap_repro.export.lineage import Lineage, origin
+from leap_repro.export.scores import scores
 from leap_repro.sparsity.masks import VALUES_STEM
 from leap_repro.store.artifacts import Artifact
 
 PLAIN = 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("this-folder")'
 OURS = 'from leap_repro.export.load import load_pruned\n\nmodel = load_pruned("this-folder")'
+INSTALL = (
+    "\n\n`load_pruned` comes with leap-repro: in a clone of its repository, `pip install -r envs/requirements.txt -e .`"
+)
 FORMAT_LINE = re.compile(r"^\| format \|.*$", re.MULTILINE)
 SIZE_LINE = re.compile(r"^\| weight files \|.*$", re.MULTILINE)
 HOW_TO_LOAD = re.compile(r"(?<=^## Load it\n\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -47,7 +50,7 @@ def card(lineage: Lineage, form: str, base_bytes: int, own_bytes: int, index: In
         f"## Load it\n\n{how_to_load(form)}",
         f"## Sparsity by kind of matrix\n\n{_kinds(lineage.cell)}",
     ]
-    metrics = _metrics(lineage)
+    metrics = scores(lineage)
     if metrics:
         when = f"Measured before the kept values were rounded to {values}.\n\n" if values else ""
         parts.append(f"## Metrics\n\n{when}{metrics}")
@@ -74,7 +77,7 @@ def how_to_load(form: str) -> str:
         '`load_pruned("this-folder", run="packed")`, or `leap-repro generate this-folder --prompt "…"`.'
     )
     runs = packed if form == Packed.name else ""
-    return f"{block}{runs}\n\nOr as an ordinary checkpoint: `leap-repro unpack this-folder --output dense`."
+    return f"{block}{INSTALL}{runs}\n\nOr as an ordinary checkpoint: `leap-repro unpack this-folder --output dense`."
 
 
 def base_name(lineage: Lineage) -> str:
@@ -173,23 +176,3 @@ def _kinds(cell: Artifact) -> str:
             kind[place] += number
     lines = [f"| {name} | {n} | {kept:,} | {1 - kept / size:.4f} |" for name, (n, kept, size) in kinds.items()]
     return "\n".join(["| kind | matrices | kept weights | sparsity |", "|---|---:|---:|---:|", *lines])
-
-
-def _metrics(lineage: Lineage) -> str:
-    """A table of all metrics, of the dense model beside them where it was evaluated in the same way; "" if there is no
-    evaluation."""
-    if lineage.evaluated is None:
-        return ""
-    before = {(row["task"], row["metric"]): row["value"] for row in metric_rows(lineage.dense)}
-    lines = []
-    for row in metric_rows(lineage.evaluated):
-        dense = before.get((row["task"], row["metric"]))
-        name = row["metric"] if row["task"] == "perplexity" else f"{row['task']} (%)"
-        value = f"{row['value']:.4g} ± {row['stderr']:.2g}"
-        lines.append(f"| {name} | {'' if dense is None else f'{dense:.4g}'} | {value} | {row['protocol']} |")
-    return "\n".join(["| metric | dense | pruned | how |", "|---|---:|---:|---|", *lines])
-
-
-def metric_rows(evaluated: Artifact | None) -> list[dict[str, Any]]:
-    """The rows of an evaluation's metrics; none without one."""
-    return pq.read_table(evaluated.file("metrics.parquet")).to_pylist() if evaluated else []

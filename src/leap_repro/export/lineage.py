@@ -15,11 +15,14 @@ from leap_repro.errors import UserError
 from leap_repro.models.identity import require_made_from
 from leap_repro.store.artifacts import PROVENANCE, Artifact
 
+TASK_SETS, PERPLEXITY_TEXT = "data/tasks", "data/perplexity"
+
 
 @dataclass(frozen=True)
 class Lineage:
     """The fetched model, the hardened cell, and what is known besides: the pruner's result, its tokens and their text,
-    the evaluations of the cell and of the dense model; the command and the base's licence as they were given."""
+    the evaluations of the cell and of the dense model, and the task sets and the text that these were made on; the
+    command and the base's licence as they were given."""
 
     model: Artifact
     cell: Artifact
@@ -28,6 +31,8 @@ class Lineage:
     text: Artifact | None = None
     evaluated: Artifact | None = None
     dense: Artifact | None = None
+    questions: Artifact | None = None
+    scored_text: Artifact | None = None
     command: str | None = None
     licence: str | None = None
 
@@ -62,6 +67,8 @@ def lineage_of(model: Artifact, cell: Artifact, command: str | None = None, lice
         text=_made_by(root.glob("data/*"), origin(tokens)["inputs"].get("text")),
         evaluated=evaluated,
         dense=dense if _alike(evaluated, dense) else None,
+        questions=_read(root / TASK_SETS) if evaluated else None,
+        scored_text=_read(root / PERPLEXITY_TEXT) if evaluated else None,
         command=command,
         licence=licence,
     )
@@ -86,7 +93,7 @@ def _made_by(folders: Iterable[Path], digest: str | None) -> Artifact | None:
 def _evaluation(root: Path, cell: str, model: Artifact) -> Artifact | None:
     """The evaluation of a cell, if it is that of the model, the mask, the task sets and the text that lie there now."""
     found = _read(root / "evaluate" / cell)
-    sources = {"cell": f"harden/{cell}", "tasks": "data/tasks", "text": "data/perplexity"}
+    sources = {"cell": f"harden/{cell}", "tasks": TASK_SETS, "text": PERPLEXITY_TEXT}
     there = {name: _read(root / folder) for name, folder in sources.items()} | {"model": model}
     now = {name: source.manifest_sha256 for name, source in there.items() if source}
     return found if found and origin(found)["inputs"] == now else None

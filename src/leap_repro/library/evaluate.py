@@ -34,11 +34,13 @@ MINIATURE = "miniature"
 @dataclass(frozen=True)
 class Evaluation:
     """What a model scores. `rows`: {"task", "metric", "value", "stderr", "n", "protocol"}, accuracies in percent, `n`
-    questions or windows; `outcomes`: a row per question; `bits`: "portable" or "native"."""
+    questions or windows; `outcomes`: a row per question; `bits`: "portable" or "native"; `sources`: where "tasks" and
+    "text" came from, as a configuration says it, if they were files or the miniature's."""
 
     rows: tuple[Row, ...]
     outcomes: tuple[Outcome, ...] = field(repr=False)
     bits: str
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def accuracies(self) -> dict[str, tuple[float, float]]:
@@ -78,6 +80,8 @@ def evaluate_model(
     """
     if tasks is None and text is None:
         raise UserError("tasks and text are not given: give at least one of them")
+    given = {"tasks": (tasks, {}), "text": (text, {"split": "test"})}
+    sources = {name: source_of(of, more) for name, (of, more) in given.items() if isinstance(of, str | Path)}
     base = model.base if isinstance(model, PrunedModel) else Base.of(model, dtype, to_score=True)
     own = base.tokenizer(tokenizer)
     with kernels(bits, base.dtype), deterministic(), _to_score(model, base) as loaded, torch.inference_mode():
@@ -85,12 +89,13 @@ def evaluate_model(
         if text is not None:
             limit = position_limit(base.config)
             asked = list(lengths or [min(LENGTH, limit or LENGTH)])
-            scored = perplexity_rows(loaded, own, _documents(text), asked, batch_size, windows)
+            documents = _documents(sources["text"]) if isinstance(text, str | Path) else list(text)
+            scored = perplexity_rows(loaded, own, documents, asked, batch_size, windows)
         if tasks is None:
-            return Evaluation(tuple(scored), (), bits)
-        with _task_sets(tasks) as (folder, further):
+            return Evaluation(tuple(scored), (), bits, sources)
+        with _task_sets(sources["tasks"]) as (folder, further):
             answers = evaluate_tasks(loaded, own, folder, batch_size, further, questions)
-    return Evaluation((*accuracy_rows(answers), *scored), tuple(answers.outcomes), bits)
+    return Evaluation((*accuracy_rows(answers), *scored), tuple(answers.outcomes), bits, sources)
 
 
 @contextmanager
@@ -104,21 +109,24 @@ def _to_score(model: PreTrainedModel | PrunedModel | str | Path, base: Base) -> 
         yield held
 
 
-def _documents(text: Sequence[str] | str | Path) -> list[str]:
-    """The documents of a list, a file, or the miniature's test text."""
-    if not isinstance(text, str | Path):
-        return list(text)
-    bundled = {"source": "bundled", "split": "test"}
+def source_of(given: str | Path, of_the_miniature: dict[str, str]) -> dict[str, str]:
+    """What a configuration would say of a file or folder, or of the miniature's own."""
+    if given == MINIATURE:
+        return {"source": "bundled"} | of_the_miniature
+    return {"source": "path", "path": str(given)}
+
+
+def _documents(source: dict[str, str]) -> list[str]:
+    """The documents of a file, or the miniature's test text."""
     with tempfile.TemporaryDirectory() as folder:
-        fetch_text(bundled if text == MINIATURE else {"source": "path", "path": str(text)}, Path(folder))
+        fetch_text(source, Path(folder))
         tables = [pq.read_table(path, columns=["text"]) for path in sorted(Path(folder).iterdir())]
         return [row or "" for table in tables for row in table.column("text").to_pylist()]
 
 
 @contextmanager
-def _task_sets(tasks: str | Path) -> Iterator[tuple[Path, dict[str, str]]]:
+def _task_sets(source: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder with the sets, checked, and the definitions of tasks beyond the six."""
-    spec = {"source": "bundled"} if tasks == MINIATURE else {"source": "path", "path": str(tasks)}
     with tempfile.TemporaryDirectory() as folder:
-        facts = fetch_tasks(spec, Path(folder))
+        facts = fetch_tasks(source, Path(folder))
         yield Path(folder), facts.get("definitions", {})

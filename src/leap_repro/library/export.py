@@ -73,6 +73,8 @@ def export_model(
             tokens=_tokens(top / "tokens", pruned),
             evaluated=_evaluated(top / "after", after),
             dense=_evaluated(top / "before", before) if after is not None else None,
+            questions=_source(top / "tasks", after, "tasks"),
+            scored_text=_source(top / "text", after, "text"),
             licence=license,
         )
         export_cell(checkpoint, lineage, output, dtype, format, values)
@@ -99,6 +101,12 @@ def _tokens(folder: Path, pruned: PrunedModel) -> Artifact | None:
         return None
     sequences, length = pruned.tokens
     return _noted(folder, {"sequences": sequences, "length": length}, {})
+
+
+def _source(folder: Path, evaluation: Evaluation | None, kind: str) -> Artifact | None:
+    """Where the task sets or the text of an evaluation came from, if it says so."""
+    spec = evaluation.sources.get(kind) if evaluation else None
+    return _noted(folder, {}, spec) if spec else None
 
 
 def _evaluated(folder: Path, evaluation: Evaluation | None) -> Artifact | None:

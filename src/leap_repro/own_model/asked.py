@@ -29,7 +29,8 @@ def check_asked(asked: Namespace, home: Path) -> None:
         if getattr(asked, key) is not None:
             setattr(asked, key, expanded(getattr(asked, key), f"--{key.replace('_', '-')}"))
     if not 0 <= asked.sparsity < 1:
-        raise UserError(f"--sparsity is {asked.sparsity}; a sparsity must be a number in [0, 1)")
+        percent = f": {asked.sparsity:g} % is {asked.sparsity / 100:g}" if 1 < asked.sparsity < 100 else ""
+        raise UserError(f"--sparsity is {asked.sparsity:g}; a sparsity must be a number in [0, 1){percent}")
     if asked.cores < 1:
         raise UserError(f"--cores is {asked.cores}; it must be an integer of at least 1")
     if asked.values and asked.format != "packed":

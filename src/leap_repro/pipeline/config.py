@@ -309,6 +309,6 @@ def json_schema() -> dict[str, Any]:
     methods: Any = dict[Name, lines]  # pyright: ignore[reportInvalidTypeForm]  # a union made at run time
     whole = create_model("Config", __base__=Config, __doc__=Config.__doc__, methods=(methods, Field(min_length=1)))
     schema = whole.model_json_schema(schema_generator=_Plain)
-    for partial in (schema, schema["$defs"]["Data"]):
+    for partial in (schema, schema["$defs"]["Scale"], schema["$defs"]["Data"]):
         del partial["required"]
     return {"$schema": GenerateJsonSchema.schema_dialect} | schema

@@ -19,39 +19,14 @@ from leap_repro.pipeline.cross_checks import (
     training_errors,
 )
 from leap_repro.pipeline.inheritance import needed, resolve, with_data
+from leap_repro.pipeline.roles import role_on
 from leap_repro.prune.declaration import Declaration
 from leap_repro.prune.learned.automatic import chosen
 from leap_repro.prune.methods import declaration
 
-SHARDS = {
-    "calibration": ("calibration", "calibration", "windows"),
-    "held_out": ("calibration", "held_out", "windows"),
-    "mask_training": ("mask_training", "mask_training", "packed"),
-    "mask_training_grouped": ("mask_training", "mask_training", "grouped"),
-}
-"""Token shards by role: the names of their text and of their sizes, and how they are cut: a sample of windows, or all
-packed. Of another text than the usual its name stands behind the role (`role_on`), and behind that of the text."""
 DEFAULT, EXTENDED, EVIDENCE = "", "extended", "evidence"
 GRIDS = (DEFAULT, EXTENDED, EVIDENCE)
 """The grids of a scale: its methods; with variants, as-released switches and rivals; with seeds and what they show."""
-TRAINING_SHARDS = ("mask_training", "mask_training_grouped")
-
-
-def role_on(role: str, text: str | None) -> str:
-    """A role of a shard, or of a text, where it is of one of the scale's other texts."""
-    return f"{role}-{text}" if text else role
-
-
-def shard_of(role: str) -> tuple[str, str, str]:
-    """What SHARDS says of a role, also of one on another text."""
-    usual, _, text = role.partition("-")
-    read, sizes, recipe = SHARDS[usual]
-    return role_on(read, text), sizes, recipe
-
-
-def trains_on(role: str) -> bool:
-    """Whether a shard is what masks are trained on."""
-    return role.partition("-")[0] in TRAINING_SHARDS
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from leap_repro.models.checkpoint import (
 from leap_repro.models.sources import source_of
 from leap_repro.pipeline.config import Scale
 from leap_repro.pipeline.grid import Method, Study
+from leap_repro.pipeline.roles import parts_of
 from leap_repro.places import check_makable, expanded
 from leap_repro.store.questions import check_forms
 
@@ -125,7 +126,7 @@ def check_inputs(study: Study, outputs: tuple[str, ...]) -> list[str]:
 
 def _key(role: str) -> str:
     """Where a role's source stands under `data`."""
-    usual, _, text = role.partition("-")
+    usual, text = parts_of(role)
     return f"texts.{text}.{usual}" if text else role
 
 

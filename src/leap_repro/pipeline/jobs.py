@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from leap_repro.models.checkpoint import checkpoint_files
-from leap_repro.pipeline.grid import DEFAULT, Cell, Study, shard_of
+from leap_repro.pipeline.grid import DEFAULT, Cell, Study
 from leap_repro.pipeline.inputs import method_files, task_files
+from leap_repro.pipeline.roles import shard_of
 from leap_repro.store.atomic import write_text
 
 ONLY_SHOWN = ("stands_for", "parameters", "gated")

@@ -121,9 +121,9 @@ def front_figures(study: Study, grid: str = DEFAULT) -> list[str]:
     return [name for name in ("forest",) if name in figures(study, grid)]
 
 
-def _default(study: Study, found: Facts) -> list[str]:
-    """The default grid's methods, if any of them prunes."""
-    names = study.settings.methods
+def _no_variants(study: Study, found: Facts) -> list[str]:
+    """The methods of the main table, if any of them prunes."""
+    names = [name for name, facts in found.items() if not facts["variant_of"]]
     return names if any(found[name]["module"] != DENSE for name in names) else []
 
 
@@ -210,7 +210,7 @@ def _changed(study: Study, name: str) -> list[str]:
 FIGURES: dict[str, Callable[[Study, Facts], list[str]]] = {
     "forest": _against_reference,
     "density": _subject,
-    "accuracy": _default,
+    "accuracy": _no_variants,
 }
 """{figure of every grid: which methods it shows}"""
 FIGURES_OF_EVIDENCE: dict[str, Callable[[Study, Facts], list[str]]] = {

@@ -141,6 +141,14 @@ def of_rivals(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
         ("admm+recover", "ADMM's mask with its weights trained on as many tokens"),
     ):
         yield Claim(OURS, f"LEAP is above {what}", "crossings", partial(lead, method=leap, reference=trained))
+    for method, reference, says in (
+        (leap, "admm+leap-tokens", "LEAP is above ADMM calibrated on LEAP's tokens"),
+        (leap, "alps+leap-tokens", "LEAP is above ALPS calibrated on LEAP's tokens"),
+        ("leap-half-tokens+recover", "elsa", "Half of the tokens for LEAP, half for recovery: above ELSA"),
+    ):
+        yield Claim(OURS, says, "crossings", partial(lead, method=method, reference=reference))
+    without_facts = partial(lead, method="leap-fact-free", reference="admm-fact-free")
+    yield Claim(OURS, "LEAP is above ADMM on text without the tested facts", "fact-free", without_facts)
     yield Claim(OURS, "LEAP takes longer than ADMM", "time", partial(cost, method=leap, reference=admm))
 
 

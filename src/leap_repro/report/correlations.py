@@ -111,12 +111,16 @@ def probes_of(training: pd.DataFrame, methods: Methods) -> pd.DataFrame:
 
 def last_probes(probes: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     """One row per run: its last probe, and `accuracy`, the six-task average of its hardened mask in percent; EARLY is
-    the relaxed loss at the last probe of the run's first quarter, NaN where only the first step was probed by then."""
+    the relaxed loss at the last probe of the run's first quarter, NaN where only the first step was probed by then.
+
+    Only runs of the most common number of steps: a longer training has less of every loss.
+    """
     accuracy = results.loc[results["task"] == "average", [*RUN, "value"]].rename(columns={"value": "accuracy"})
     steps = probes["step"] + 1
     first_quarter = (4 * steps <= steps.groupby([probes[key] for key in RUN]).transform("max")) & (steps > 1)
     early = probes[first_quarter].groupby(RUN, sort=False)["held_out_relaxed"].last().rename(EARLY)
     last = probes.groupby(RUN, sort=False).tail(1)
+    last = last[last["step"] == last["step"].mode().max()]
     return last.join(early, on=RUN).merge(accuracy, on=RUN)
 
 

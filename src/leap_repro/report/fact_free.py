@@ -72,8 +72,8 @@ def _parts(outcomes: pd.DataFrame, named: list[str]) -> Iterator[tuple[float, st
     """(sparsity, model or MEAN, its answers) where all these methods ran."""
     for sparsity, here in outcomes[outcomes["method"].isin(named)].groupby("sparsity_target"):
         whole = [model for model, own in here.groupby("model", sort=False) if own["method"].nunique() == len(named)]
-        if whole:
-            yield from ((float(sparsity), model, here[here["model"] == model]) for model in whole)
+        yield from ((float(sparsity), model, here[here["model"] == model]) for model in whole)
+        if len(whole) > 1:
             yield float(sparsity), MEAN, here[here["model"].isin(whole)]
 
 
@@ -87,12 +87,17 @@ def _row(outcomes: pd.DataFrame, weights: dict[str, Weights]) -> tuple[dict[str,
         is_lead = len(own) > 1
         words[f"On {text} text"] = _signed(found) if is_lead else f"{found.value:.2f}"
     words["SD over seeds"] = " / ".join(_rounded(numbers[f"sd {text}"]) for text in weights)
-    for one, other in combinations(weights, 2):
+    texts = list(weights)
+    neighbours_first = sorted(combinations(texts, 2), key=lambda pair: texts.index(pair[1]) - texts.index(pair[0]))
+    for one, other in neighbours_first:
         found, title = contrast(outcomes, minus(weights[one], weights[other])), f"{one} − {other}"
         low, high = found.interval
-        numbers |= {title: found.value, f"stderr {title}": found.stderr, f"low {title}": low, f"high {title}": high}
-        numbers[f"p {title}"] = found.p_value
+        numbers |= {title: found.value, f"stderr {title}": found.stderr}
+        numbers |= {f"low {title}": low, f"high {title}": high}
         words[title] = f"{_signed(found)} [{signed(low)}, {signed(high)}]"
+        numbers[f"p {title}"] = found.p_value
+        low, high = found.models_interval
+        numbers |= {f"low over models {title}": low, f"high over models {title}": high}
     return numbers, words
 
 
@@ -123,10 +128,11 @@ def _rounded(value: float) -> str:
 
 CAPTION = "LEAP and ADMM on text with and without the tested facts, hardened masks"
 NOTES = (
-    "Points of the six-task average; ± is a standard error, which holds questions and seeds, and brackets are its 95 % "
-    "interval. SD over seeds: on each text, in the order of the columns. The control text is without as many facts as "
-    "the fact-free one, none of which is tested: usual − control is what leaving facts out does, control − fact-free "
-    "what it does that they are the tested ones. Dense is trained on none of these texts. docs/fact-free.md."
+    "Points of the six-task average; ± is a standard error, which covers questions and seeds, and brackets are its "
+    "95 % interval for these models; the CSV has the intervals over models. SD over seeds: on each text, in the order "
+    "of the columns. The control text is without as many facts as the fact-free one, none of which is tested: usual − "
+    "control is the effect of leaving facts out, control − fact-free that of their being the tested ones. Dense is "
+    "trained on none of these texts. docs/fact-free.md."
 )
 
 

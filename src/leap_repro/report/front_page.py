@@ -16,7 +16,10 @@ from leap_repro.errors import UserError
 from leap_repro.store.atomic import write_text
 
 BODY = re.compile(r"<table.*</table>|<p>.*?</p>", re.DOTALL)
+CONTAINER = "div.items-center.h-screen.overflow-auto"
+"""What holds a page in Snakemake's report. It centres what it holds, and cuts off the top of what is taller than it."""
 STYLE = (
+    f"{CONTAINER}:has(.front){{align-items:flex-start}}"
     ".front{width:calc(100vw - 21rem);position:relative;z-index:9;background:#fff;overflow-x:auto;font-size:12px}"
     ".front table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
     ".front th,.front td{padding:.1rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}"

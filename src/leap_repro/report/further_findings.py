@@ -48,9 +48,9 @@ def lower_perplexity(collected: CollectedTables, method: str, reference: str) ->
     where = ", ".join(format_sparsity(s) for s in sorted(logs.index.unique("sparsity_target")))
     counts = f"below in {(logs < 0).sum()} of {len(logs)} cells and seeds"
     measured = f"{counts}; {counted(len(means), 'model')} at {where}; {counted(int(seeds.min()), 'seed')}"
-    percents = [100 * math.expm1(value) for value in (mean, low, high, *over_models)]
     claimed = verdict(-high, -low)
-    return Finding(*percents[:3], PERCENT, int(seeds.min()), measured, claimed, *percents[3:])
+    value, low, high, lowest, highest = (100 * math.expm1(log) for log in (mean, low, high, *over_models))
+    return Finding(value, low, high, PERCENT, int(seeds.min()), measured, claimed, lowest, highest)
 
 
 def _log_ratios(collected: CollectedTables, method: str, reference: str) -> pd.Series:

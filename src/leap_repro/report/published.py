@@ -38,6 +38,13 @@ PUBLISHED = Path(__file__).parent / "data" / "published_results.csv"
 KEY = ["source", "model", "method", "pattern", "sparsity"]
 TILES = "dense/2:4"
 """What published tables call tiles of either kind, whatever their size."""
+ADDRESSES = {
+    "LEAP authors README (branch leap)": "https://github.com/Paramathic/patch/tree/leap",
+    "OPTIMA authors README (arXiv 2512.13886)": "https://github.com/Paramathic/optima",
+    "PATCH release metadata (arXiv 2509.23410)": "https://github.com/Paramathic/patch",
+    "public reading notes of the paper (secondary; arXiv 2605.17289)": "https://arxiv.org/abs/2605.17289 is the paper",
+}
+"""{source: where it, or what it is about, can be read}"""
 REFERENCES = {"Dense": DENSE, "ADMM": REFERENCE}
 
 
@@ -75,7 +82,7 @@ def published_table(
         f"{kind}{name}" for name in REFERENCES.values() for kind in ("published_minus_", "minus_", "stderr_minus_")
     ]
     numbers = pd.DataFrame(rows, columns=[*columns, "published_perplexity", "published_length", "source"])
-    notes = NOTES.format(seeds=seeds_in_words(results)) + trained_note(numbers["method"], methods)
+    notes = NOTES.format(seeds=seeds_in_words(results)) + trained_note(numbers["method"], methods) + _addresses(numbers)
     return Table(_caption(numbers), _shown(numbers, methods), numbers, notes=notes)
 
 
@@ -140,6 +147,12 @@ def signs(numbers: pd.DataFrame, reference: str) -> tuple[int, int]:
     both = numbers.dropna(subset=[f"published_minus_{reference}", f"minus_{reference}"])
     same = (both[f"published_minus_{reference}"] > 0) == (both[f"minus_{reference}"] > 0)
     return int(same.sum()), len(both)
+
+
+def _addresses(numbers: pd.DataFrame) -> str:
+    """Where the sources of the rows can be read, for the note."""
+    sources = dict.fromkeys(numbers["source"])
+    return f" Sources: {'; '.join(f'{source}: {ADDRESSES[source]}' for source in sources)}." if sources else ""
 
 
 def _caption(numbers: pd.DataFrame) -> str:

@@ -150,7 +150,7 @@ def contrast(outcomes: pd.DataFrame, weights: Mapping[str, int]) -> Difference:
     for model in models:
         own = {method: of_model[model] for method, of_model in answers.items()}
         seeds = _common([*own.values()], f"{whose} on {model}")
-        points = 100 * sum(weight * own[method][seeds] for method, weight in weights.items())
+        points: Any = 100 * sum(weight * own[method][seeds] for method, weight in weights.items())
         found[model] = Pairs(points)
         if not points.index.equals(found[models[0]].points.index) or points.isna().any(axis=None):
             raise UserError(f"{whose} did not answer the same questions in every cell; evaluate them anew")

@@ -25,6 +25,12 @@ VARIABLE = "LEAP_REPRO_KERNELS"
 FORMS = ("avx512vbmi2", "avx512", "avx2", "plain", "torch")
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 """The numbers that kernels.c has for them."""
+SLOW = {
+    "plain": "this processor has neither AVX2 nor AVX-512: packed matrices are multiplied by plain C",
+    "torch": "leap_repro was installed without its compiled kernels: torch unpacks packed matrices at each step. "
+    "Reinstall where there is a C compiler",
+}
+"""What is said where one of these is the fastest form."""
 
 
 @cache
@@ -33,9 +39,8 @@ def form() -> str:
     first asked; UserError if that one does not exist or cannot run here."""
     here, wanted = [*compiled(), "torch"], os.environ.get(VARIABLE)
     if wanted is None:
-        if len(here) == 1:
-            words = "torch unpacks packed matrices at each step, which is slow. Reinstall where there is a C compiler"
-            warnings.warn(f"leap_repro was installed without its compiled kernels: {words}", stacklevel=3)
+        if here[0] in SLOW:
+            warnings.warn(f"{SLOW[here[0]]}; run='dense' is faster", stacklevel=3)
         return here[0]
     if wanted not in FORMS:
         raise UserError(f"{VARIABLE} is {wanted!r}; it can be {', '.join(FORMS)}")

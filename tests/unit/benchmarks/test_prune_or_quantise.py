@@ -90,7 +90,7 @@ def test_without_peers_a_model_is_pruned_packed_scored_timed_and_tabled(project,
     assert table.loc[("wanda-0.5", "bf16"), "bits a weight"] == pytest.approx(9, abs=0.01)
     assert table.loc[("dense", "bf16"), ["times dense's", "decode 1, times torch's"]].tolist() == [1, 1]
     assert (table.loc[[("wanda-0.9", "bf16"), ("wanda-0.9", "int8")], "times dense's"] > 1).all()
-    assert table["perplexity"].notna().all()
+    assert table[["perplexity", "machine", "flags", "torch multiplies by"]].notna().all().all()
     assert table["decode 1"].notna().sum() == 1 + 2 * 2
     said = (tmp_path / "table_break_even.md").read_text()
     assert "torch bf16" in said

@@ -223,3 +223,16 @@ def test_what_cells_start_from_is_planned_though_no_grid_shows_it():
         assert f"evaluate/qwen2.5-0.5b-mini/{start}" not in jobs
     assert {"data/calibration-fact-free", "data/mask_training-control"} < set(jobs)
     assert not any("fact-free" in job.folder for job in jobs_of(study, NOWHERE))
+
+
+def test_cells_of_equal_hours_are_told_once(paper):
+    one = replace(paper, models={"llama3.2-1b": paper.models["llama3.2-1b"]})
+    text = plan(one, NOWHERE)
+    assert re.search(r"A cell of leap: \d+\.\d GPU-hours", text)
+    assert all(low != high for low, high in re.findall(r"([\d.]+) to ([\d.]+) GPU-hours", plan(paper, NOWHERE)))
+
+
+def test_little_is_not_nothing(paper):
+    """Fetching takes seconds, and no GPU; a row of zeros would say that it takes no time."""
+    row = next(line.split() for line in plan(paper, NOWHERE).splitlines() if line.startswith("models "))
+    assert row[3:6] == ["0", "0.0", "<0.1"]  # GPUs, their memory, hours

@@ -110,10 +110,25 @@ def test_one_place_adds_a_variant_to_a_grid_behind_the_others_of_its_group(confi
     assert {cell.model for cell in study.cells(grid="evidence") if cell.method == "leap-tau-to-1"} == set(MODELS)
 
 
-def test_the_example_of_the_page_is_a_variant_like_the_others(config):
+@pytest.fixture
+def examples():
+    """What the page on extending shows and does not run: a variant, and a line on other text."""
     page = (FIGURES.parents[1] / "docs/extending.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    config["methods"] |= yaml.safe_load(block)["methods"]
+    return [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+
+
+def test_the_pages_line_on_other_text_reads_it(config, examples):
+    _, other_text = examples
+    config["methods"] |= other_text["methods"]
+    config["scales"]["miniature"]["data"]["texts"] |= other_text["scales"]["miniature"]["data"]["texts"]
+    config["scales"]["miniature"]["extended"].append("admm-letters")
+    study = read_study(config)
+    assert study.methods["admm-letters"].tokens == "calibration-letters"
+    assert study.data["calibration-letters"]["path"] == "letters.txt"
+
+
+def test_the_example_of_the_page_is_a_variant_like_the_others(config, examples):
+    config["methods"] |= examples[0]["methods"]
     line = read_study(config).methods["leap-tau-to-1"]
     assert (line.variant_of, line.options.tau_end, line.options.steps) == ("leap", 1.0, 500)
     assert read_study(config | {"scale": "open"}).methods["leap-tau-to-1"].options.steps == 1000

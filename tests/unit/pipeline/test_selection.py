@@ -1,5 +1,6 @@
 """Tables and figures of a grid show what its methods fill, by module and not by name."""
 
+import jinja2
 import pytest
 
 from leap_repro.pipeline import selection
@@ -93,3 +94,18 @@ def test_the_figure_of_schedules_is_told_by_which_options_each_line_differs(conf
     assert options["leap-tau-from-1"] == ["tau_start"]
     assert options["leap-kappa-to-100"] == ["kappa_end"]
     assert "options" not in selection.figure_methods(read_study(config), "rounding", "evidence")["leap"]
+
+
+def test_every_table_has_a_caption_of_its_own(config, project):
+    """In the report; a table without one would only be called by its name."""
+    template = jinja2.Template((project / "workflow/report/study_table.rst").read_text())
+    study = read_study(config)
+    names = {name for grid in ("", "extended", "evidence") for name in selection.tables(study, grid)}
+    for name in names - {*study.models, "time"}:
+        assert f"**{name}**" not in template.render(snakemake={"wildcards": {"table": name}}), name
+
+
+def test_the_accuracy_figure_shows_the_methods_of_the_main_table(config):
+    study = read_study(config)
+    for grid in ("", "extended", "evidence"):
+        assert selection.figure_methods(study, "accuracy", grid) == selection.table_methods(study, "main", grid)

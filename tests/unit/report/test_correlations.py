@@ -161,6 +161,26 @@ def test_other_methods_runs_are_left_out(training, results):
     assert set(numbers["over"]) == {correlations.STEPS, correlations.LATER}  # three runs are too few
 
 
+def test_runs_of_another_length_are_left_out(training, results):
+    short = training[(training["model"] != "b") | (training["step"] < 40)]
+    assert len(correlations.last_probes(correlations.probes_of(short, METHODS), results)) == 4
+
+
+def test_the_early_loss_is_that_of_the_last_probe_in_the_first_quarter(training, results):
+    runs = correlations.last_probes(correlations.probes_of(training, METHODS), results).set_index(correlations.RUN)
+    expected = {key: run.loc[run["step"] == 10, "held_out_relaxed"].item() for key, run in runs_of(training).items()}
+    assert runs[correlations.EARLY].to_dict() == expected, "11 of 61 steps; 21 are more than a quarter"
+
+
+def test_within_a_seed_lines_alone_are_compared(training, results):
+    numbers = correlations_table(training, results, METHODS).numbers.set_index(["over", "relaxed", "outcome"])
+    found = numbers.loc[(correlations.WITHIN_SEED, "relaxed loss", "accuracy")]
+    relaxed, _, accuracy = (values[:4] for values in last_values(training, results))
+    seeds = np.array([0, 1, 0, 1])  # leap, leap, leap-slow, leap-slow
+    centred = [values - np.array([values[seeds == seed].mean() for seed in seeds]) for values in (relaxed, accuracy)]
+    assert found["pearson"] == pytest.approx(stats.pearsonr(*centred)[0])
+
+
 def test_the_table_words_ranges_and_intervals_apart(training, results):
     table = correlations_table(*(twice(frame) for frame in (training, results)), METHODS)
     words = dict(zip(table.shown["Over"], table.shown["Pearson"], strict=True))

@@ -62,6 +62,9 @@ def test_what_the_texts_do_is_found_and_its_interval_holds_the_truth(numbers):
     row = numbers.loc[(MEAN, "lead")]
     assert row["low control − fact-free"] > 0
     assert row["low control − fact-free"] < row["control − fact-free"] < row["high control − fact-free"]
+    assert row["low over models control − fact-free"] < row["low control − fact-free"], (
+        "two models say little of others"
+    )
     admm = numbers.loc[(MEAN, "admm")]
     assert admm["low usual − fact-free"] < 0 < admm["high usual − fact-free"]
 
@@ -75,6 +78,7 @@ def test_a_contrast_of_two_is_their_paired_difference(collected):
 def test_the_table_shows_the_texts_in_their_order(collected):
     table = fact_free_table(collected.outcomes, methods_of(collected))
     assert list(table.shown.columns[3:6]) == ["On usual text", "On control text", "On fact-free text"]
+    assert list(table.shown.columns[7:]) == ["usual − control", "control − fact-free", "usual − fact-free"]
     assert list(table.shown["Model"]) == ["a"] * 3 + ["b"] * 3 + [MEAN] * 3
     assert list(table.shown["What"])[:3] == ["LEAP − ADMM", "LEAP", "ADMM"]
     assert len(table.numbers) == len(table.shown)

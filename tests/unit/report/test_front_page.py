@@ -1,9 +1,12 @@
 """The report's first page: a table's own page and figures, in one piece."""
 
 import base64
+import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from snakemake.report import html_reporter
 
 from leap_repro.report import front_page
 from leap_repro.report.render import Table
@@ -33,6 +36,15 @@ def test_the_page_needs_nothing_else_and_is_no_whole_document(page):
     for foreign in ("<html", "<head", "<title", "http", "href"):
         assert foreign not in found
     assert found.count("<div") == found.count("</div>") == 1
+
+
+def test_a_tall_page_begins_at_its_top_in_snakemakes_report(page):
+    """Snakemake centres a page in an element of these classes, which cuts off the top of a tall one."""
+    template = Path(html_reporter.__file__).parent / "template/components/content.js"
+    classes = front_page.CONTAINER.split(".")[1:]
+    holders = [set(found.split()) for found in re.findall(r'className: "([^"]*)"', template.read_text())]
+    assert any(set(classes) <= holder for holder in holders), "another Snakemake: look at a report of 25 rows"
+    assert f"{front_page.CONTAINER}:has(.front){{align-items:flex-start}}" in front_page.front_page(page, [])
 
 
 def test_a_page_without_a_table_is_refused(refused):

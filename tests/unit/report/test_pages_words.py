@@ -31,23 +31,21 @@ def claims():
     return text_of("docs/claims.md")
 
 
-def test_the_readme_says_the_mean_of_the_cells_and_how_many_intervals_hold_0():
+def test_the_readme_says_the_mean_of_the_cells_and_how_many_intervals_include_0():
     text = (TOP / "README.md").read_text(encoding="utf-8")
     first = pd.read_csv(EVIDENCE / "claims.csv").iloc[0]
     assert f"{first.value:+.2f} points, 95 % interval {first.low:+.2f} to {first.high:+.2f}" in text
     rows = pd.read_csv(EVIDENCE / "differences.csv").query("method == 'leap'").dropna(subset=["p_holm"])
     undecided = rows[(rows["low"] < 0) & (rows["high"] > 0)].groupby("sparsity_target").size()
     assert dict(undecided) == {0.5: 4, 0.6: 2}
-    assert (rows.query("sparsity_target == 0.5")["difference"] < 0).sum() == 2
-    assert "at 50 % four of the five intervals hold 0 and on two models ADMM's mean is the higher one" in text
-    assert "at 60 % two intervals hold 0" in text
+    assert "at 50 % four of the five intervals include 0, at 60 % two do" in " ".join(text.split())
 
 
 def test_the_claims_page_says_how_relaxed_and_hard_come_together(claims):
     gap = pd.read_csv(EVIDENCE / "gap.csv").set_index(["sparsity_target", "step"])["gap_topk"]
     costs = [f"{-gap[sparsity, 124]:.2f}" for sparsity in (0.5, 0.6)]
     more = f"costs {costs[0]} nats more on average at 50 %, {costs[1]} at 60 %"
-    assert f"at step 124 of 500 the hardened mask {more}" in claims
+    assert f"At step 124 of 500 the hardened mask {more}" in claims
     assert all(abs(gap[sparsity, 312]) < 0.01 for sparsity in (0.5, 0.6))
     assert "at step 312 less than 0.01 at both" in claims
     assert all(abs(gap[sparsity, 499]) < 0.0005 for sparsity in (0.5, 0.6))
@@ -58,8 +56,6 @@ def test_the_claims_page_says_how_relaxed_and_hard_come_together(claims):
     within = found.loc["runs, within model and sparsity"]["spearman"]
     assert f"(ρ {within['hardened loss']:.2f})" in claims
     assert f"(ρ {within['accuracy']:.2f})".replace("-", "−") in claims
-    rows = pd.read_csv(EVIDENCE / "claims.csv").query('unit == "Spearman\'s ρ"')["value"]
-    assert list(rows) == pytest.approx(list(within[["hardened loss", "accuracy"]]))
 
 
 LATER = ("steps of a run after its first", "steps of a run")

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from leap_repro.report import published
 from leap_repro.report.published import PUBLISHED, published_table, read_published, signs
 
 METHODS = {
@@ -109,3 +110,10 @@ def test_a_line_whose_label_no_published_method_has_is_told(caplog):
     assert "leap" not in set(table.numbers["method"])
     (told,) = (record.getMessage() for record in caplog.records)
     assert told.startswith("the published table leaves out leap: no published method is called 'Our LEAP'; they are [")
+
+
+def test_every_source_has_an_address_and_the_note_gives_those_of_its_rows(table):
+    record = pd.read_csv(published.PUBLISHED)
+    assert {*record["source"]} == {*published.ADDRESSES}
+    for source, address in published.ADDRESSES.items():
+        assert (f"{source}: {address}" in table.notes) == (source in set(table.numbers["source"]))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ahead import PAIRED_BY_SEED
 
 from leap_repro.report.layout import wide
 from leap_repro.report.pages import BLOCK, filled
@@ -90,11 +91,12 @@ EVIDENCE = RUN / "evidence"
 
 
 def lead(averages, method, reference, sparsities):
-    """The mean over sparsities and models of the difference, seeds paired; what only one of the two has is left out."""
-    pairs = pd.concat([averages[name].rename(name) for name in (method, reference)], axis=1).dropna()
+    """The mean over sparsities and models of the difference of the means over seeds; what only one has is left out."""
+    pairs = pd.concat([averages[name].rename(name) for name in (method, reference)], axis=1)
+    pairs = pairs.dropna() if PAIRED_BY_SEED else pairs
     found = pairs[pairs.index.get_level_values("sparsity_target").isin(sparsities)]
-    by_cell = (found[method] - found[reference]).groupby(["sparsity_target", "model"]).mean()
-    return by_cell.mean()
+    means = found.groupby(["sparsity_target", "model"]).mean()
+    return (means[method] - means[reference]).mean()
 
 
 def test_the_evidence_has_three_seeds_of_what_is_drawn_and_the_budgets_hold(averages):

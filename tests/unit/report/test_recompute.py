@@ -11,6 +11,7 @@ from leap_repro.report.claims import claims_table
 from leap_repro.report.collect import OUTCOMES, RESULTS
 from leap_repro.report.crossings import crossings_table
 from leap_repro.report.differences import differences_table
+from leap_repro.report.fact_free import fact_free_table
 from leap_repro.report.figures import forest
 from leap_repro.report.join import main, parser
 from leap_repro.report.tables import main_table
@@ -18,6 +19,12 @@ from leap_repro.store.artifacts import writing
 
 MODELS = ("a", "b", "c")
 ABILITIES = {"admm": 0.2, "leap": {0.5: 0.6, 0.6: 0.9}, "magnitude": -0.5, "owl": 0.0, "leap-slow": {0.6: 0.5}}
+ABILITIES |= {f"{method}-{text}": {0.6: 0.3} for text in ("control", "fact-free") for method in ("leap", "admm")}
+ON_TEXT = {
+    f"{method}-{text}": {"module": method, "label": "", "variant_of": method, "text": text}
+    for text in ("control", "fact-free")
+    for method in ("leap", "admm")
+}
 SIZES = {"prunable": 90, "block_parameters": 100, "parameters": 180, "protocol": "", "sparsity_actual": 0.5}
 
 
@@ -43,7 +50,9 @@ def written(evidence, folder):
     tables = {
         "differences": differences_table(outcomes, methods),
         "crossings": crossings_table(results, outcomes, methods, ["owl", "leap-slow"]),
+        "annealing": crossings_table(results, outcomes, methods, ["leap-slow"]),
         "claims": claims_table(evidence, ["leap-slow"]),
+        "fact-free": fact_free_table(outcomes, methods | ON_TEXT),
         "main": main_table(results, outcomes, methods),
     }
     for name, table in tables.items():
@@ -65,7 +74,8 @@ def answers(recompute, folder):
 
 def test_every_number_is_found_again(recompute, folder, answers, capsys):
     found = recompute.of_folder(folder, answers)
-    assert set(found) == {"claims.csv", "crossings.csv", "differences.csv", "forest.csv", "main.csv"}
+    names = {"annealing", "claims", "crossings", "differences", "fact-free", "forest", "main"}
+    assert set(found) == {f"{name}.csv" for name in names}
     assert sum(map(len, found.values())) > 300
     assert recompute.told(found) == 0
     assert capsys.readouterr().out.endswith("0 differ\n")
@@ -80,6 +90,7 @@ def test_every_number_is_found_again(recompute, folder, answers, capsys):
         ("claims.csv", "low"),
         ("crossings.csv", "stderr_minus_leap"),
         ("forest.csv", "dof"),
+        ("fact-free.csv", "stderr control − fact-free"),
     ],
 )
 def test_a_number_that_is_a_little_off_is_told(recompute, folder, answers, tmp_path, capsys, file, column):

@@ -274,6 +274,15 @@ def test_without_the_extension_torch_computes_and_says_so_once():
     subprocess.run([sys.executable, "-c", ELSEWHERE], check=True, env=environment)
 
 
+def test_a_processor_without_vector_forms_is_told_that_dense_is_faster(monkeypatch):
+    monkeypatch.delenv(forms.VARIABLE, raising=False)
+    monkeypatch.setattr(forms, "compiled", lambda: {"plain": 3})
+    forms.form.cache_clear()
+    with pytest.warns(UserWarning, match="neither AVX2 nor AVX-512: .*; run='dense' is faster"):
+        assert forms.form() == "plain"
+    forms.form.cache_clear()
+
+
 def test_a_form_that_cannot_run_here_is_refused(choose, monkeypatch):
     monkeypatch.setattr(forms, "compiled", dict)
     choose("avx2")

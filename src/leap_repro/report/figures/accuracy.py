@@ -1,7 +1,7 @@
 """Average zero-shot accuracy against sparsity, one curve per method: `python -m leap_repro.report.figures.accuracy`.
 
-Every point is a hardened mask, never a relaxed one. Bars are ± the standard deviation over seeds where a method has
-several, else ± the standard error over questions.
+Every point is a hardened mask, never a relaxed one. Bars are ± the standard error over questions: the one error that
+methods with one seed have too.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from leap_repro.report.layout import Methods, is_dense, spread_of_mean
 from leap_repro.report.statistics import QUESTION, over_seeds
 
 CELL = ["model", "method", "sparsity_target"]
-OVER_SEEDS, OVER_QUESTIONS = "standard deviation over seeds", "standard error over questions"
+BARS = "Bars: ± standard error over questions"
 
 
 def averages(results: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The six-task average per model, method and sparsity in percent: mean over seeds, `error` and what it is.
+    """The six-task average per model, method and sparsity in percent: mean over seeds, standard `error` over questions,
+    `sd` over seeds (NaN for one).
 
     The mean of several models is one more model, for the methods that ran on every one at that sparsity.
     """
@@ -47,9 +48,7 @@ def averages(results: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
         mean = mean[by_model.size() == models].reset_index().assign(model=MEAN)
         cells, outcomes = pd.concat([cells, mean]), pd.concat([outcomes, outcomes.assign(model=MEAN)])
     cells = cells.join(question_errors(outcomes), on=CELL).reset_index(drop=True)
-    cells["error"] = cells["sd"].fillna(cells["question_error"])
-    cells["error_of"] = np.where(cells["sd"].notna(), OVER_SEEDS, OVER_QUESTIONS)
-    return cells[[*CELL, "value", "error", "error_of", "seeds"]]
+    return cells[[*CELL, "value", "error", "sd", "seeds"]]
 
 
 def question_errors(outcomes: pd.DataFrame) -> pd.Series:
@@ -60,51 +59,42 @@ def question_errors(outcomes: pd.DataFrame) -> pd.Series:
     answers = outcomes.groupby([*CELL, *QUESTION], sort=False)["correct"].mean()
     tasks = answers.groupby([*CELL, "task"], sort=False).agg(["var", "size"])
     variance = (tasks["var"] / tasks["size"]).groupby(CELL, sort=False).agg(["sum", "size"])
-    return (100 * np.sqrt(variance["sum"]) / variance["size"]).rename("question_error")
+    return (100 * np.sqrt(variance["sum"]) / variance["size"]).rename("error")
 
 
 def plot(data: pd.DataFrame, methods: Methods) -> Figure:
-    """One panel per model and one for the mean of several, from the least pruned sparsity on.
+    """One panel per model and one for the mean of several, from the least pruned sparsity on, all with one y axis.
 
     The dense model is a dashed line. Variants are left to their table: the curves stay few enough to tell apart.
     """
     models = list(dict.fromkeys(data["model"]))
     labels = "Sparsity (%)", "Average accuracy (%)\nhardened masks"
-    figure, axes = panels(len(models), *labels, height=2.2 if len(models) > 1 else 2.6)
+    figure, axes = panels(len(models), *labels, sharey=True, height=2.4 if len(models) > 1 else 2.6)
     for axis, model in zip(axes, models, strict=True):
         draw(axis, data[data["model"] == model], methods)
         axis.set_title(model, fontweight="bold" if model == MEAN else None)
-    legend_below(figure, entries_of(*axes), note(data, methods))
+    legend_below(figure, entries_of(*axes), BARS)
     return figure
 
 
 def draw(axis: Axes, panel: pd.DataFrame, methods: Methods) -> None:
-    """The curves of one model, with bars."""
+    """The curves of one model, with bars; at a single sparsity, the methods' points side by side."""
     shown = {n: look for n, look in looks(methods).items() if not methods[n].get("variant_of")}
-    for method in (name for name in dict.fromkeys(panel["method"]) if name in shown):
+    names = [name for name in dict.fromkeys(panel["method"]) if name in shown]
+    sparsities = 100 * np.unique(panel.loc[panel["method"].isin(shown), "sparsity_target"])
+    for place, method in enumerate(names):
         curve = panel[panel["method"] == method].sort_values("sparsity_target")
         bars = {"elinewidth": 1.4, "capsize": 2.5} if shown[method] is LEAP_LOOK else {"elinewidth": 0.7}
-        points = 100 * curve["sparsity_target"], curve["value"], curve["error"]
+        beside = place - (len(names) - 1) / 2 if len(sparsities) == 1 else 0
+        points = 100 * curve["sparsity_target"] + beside, curve["value"], curve["error"]
         axis.errorbar(*points, label=methods[method]["label"], **bars, **shown[method])
     for value in panel.loc[[is_dense(name, methods) for name in panel["method"]], "value"]:
         axis.axhline(value, **BUDGET_LINE)
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
         axis.annotate(f"dense {value:.1f}", (1, value), (0, 2), fontsize=7, color="#555555", **place)
-    axis.set_xticks(100 * np.unique(panel.loc[panel["method"].isin(shown), "sparsity_target"]))
+    axis.set_xticks(sparsities)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.margins(x=0.08, y=0.1)
-
-
-def note(data: pd.DataFrame, methods: Methods) -> str:
-    """What the bars are, in words, and of which methods if not of all alike."""
-    shown = data[[not is_dense(n, methods) and not methods[n].get("variant_of") for n in data["method"]]]
-    kinds = {kind: list(dict.fromkeys(rows["method"])) for kind, rows in shown.groupby("error_of", sort=False)}
-    if len(kinds) == 1:
-        return f"Bars: ± {next(iter(kinds))}"
-    if set(kinds[OVER_SEEDS]) & set(kinds[OVER_QUESTIONS]):
-        return f"Bars: ± {OVER_SEEDS} where there are several, else {OVER_QUESTIONS}"
-    few = ", ".join(methods[name]["label"] for name in kinds[OVER_QUESTIONS])
-    return f"Bars: ± {OVER_SEEDS}; of {few}: {OVER_QUESTIONS}"
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ Counted on the hardened masks (exact top-k), never on the relaxed gates. `python
 from __future__ import annotations
 
 import argparse
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -27,8 +28,10 @@ from leap_repro.report.figures.style import (
     save,
     use_style,
 )
+from leap_repro.report.layout import format_sparsity
 
 CELL = ["model", "sparsity_target", "budget"]
+BUDGET = "global budget"
 
 
 def densities(density: pd.DataFrame, method: str, by: str) -> pd.DataFrame:
@@ -50,20 +53,35 @@ def plot(data: pd.DataFrame, method: str) -> Figure:
     figure, axes = panels(len(models), *labels, sharey=True, height=2.6)
     for axis, model in zip(axes, models, strict=True):
         panel = data[data["model"] == model]
-        draw_budgets(axis, panel, "block", method)
+        draw_budgets(axis, panel, "block", budget_looks(data, method))
         axis.set_title(model)
         axis.set_xticks(sorted(panel["block"].unique())[:: max(1, panel["block"].nunique() // 6)])
-    legend_below(figure, entries_of(*axes))
+    legend_below(figure, budget_entries(axes, data, method))
     return figure
 
 
-def draw_budgets(axis: Axes, panel: pd.DataFrame, by: str, method: str, joined: bool = True) -> None:
+def budget_looks(data: pd.DataFrame, method: str) -> dict[float, dict[str, Any]]:
+    """{sparsity: label and look of its curve}, from the least pruned on; the same in every panel."""
+    sparsities = sorted(data["sparsity_target"].unique())
+    named = [(sparsity, {"label": f"{method}, {format_sparsity(sparsity)} sparse"}) for sparsity in sparsities]
+    return {sparsity: label | look for (sparsity, label), look in zip(named, cycle(BUDGETS), strict=False)}
+
+
+def budget_entries(axes: list[Axes], data: pd.DataFrame, method: str) -> dict[str, Any]:
+    """The legend's entries by sparsity, and last the budgets' line."""
+    entries = entries_of(*axes)
+    labels = [look["label"] for look in budget_looks(data, method).values()]
+    return {label: entries[label] for label in [*labels, BUDGET]}
+
+
+def draw_budgets(
+    axis: Axes, panel: pd.DataFrame, by: str, looks: dict[float, dict[str, Any]], joined: bool = True
+) -> None:
     """One curve per budget over the column `by`, or points that are not joined; the budgets as dashed lines."""
-    for look, (sparsity, curve) in zip(BUDGETS, panel.groupby("sparsity_target"), strict=False):
-        axis.axhline(curve["budget"].iloc[0], label="global budget", **BUDGET_LINE)
-        drawn: dict[str, Any] = look if joined else look | {"linestyle": "none"}
-        label = f"{method}, {100 * sparsity:g} % sparse"
-        axis.errorbar(curve[by], curve["mean"], yerr=curve["std"], label=label, capsize=2, **drawn)
+    for sparsity, curve in panel.groupby("sparsity_target"):
+        axis.axhline(curve["budget"].iloc[0], label=BUDGET, **BUDGET_LINE)
+        drawn: dict[str, Any] = looks[sparsity] if joined else looks[sparsity] | {"linestyle": "none"}
+        axis.errorbar(curve[by], curve["mean"], yerr=curve["std"], capsize=2, **drawn)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 from leap_repro.cli import run_stage
 from leap_repro.report.collect import DENSITY, read_models
-from leap_repro.report.figures.density import densities, draw_budgets
+from leap_repro.report.figures.density import budget_entries, budget_looks, densities, draw_budgets
 from leap_repro.report.figures.style import (
-    entries_of,
     figure_parser,
     legend_below,
     only_method,
@@ -45,12 +44,12 @@ def plot(data: pd.DataFrame, method: str) -> Figure:
     figure, axes = panels(len(models), *labels, sharey=True, height=2)
     for axis, model in zip(axes, models, strict=True):
         panel = data[data["model"] == model].assign(name=lambda rows: rows["kind"].map(lambda k: KINDS.get(k, k)))
-        draw_budgets(axis, panel, "name", method, joined=False)
+        draw_budgets(axis, panel, "name", budget_looks(data, method), joined=False)
         axis.set_title(model)
         axis.margins(x=0.08)
         if max(map(len, panel["name"])) > 4:
             axis.tick_params(axis="x", labelrotation=45)
-    legend_below(figure, entries_of(*axes))
+    legend_below(figure, budget_entries(axes, data, method))
     return figure
 
 

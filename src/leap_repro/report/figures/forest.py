@@ -65,7 +65,7 @@ def plot(data: pd.DataFrame, methods: Methods) -> Figure:
     cells = data[data["model"] != ALL]
     names = sorted(dict.fromkeys(cells["model"]), key=MEAN.__eq__)  # the mean last, models as they come
     ours, reference = (methods[name]["label"] for name in compared(methods))
-    sparsities = sorted(cells["sparsity_target"].unique())
+    sparsities = by_seeds(cells)
     height = ROW * len(names) + (0.75 if len(sparsities) < 3 else 0.55)
     xlabel = f"{ours} − {reference} (points)"
     figure, axes = panels(len(sparsities), xlabel, "", height=height, columns=2, sharex=True, sharey=True)
@@ -78,6 +78,12 @@ def plot(data: pd.DataFrame, methods: Methods) -> Figure:
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     legend_below(figure, entries_of(*axes), note(data))
     return figure
+
+
+def by_seeds(cells: pd.DataFrame) -> list[float]:
+    """The sparsities, those with most seeds first."""
+    seeds = cells.groupby("sparsity_target")["seeds"].max()
+    return list(seeds.sort_index().sort_values(ascending=False, kind="stable").index)
 
 
 def draw(axis: Axes, panel: pd.DataFrame, names: list[str], label: str) -> None:

@@ -93,9 +93,9 @@ def draw_probes(axis: Axes, data: pd.DataFrame, markers: dict[str, str]) -> None
     ends = [data[["held_out_relaxed", "held_out_topk"]].to_numpy().min(), data["held_out_topk"].max()]
     equal = np.geomspace(*ends)  # straight only where both axes are of one kind
     axis.plot(equal, equal, **BUDGET_LINE)
-    logarithmic(axis.xaxis)
-    logarithmic(axis.yaxis)
-    axis.set(xlabel="Held-out loss, relaxed mask\n(nats per token)", ylabel="Held-out loss, hardened mask (top-k)")
+    scales = [", log scale" if logarithmic(side) else "" for side in (axis.xaxis, axis.yaxis)]
+    axis.set_xlabel(f"Held-out loss, relaxed mask\n(nats per token{scales[0]})")
+    axis.set_ylabel(f"Held-out loss, hardened mask\n(top-k, nats per token{scales[1]})")
     axis.figure.colorbar(drawn, ax=axis, label="Progress of the training (%)", pad=0.02)
 
 

@@ -127,15 +127,17 @@ def panels(
     return figure, [*axes.flat[:count]]
 
 
-def logarithmic(axis: Axis) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5 times the powers of ten, where the data span that much."""
+def logarithmic(axis: Axis) -> bool:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 times the powers of ten, where the data span that much;
+    whether they do."""
     least, most = axis.get_data_interval()
     if most < 5 * least:
-        return
+        return False
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+    return True
 
 
 def legend_below(figure: Figure, entries: dict[str, Any], title: str = "") -> None:
@@ -143,7 +145,9 @@ def legend_below(figure: Figure, entries: dict[str, Any], title: str = "") -> No
     width = figure.get_figwidth()
     columns = max(1, min(len(entries), int(width / (0.6 + LETTER * max(map(len, entries))))))
     title = fill(title, int(width / LETTER))
-    rows = -(-len(entries) // columns) + (title.count("\n") + 1 if title else 0)
+    rows = -(-len(entries) // columns)
+    columns = -(-len(entries) // rows)  # as even as they can be: a legend is read column by column
+    rows += title.count("\n") + 1 if title else 0
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (rows + 0.5))
     place = {"loc": "outside lower center", "ncols": columns, "columnspacing": 1.4, "handlelength": 2.8}
     figure.legend(entries.values(), entries.keys(), title=title, **place)

@@ -9,6 +9,7 @@ hardened mask is as at the probe before and how many gates are undecided. Curves
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -43,6 +44,9 @@ SHARES = {
     "undecided": ("relaxed gates between 0.1 and 0.9", OTHERS[7]),
 }
 CELL = ["model", "sparsity_target", "curve", "step"]
+LOGARITHMIC = "logarithmic scale"
+CORNER: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "top"}
+CORNER |= {"fontsize": 7, "color": "#555555"}
 
 
 def probes(training: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -76,7 +80,8 @@ def plot(data: pd.DataFrame, method: str) -> Figure:
         row, column = 2 * (place // columns), place % columns
         panel = data[data["model"] == model]
         draw(axes[row, column], panel, LOSSES)
-        logarithmic(axes[row, column].yaxis)
+        if logarithmic(axes[row, column].yaxis):
+            axes[row, column].annotate(LOGARITHMIC, (1, 1), (-2, -2), **CORNER)
         draw(axes[row + 1, column], panel, SHARES)
         axes[row, column].set_title(model)
         axes[row, column].tick_params(labelbottom=False)

@@ -120,18 +120,18 @@ def cell(data, *key):
     return data.set_index(accuracy.CELL).loc[key]
 
 
-def test_accuracy_is_the_mean_over_seeds_with_their_standard_deviation():
+def test_accuracy_is_the_mean_over_seeds_and_tells_their_standard_deviation():
     found = cell(averages(), "a", "leap", 0.5)
     assert found["value"] == 62.5
-    assert found["error"] == pytest.approx(np.std([50, 75], ddof=1))
-    assert found["error_of"] == accuracy.OVER_SEEDS
+    assert found["sd"] == pytest.approx(np.std([50, 75], ddof=1))
     assert found["seeds"] == 2
 
 
-def test_accuracy_of_one_seed_has_the_standard_error_over_questions():
-    found = cell(averages(), "a", "magnitude", 0.5)
-    assert found["error"] == pytest.approx(100 * np.sqrt(0.25 * 0.75 / 3 / 2))  # two tasks, p (1 - p) / (n - 1) each
-    assert found["error_of"] == accuracy.OVER_QUESTIONS
+def test_bars_are_standard_errors_over_questions_with_one_seed_or_more():
+    one, two = (cell(averages(), "a", method, 0.5)["error"] for method in ("magnitude", "leap"))
+    assert one == pytest.approx(100 * np.sqrt(0.25 * 0.75 / 3 / 2))  # two tasks, p (1 - p) / (n - 1) each
+    answers = [1, 1, 0.5, 0]  # the mean of both seeds, question by question
+    assert two == pytest.approx(100 * np.sqrt(np.var(answers, ddof=1) / QUESTIONS / 2))
 
 
 def test_accuracy_adds_the_mean_of_the_models_where_a_method_ran_on_all():
@@ -139,7 +139,7 @@ def test_accuracy_adds_the_mean_of_the_models_where_a_method_ran_on_all():
     assert cell(data, accuracy.MEAN, "dense", 0.0)["value"] == 87.5
     leap = cell(data, accuracy.MEAN, "leap", 0.5)  # 2 and 3 of 4, 4 and 3 of 4; seeds are drawn for each model
     assert leap["value"] == 75.0
-    assert leap["error"] == pytest.approx(np.sqrt(2 * np.var([50, 75], ddof=1)) / 2)
+    assert leap["sd"] == pytest.approx(np.sqrt(2 * np.var([50, 75], ddof=1)) / 2)
     answers = [1, 0.5, 0, 0]  # the mean of both models, question by question
     found = cell(data, accuracy.MEAN, "magnitude", 0.5)["error"]
     assert found == pytest.approx(100 * np.sqrt(np.var(answers, ddof=1) / QUESTIONS / 2))
@@ -158,16 +158,32 @@ def test_accuracy_starts_at_the_least_pruned_sparsity_with_dense_as_a_line():
     assert "hardened masks" in words(figure)
 
 
-def test_accuracy_says_what_its_bars_are():
-    assert accuracy.note(averages(), METHODS) == (
-        "Bars: ± standard deviation over seeds; of MAGNITUDE: standard error over questions"
-    )
-    both = pd.concat([averages(), averages().assign(error_of=accuracy.OVER_QUESTIONS)])
-    assert accuracy.note(both, METHODS) == (
-        "Bars: ± standard deviation over seeds where there are several, else standard error over questions"
-    )
-    one_seed = averages().assign(error_of=accuracy.OVER_QUESTIONS)
-    assert accuracy.note(one_seed, METHODS) == "Bars: ± standard error over questions"
+def test_points_of_a_single_sparsity_stand_side_by_side():
+    figure = accuracy.plot(averages(["a"]), METHODS)
+    places = [float(drawn.lines[0].get_xdata()[0]) for drawn in figure.axes[0].containers]
+    assert places == [49.0, 50.0, 51.0]
+    assert list(figure.axes[0].get_xticks()) == [50.0]
+
+
+def test_accuracy_has_one_y_axis_and_says_what_its_bars_are():
+    figure = accuracy.plot(averages(), METHODS)
+    assert len({axis.get_ylim() for axis in figure.axes if axis.get_visible()}) == 1
+    assert accuracy.BARS in words(figure)
+
+
+def test_the_legend_goes_by_sparsity_and_ends_with_the_budget():
+    """Whatever the first panel has: model a was not pruned to 40 %."""
+    blocks = pd.concat([BLOCKS, BLOCKS[BLOCKS["model"] == "b"].assign(sparsity_target=0.4)])
+    data = density.densities(blocks, "leap", "block")
+    figure = density.plot(data, "LEAP")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [*(f"LEAP, {sparsity} % sparse" for sparsity in (40, 50, 60)), "global budget"]
+    looks = [
+        {drawn.get_label(): drawn.lines[0].get_color() for drawn in axis.containers}
+        for axis in figure.axes
+        if axis.get_visible()
+    ]
+    assert looks[0].items() <= looks[1].items(), "a sparsity looks alike in every panel"
 
 
 def test_leap_is_drawn_last_thickest_and_in_its_own_colour():
@@ -238,7 +254,7 @@ def test_the_legend_of_many_methods_fits_the_figure(models):
     names = [f"Method number {number}" for number in range(len(OTHERS))]
     rows = [
         {"model": model, "method": name, "sparsity_target": sparsity, "value": 60.0, "error": 1.0}
-        | {"error_of": accuracy.OVER_SEEDS, "seeds": 2}
+        | {"sd": 0.5, "seeds": 2}
         for model in models
         for name, sparsity in [("dense", 0.0), *((name, 0.5) for name in names)]
     ]
