@@ -94,14 +94,17 @@ class Prepared:
 
         UserError if a half is missing, or if its loss is not the one that `prepare` found.
         """
-        about, whole = self.about(), self._joined()
-        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
-        read = _of_gguf if whole.suffix == ".gguf" else _of_folder
-        model, noted = read(whole, dtype), about["first_loss"]
+        about, dtype = self.about(), "bfloat16" if torch.cuda.is_available() else "float32"
+        model, noted = self.read(dtype), about["first_loss"]
         loss = first_loss(model, self.tokens(), about["window"])
         if not math.isclose(loss, noted, rel_tol=CLOSE):
             raise UserError(f"the model's loss is {loss:.4f}, where it was packed {noted:.4f}")
         return model
+
+    def read(self, dtype: str) -> Any:
+        """The model of the two halves, its weights rounded to `dtype`. UserError if a half is missing."""
+        whole = self._joined()
+        return _of_gguf(whole, dtype) if whole.suffix == ".gguf" else load_model(whole.parent, dtype)
 
     def _joined(self) -> Path:
         """The model's file in a folder with its configuration."""
@@ -127,11 +130,6 @@ def _of_gguf(path: Path, dtype: str) -> Any:
     named = {"gguf_file": path.name, "dtype": torch.float32}
     read = AutoModelForCausalLM.from_pretrained(path.parent, **named)
     return ready(read.to(best_device(), DTYPES[dtype]))
-
-
-def _of_folder(path: Path, dtype: str) -> Any:
-    """The model that a folder holds."""
-    return load_model(path.parent, dtype)
 
 
 def losses_of(model: Any, ids: np.ndarray, window: int, batch: int = 8) -> list[float]:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from measure import REPOSITORY
 
-from gpu.folder import ABOUT, CONFIG, HALF, PARTS, QUESTIONS, TOKENS, first_loss, save_arrays
+from gpu.folder import ABOUT, CONFIG, HALF, PARTS, QUESTIONS, TOKENS, Prepared, first_loss, save_arrays
 from gpu.pairs import noted_pairs
 from leap_repro.calibration.packed import closed_documents
 from leap_repro.data.tasks import fetch_tasks
@@ -68,7 +69,8 @@ class Sources:
 
 
 def prepare(folder: Path, sources: Sources) -> None:
-    """Write the folder. UserError for a vocabulary beyond 16 bits, or a part that is too large."""
+    """Write the folder. UserError for a vocabulary beyond 16 bits, a GGUF file of other weights than the
+    model's, or a part that is too large."""
     for part in PARTS:
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).mkdir(parents=True)
@@ -81,7 +83,7 @@ def prepare(folder: Path, sources: Sources) -> None:
     pairs = noted_pairs(model, tokenizer, sources.tasks, sources.questions)
     save_arrays(folder / "3" / QUESTIONS, pairs.arrays())
     weights = sources.gguf or sources.model / WEIGHTS
-    _halve(weights, folder)
+    halve(weights, folder)
     shutil.copyfile(sources.model / "config.json", folder / "3" / CONFIG)
     about = {
         "commit": commit(),
@@ -93,6 +95,7 @@ def prepare(folder: Path, sources: Sources) -> None:
     }
     for part in PARTS:
         write_json(folder / part / ABOUT, about)
+    require_same_weights(folder, model)
     if sources.wheels:
         _wheels(folder, sources.wheels)
     print(json.dumps(about, indent=1))
@@ -144,11 +147,25 @@ def _beginning(text: str) -> str:
     return text.strip()[:SAME_BEGINNING]
 
 
-def _halve(weights: Path, folder: Path) -> None:
+def halve(weights: Path, folder: Path) -> None:
+    """Write one half of the file into each of the first two parts."""
     whole = weights.read_bytes()
     middle = -(-len(whole) // 2)
     for part, half in zip(PARTS, (whole[:middle], whole[middle:]), strict=False):
         (folder / part / HALF).write_bytes(half)
+
+
+def require_same_weights(folder: Path, model: Any) -> None:
+    """UserError unless the two halves give the model's weights, to the bit, read as on the GPU machine."""
+    found = Prepared(folder).read("float32").state_dict()
+    expected = model.state_dict()
+    shutil.rmtree(folder / "model")
+    different = sorted(found.keys() ^ expected.keys())
+    shared = found.keys() & expected.keys()
+    different += sorted(name for name in shared if not torch.equal(found[name], expected[name]))
+    if different:
+        named = f"{len(different)} tensors, {different[0]} is one"
+        raise UserError(f"the file that travels holds other weights than --model: {named}")
 
 
 def _wheels(folder: Path, python: str) -> None:

@@ -141,6 +141,35 @@ def test_no_page_without_rows_and_none_of_a_rehearsal_in_the_repository(part):
         report.write_pages([FACTS | {"part": "env"}], None)
 
 
+@pytest.fixture
+def halved(part, tmp_path):
+    """A folder that holds a bundled model in two halves, and the model."""
+    source = bundled_models()["llama3.2-1b-mini"]
+    for name in ("1", "2", "3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "about.json").write_text('{"model": "model.safetensors"}')
+    part("gpu.prepare").halve(source / "model.safetensors", tmp_path)
+    shutil.copyfile(source / "config.json", tmp_path / "3" / "config.json")
+    return tmp_path, load_model(source)
+
+
+def test_the_halves_put_together_give_the_models_weights(part, halved):
+    folder, model = halved
+    found = part("gpu.folder").Prepared(folder).read("float32").state_dict()
+    assert found.keys() == model.state_dict().keys()
+    assert all(tensor.equal(found[name]) for name, tensor in model.state_dict().items())
+    part("gpu.prepare").require_same_weights(folder, model)
+
+
+def test_a_file_with_one_other_weight_is_refused_before_it_travels(part, halved):
+    folder, model = halved
+    half = folder / "2" / "model.part"
+    whole = half.read_bytes()
+    half.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match="other weights than --model: 1 tensors, model"):
+        part("gpu.prepare").require_same_weights(folder, model)
+
+
 @pytest.mark.slow
 def test_the_rehearsal_goes_from_an_empty_folder_to_the_pages(project, tmp_path):
     """In processes of their own, by the commands that `prepare` prints."""

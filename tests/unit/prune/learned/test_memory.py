@@ -88,6 +88,8 @@ def test_every_published_peak_is_within_a_tenth_of_the_formula(project, monkeypa
     shapes = import_module("learned_memory").SHAPES
     rows = pd.read_csv(project / "benchmarks/learned_memory.csv")
     assert {"small", "llama3.2-1b"} <= set(rows[rows["options"].str.contains("int8")]["shape"])
+    ways = {json.loads(options).get("masked_weights", "kept") for options in rows["options"]}
+    assert ways == {"kept", "remade"}
     for row in rows.itertuples():
         with torch.device("meta"):
             sizes = sizes_of(LlamaForCausalLM(shapes[row.shape]))
