@@ -182,7 +182,8 @@ def beyond_cache() -> int:
 @torch.inference_mode()
 def main(arguments: argparse.Namespace) -> None:
     """Time all, write the table."""
-    command = f"python benchmarks/packed_kernels.py --threads {' '.join(map(str, arguments.threads))}"
+    chosen = f"--types {' '.join(arguments.types)} --threads {' '.join(map(str, arguments.threads))}"
+    command = f"python benchmarks/packed_kernels.py {chosen}"
     rows = []
     for threads in arguments.threads:
         torch.set_num_threads(threads)

@@ -21,10 +21,11 @@ WORD = 64
 ROWS_A_START = 8
 MOST_TOKENS = 8
 """Of one call of the kernel."""
-FEW_TOKENS = 16
-"""Up to so many, calls of the kernel are faster than unpacking; benchmarks/packed_kernels.md."""
-TILE_BYTES = 1 << 20
-"""Of the dense rows that are unpacked at once: they stay in the second level of cache."""
+FEW_TOKENS = 8
+"""Up to so many, a call of the kernel is as fast as unpacking or faster; benchmarks/packed_prefill.md."""
+TILE_BYTES = 1 << 22
+"""Of the dense rows that are unpacked at once: fewer make the products small, more leave the cache;
+benchmarks/packed_prefill.md."""
 REVERSED = np.packbits(np.arange(256, dtype=np.uint8)[:, None] >> np.arange(8) & 1).tobytes()
 """Each byte with its bits in the opposite order."""
 

@@ -83,7 +83,7 @@ def test_packed_has_the_bits_of_the_dense_sums(compiled, dtype):
     for shape in SHAPES:
         for mask, x_type in product(masks(shape), ROUNDING):
             dense, packed, scales = matrix(shape, dtype, mask)
-            for tokens in (1, 3, 8, 11):
+            for tokens in (1, 3, 8):
                 x = inputs(tokens, shape[1], x_type)
                 expected = multiply_dense(dense, x, scales)
                 assert torch.equal(packed.multiply(x), expected), (shape, tokens, x_type)
