@@ -35,7 +35,6 @@ def test_the_version_is_that_of_the_newest_release_everywhere(citation, headings
 def test_the_catalogues_standardized_usage_has_its_files(project):
     """https://github.com/snakemake/snakemake-workflow-catalog: where they lie, and what they hold."""
     assert (project / "workflow/Snakefile").is_file()
-    assert not (project / "Snakefile").exists()
     assert all(path.suffix == ".smk" for path in (project / "workflow/rules").iterdir())
     assert (project / "config/README.md").is_file()
     readme = (project / "README.md").read_text(encoding="utf-8").lower()
