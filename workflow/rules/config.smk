@@ -5,11 +5,12 @@ import os
 import sys
 from pathlib import Path
 
-# This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run, which is this
-# folder. PYTHONPATH parts its entries at colons, so that the path of a clone had better be relative.
-# The folder of the Snakefile that was called: the one at the top, or this folder's.
+# The Snakefile that was called is the one at the top, or that of workflow/.
 CHECKOUT = Path(workflow.basedir)
 CHECKOUT = CHECKOUT if (CHECKOUT / "workflow/Snakefile").is_file() else CHECKOUT.parent
+
+# This checkout's package, whatever else is installed: here, and (by PYTHONPATH) where the jobs run, which is this
+# folder. PYTHONPATH parts its entries at colons, so that the path of a clone had better be relative.
 SOURCE = os.path.relpath(CHECKOUT / "src")
 sys.path.insert(0, str(CHECKOUT / "src"))
 # Jobs inherit it: a bar in a log says how far its job is (leap_repro.progress), every two seconds is enough.
