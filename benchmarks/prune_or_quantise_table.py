@@ -88,7 +88,7 @@ def medians(turns: list[dict[str, tuple[float, float]]]) -> dict[str, Row]:
 
 def place_of(turns: list[Row]) -> Row:
     """The columns that say where it was timed."""
-    return {name: turns[0][name] for name in PLACE} if turns else {}
+    return {name: turns[0].get(name) for name in PLACE} if turns else {}
 
 
 def sizes(model: Any, weights: str, how: str, engine: str) -> Row:
@@ -260,6 +260,8 @@ def _measured(row: Row) -> str:
         [] if pd.isna(row["windows"]) else [f"{row['windows']:.0f} windows of {row['tokens of a window']:.0f} tokens"]
     )
     turns = " and ".join(f"{row[f'turns {n}']:.0f} with {n} thread{'s'[: n - 1]}" for n in (1, 2) if row[f"turns {n}"])
+    if pd.notna(row["torch multiplies by"]):
+        words.append(f"torch multiplies by {row['torch multiplies by']}")
     if turns:
-        words += [f"torch multiplies by {row['torch multiplies by']}", f"speeds are medians of turns, {turns}"]
+        words.append(f"speeds are medians of turns, {turns}")
     return "; ".join(words)
