@@ -71,7 +71,9 @@ def perplexities(windows: pd.DataFrame) -> pd.DataFrame:
     found = means.reset_index()
     dense = found[found["method"] == "dense"].set_index(["model", "text"])["loss"]
     at = pd.MultiIndex.from_frame(found[["model", "text"]])
-    return found.assign(perplexity=np.exp(found["loss"]), over_dense=found["loss"].to_numpy() - dense.reindex(at).to_numpy())
+    return found.assign(
+        perplexity=np.exp(found["loss"]), over_dense=found["loss"].to_numpy() - dense.reindex(at).to_numpy()
+    )
 
 
 def pivot(windows: pd.DataFrame, method: str) -> pd.DataFrame:
