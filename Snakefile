@@ -2,8 +2,4 @@
 include: "workflow/Snakefile"
 
 
-rule reproduce:
-    default_target: True
-    localrule: True
-    input:
-        rules.all.input,
+workflow.default_target = "all"  # Snakemake does not take over that of an included file
