@@ -36,7 +36,7 @@ def test_the_intervals_over_models(page, leads):
     assert f"all ten cells {over_models(cells)}, 60 % alone {over_models(high)}" in page
     assert f"without gemma the ten cells' mean is {cells.drop('gemma3-1b-mini').mean():+.2f}" in page
     statistics = " ".join((TOP / "docs/statistics.md").read_text(encoding="utf-8").split())
-    assert "of the mean of all cells it contains 0, of the mean at 60 % it does not" in statistics
+    assert "the mean of all cells includes 0, that of the mean at 60 % does not" in statistics
 
 
 def test_the_seeds_of_the_lead(page, leads):
