@@ -8,7 +8,7 @@ from leap_repro.errors import UserError
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.sources import SOURCES, meant_by, source_of
 
-ROOMS_OF_SOURCES = ("models/sources.py", "pipeline/sources.py", "data/text.py", "data/tasks.py", "export/card.py")
+ROOMS_OF_SOURCES = ("models/sources.py", "pipeline/sources.py", "data/text.py", "data/tasks.py", "export/scores.py")
 
 
 @pytest.fixture
