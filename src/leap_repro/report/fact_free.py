@@ -18,8 +18,16 @@ import pandas as pd
 from leap_repro.cli import run_stage
 from leap_repro.errors import UserError
 from leap_repro.report.command import read, table_parser
-from leap_repro.report.layout import LEAP, REFERENCE, Methods, called, format_difference, format_sparsity
-from leap_repro.report.published import signed
+from leap_repro.report.layout import (
+    LEAP,
+    REFERENCE,
+    Methods,
+    called,
+    format_difference,
+    format_interval,
+    format_sparsity,
+    spread_of_mean,
+)
 from leap_repro.report.render import Table
 from leap_repro.report.statistics import Difference, contrast
 
@@ -94,7 +102,7 @@ def _row(outcomes: pd.DataFrame, weights: dict[str, Weights]) -> tuple[dict[str,
         low, high = found.interval
         numbers |= {title: found.value, f"stderr {title}": found.stderr}
         numbers |= {f"low {title}": low, f"high {title}": high}
-        words[title] = f"{_signed(found)} [{signed(low)}, {signed(high)}]"
+        words[title] = f"{_signed(found)} {format_interval(low, high)}"
         numbers[f"p {title}"] = found.p_value
         low, high = found.models_interval
         numbers |= {f"low over models {title}": low, f"high over models {title}": high}
@@ -114,8 +122,7 @@ def _over_seeds(outcomes: pd.DataFrame, weights: Weights) -> float:
     totals = pd.Series(0.0, averages.index)
     for name, weight in weights.items():
         totals += weight * averages[name]
-    of_models = totals.groupby("model").std()
-    return math.sqrt(of_models.pow(2).sum(skipna=False)) / len(of_models)
+    return float(spread_of_mean(totals.groupby("model").std()))
 
 
 def _signed(found: Difference) -> str:

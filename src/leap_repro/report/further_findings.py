@@ -23,7 +23,7 @@ from leap_repro.report.findings import (
     verdict,
 )
 from leap_repro.report.layout import format_sparsity
-from leap_repro.report.statistics import CONFIDENCE
+from leap_repro.report.statistics import CONFIDENCE, student_ends
 
 PRUNE = "prune"
 """The stage of the time table that is compared."""
@@ -43,8 +43,8 @@ def lower_perplexity(collected: CollectedTables, method: str, reference: str) ->
     means, seeds = by_seed.mean(axis=1), by_seed.count(axis=1)
     mean = float(means.mean())
     of_seeds = math.sqrt(float((by_seed.var(axis=1, ddof=1) / seeds).sum(skipna=False))) / len(means)
-    low, high = _reach(mean, of_seeds, int((seeds - 1).sum()))
-    over_models = _reach(mean, float(means.std(ddof=1)) / math.sqrt(len(means)), len(means) - 1)
+    low, high = student_ends(mean, of_seeds, (seeds - 1).sum())
+    over_models = student_ends(mean, float(means.std(ddof=1)) / math.sqrt(len(means)), len(means) - 1)
     where = ", ".join(format_sparsity(s) for s in sorted(logs.index.unique("sparsity_target")))
     counts = f"below in {(logs < 0).sum()} of {len(logs)} cells and seeds"
     measured = f"{counts}; {counted(len(means), 'model')} at {where}; {counted(int(seeds.min()), 'seed')}"
@@ -62,14 +62,6 @@ def _log_ratios(collected: CollectedTables, method: str, reference: str) -> pd.S
     cells = ["model", "sparsity_target", "seed"]
     ours, theirs = (rows[rows["method"] == name].set_index(cells)["value"] for name in (method, reference))
     return np.log(ours / theirs).dropna()
-
-
-def _reach(mean: float, stderr: float, dof: int) -> tuple[float, float]:
-    """The ends of Student's interval; NaN without degrees of freedom."""
-    if dof < 1:
-        return math.nan, math.nan
-    reach = float(special.stdtrit(dof, (1 + CONFIDENCE) / 2)) * stderr
-    return mean - reach, mean + reach
 
 
 def cost(collected: CollectedTables, method: str, reference: str) -> Finding | None:

@@ -55,11 +55,11 @@ class Difference:
 
     def ends(self, confidence: float) -> tuple[float, float]:
         """The two-sided interval for these models at this confidence."""
-        return _ends(self.value, self.stderr, self.dof, confidence)
+        return student_ends(self.value, self.stderr, self.dof, confidence)
 
     def models_ends(self, confidence: float) -> tuple[float, float]:
         """The two-sided interval over models at this confidence; NaN for one model."""
-        return _ends(self.value, self.models_stderr, max(self.models - 1, 1), confidence)
+        return student_ends(self.value, self.models_stderr, max(self.models - 1, 1), confidence)
 
     @property
     def p_value(self) -> Any:
@@ -73,7 +73,8 @@ class Difference:
 ABSENT = Difference(math.nan, math.nan, math.nan, 0, 0, 0)
 
 
-def _ends(value: Any, stderr: Any, dof: Any, confidence: float) -> tuple[Any, Any]:
+def student_ends(value: Any, stderr: Any, dof: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """The two-sided interval of Student's t; NaN without degrees of freedom."""
     reach = special.stdtrit(dof, (1 + confidence) / 2) * stderr
     return value - reach, value + reach
 
@@ -152,8 +153,7 @@ def contrast(outcomes: pd.DataFrame, weights: Mapping[str, int]) -> Difference:
         seeds = _common([*own.values()], f"{whose} on {model}")
         points: Any = 100 * sum(weight * own[method][seeds] for method, weight in weights.items())
         found[model] = Pairs(points)
-        if not points.index.equals(found[models[0]].points.index) or points.isna().any(axis=None):
-            raise UserError(f"{whose} did not answer the same questions in every cell; evaluate them anew")
+    _require_same_questions(found, whose)
     return _difference(found, dict.fromkeys(found, 1))
 
 
@@ -172,10 +172,14 @@ def paired(outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collec
         seeds = _common([mine, other], f"{method} and {reference} on {model}")
         once = any(single) and not {method, reference} & set(unseeded)
         found[model] = Pairs(100 * (mine[seeds] - other[seeds]), once)
-    every = [pairs.points for pairs in found.values()]
-    if any(not points.index.equals(every[0].index) or points.isna().any(axis=None) for points in every):
-        raise UserError(f"{method} and {reference} did not answer the same questions in every cell; evaluate them anew")
+    _require_same_questions(found, f"{method} and {reference}")
     return found
+
+
+def _require_same_questions(pairs: Mapping[str, Pairs], whose: str) -> None:
+    every = [of_model.points for of_model in pairs.values()]
+    if any(not points.index.equals(every[0].index) or points.isna().any(axis=None) for points in every):
+        raise UserError(f"{whose} did not answer the same questions in every cell; evaluate them anew")
 
 
 def _is_single(name: str, own: pd.DataFrame, other: pd.DataFrame, unseeded: Collection[str]) -> bool:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from leap_repro.cli import run_stage
 from leap_repro.report.command import read, table_parser
+from leap_repro.report.crossings import add_over_models
 from leap_repro.report.layout import (
     REFERENCE,
     TASK_TITLES,
@@ -68,8 +69,7 @@ def add_differences(shown: pd.DataFrame, numbers: pd.DataFrame, pairs: list[Diff
     if called(REFERENCE, methods):
         shown[DIFFERENCE] = [format_difference(pair.value, pair.stderr) for pair in pairs]
     if any(pair.models > 1 for pair in pairs):
-        numbers["low_over_models"] = [pair.models_interval[0] for pair in pairs]
-        numbers["high_over_models"] = [pair.models_interval[1] for pair in pairs]
+        add_over_models(numbers, pairs)
         shown[OVER_MODELS] = [format_interval(*pair.models_interval) for pair in pairs]
 
 
