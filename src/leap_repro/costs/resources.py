@@ -149,7 +149,7 @@ def _layer_wise(study: Study, sizes: Sizes, weight: int, method: Method) -> Need
     flops = 0.0
     if method.tokens:
         shard = study.settings.calibration
-        tokens = (getattr(method.options, "training_sequences", 0) or shard.sequences) * shard.length
+        tokens = (method.training_sequences or shard.sequences) * shard.length
         passing = min(tokens, max(shard.length, CALIBRATION_TOKENS))
         work += tokens * width * weight + passing * ((4 * inner + 8 * width) * weight + 4 * inner)
         own = 4 * sizes.parameters * tokens + 60 * sizes.parameters * width

@@ -112,7 +112,7 @@ def _text_errors(method: Method, settings: Scale) -> Iterator[str]:
 
 def _sample_errors(method: Method, settings: Scale) -> Iterator[str]:
     """Whether the mask-training text has the sequences that a method is to be calibrated on."""
-    asked = getattr(method.options, "training_sequences", 0)
+    asked = method.training_sequences
     place = f"methods.{method.name}.options.training_sequences is {asked}"
     if asked and (settings.mask_training is None or settings.data.mask_training is None):
         yield f"{place}; it needs mask_training under the scale and under its data"
@@ -220,7 +220,7 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
         yield f"methods.{name}.parent is {shown(method.parent)}; {one}"
     if method.budget_from:
         yield from _budget_errors(name, method, methods)
-    if method.selector and getattr(method.selector.options, "training_sequences", 0):
+    if method.selector and method.selector.training_sequences:
         sample = "it must be a method that is calibrated on the calibration sample, as this line is"
         yield f"methods.{name}.selector is {shown(method.selector.name)}; {sample}"
     found = {key: methods.get(start) for key, start in method.starts.items()}

@@ -88,6 +88,12 @@ class Method:
         return bool(self.tokens or self.selector or self.starts)
 
     @property
+    def training_sequences(self) -> int:
+        """How many sequences of the mask-training text it is calibrated on; 0: none, as of a method without the
+        option."""
+        return getattr(self.options, "training_sequences", 0)
+
+    @property
     def trains_weights(self) -> bool:
         """Whether its training moves the weights that stay, not masks alone."""
         return self.declaration.trains and self.declaration.moves_weights

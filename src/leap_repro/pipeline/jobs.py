@@ -114,12 +114,18 @@ def prune_sources(study: Study, model: str, method: str, sparsity: str, seed: st
         folders["tokens"] = f"calibration/{model}/{line.tokens}/{seed}"
     if line.is_scored_held_out:
         folders["held-out"] = f"calibration/{model}/held_out/{held_out_seed(study)}"
-    for key, start in line.starts.items():
-        folders[ARGUMENTS[key]] = f"harden/{model}/{start}/{sparsity}/{start_seed(study, start, seed)}"
+    starts = started_from(study, method, sparsity, seed)
+    return folders | {argument: f"harden/{model}/{'/'.join(start)}" for argument, start in starts.items()}
+
+
+def started_from(study: Study, method: str, sparsity: str, seed: str) -> dict[str, tuple[str, str, str]]:
+    """{argument: (method, sparsity, seed)} of the hardened cells of the same model that a pruning starts from."""
+    line = study.methods[method]
+    found = {ARGUMENTS[key]: (start, sparsity, start_seed(study, start, seed)) for key, start in line.starts.items()}
     if line.pattern_start:
         (only,) = study.methods[line.pattern_start].sparsities
-        folders["pattern-start"] = f"harden/{model}/{line.pattern_start}/{only}/{seed}"
-    return folders
+        found["pattern-start"] = (line.pattern_start, only, seed)
+    return found
 
 
 def with_starts(study: Study, cells: Iterable[Cell]) -> list[Cell]:
@@ -130,12 +136,8 @@ def with_starts(study: Study, cells: Iterable[Cell]) -> list[Cell]:
         if cell in found:
             continue
         found[cell] = None
-        line, seed = study.methods[study.pruned(cell).method], str(cell.seed)
-        for start in line.starts.values():
-            waiting.append(Cell(cell.model, start, cell.sparsity, int(start_seed(study, start, seed))))
-        if line.pattern_start:
-            (only,) = study.methods[line.pattern_start].sparsities
-            waiting.append(Cell(cell.model, line.pattern_start, only, cell.seed))
+        starts = started_from(study, study.pruned(cell).method, cell.sparsity, str(cell.seed))
+        waiting += [Cell(cell.model, start, sparsity, int(seed)) for start, sparsity, seed in starts.values()]
     return list(found)
 
 
