@@ -16,15 +16,21 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+from measure import markdown
 
 from leap_repro.calibration.shards import random_windows
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.miniature.text import pages
 from leap_repro.models.load import load_model, load_tokenizer
 from leap_repro.models.prunable import prunable_linears
+from leap_repro.store.atomic import write_text
 
 SEQUENCES, LENGTH, SEED = 32, 128, 0
-COLUMNS = ("largest_by_median", "variation")
+COLUMNS = {
+    "largest_by_median": ("largest input by the median one", "{:.1f}"),
+    "variation": ("coefficient of variation", "{:.2f}"),
+}
+"""{column: what the page calls it, and how it is written}"""
 
 
 def texts_of(source: str) -> list[str]:
@@ -65,15 +71,11 @@ def rows_of(folder: Path, source: str) -> list[dict[str, object]]:
 
 def page(rows: pd.DataFrame) -> str:
     """The medians over matrices, in Markdown."""
-    medians = rows.groupby("model", sort=False)[list(COLUMNS)].median()
-    lines = [
-        "| model | matrices | largest input by the median one | coefficient of variation |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for model, found in medians.iterrows():
-        count = int((rows["model"] == model).sum())
-        lines.append(f"| {model} | {count} | {found[COLUMNS[0]]:.1f} | {found[COLUMNS[1]]:.2f} |")
-    return "\n".join(lines) + "\n"
+    by_model = rows.groupby("model", sort=False)
+    shown = by_model.size().rename("matrices").reset_index()
+    for column, (title, form) in COLUMNS.items():
+        shown[title] = by_model[column].median().map(form.format).to_numpy()
+    return markdown(shown, "")
 
 
 def main() -> None:
@@ -85,9 +87,8 @@ def main() -> None:
     pairs = zip(given.given[::2], given.given[1::2], strict=True)
     bundled = bundled_models()
     rows = [row for model, text in pairs for row in rows_of(bundled.get(model, Path(model)), text)]
-    frame = pd.DataFrame(rows)
-    frame.to_csv(given.output, index=False, float_format="%.4g")
-    given.output.with_suffix(".md").write_text(page(frame), encoding="utf-8")
+    pd.DataFrame(rows).to_csv(given.output, index=False, float_format="%.4g")
+    write_text(given.output.with_suffix(".md"), page(pd.read_csv(given.output)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
 """Lines that a model writes are judged by the right answer, and prompts of one length are continued together."""
 
-import sys
-from importlib import util
-
 import pytest
 import torch
+from scripts import loaded
 
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.miniature.questions import task_sets
@@ -13,14 +11,8 @@ from leap_repro.models.load import load_model, load_tokenizer
 
 @pytest.fixture(scope="module")
 def choice(project):
-    sys.path.insert(0, str(project / "benchmarks"))
-    spec = util.spec_from_file_location("choice_or_text", project / "benchmarks/choice_or_text.py")
-    module = sys.modules["choice_or_text"] = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(project / "benchmarks"))
-    for name in ("choice_or_text", "measure"):
-        sys.modules.pop(name, None)
+    with loaded(project / "benchmarks/choice_or_text.py") as module:
+        yield module
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,16 @@
 """The intervals hold what the recorded simulation says, and its figures follow from what was put in."""
 
-import sys
-from importlib import util
-
 import numpy as np
 import pandas as pd
 import pytest
+from scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def coverage(project):
-    """The script by its path: `import coverage` might find another."""
-    sys.path.insert(0, str(project / "benchmarks"))
-    spec = util.spec_from_file_location("simulated_coverage", project / "benchmarks/coverage.py")
-    module = sys.modules["simulated_coverage"] = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(project / "benchmarks"))
-    for name in ("simulated_coverage", "measure"):
-        sys.modules.pop(name, None)
+    """Not by its own name: another `coverage` measures tests."""
+    with loaded(project / "benchmarks/coverage.py", "simulated_coverage") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """The published errors, computed anew by other code from the answers, on a small grid with all kinds of pairs."""
 
-import sys
-from importlib import util
-
 import pandas as pd
 import pytest
+from scripts import loaded
 
 from leap_repro.report.answers import answers_table, cell_name
 from leap_repro.report.claims import claims_table
@@ -30,11 +28,8 @@ SIZES = {"prunable": 90, "block_parameters": 100, "parameters": 180, "protocol":
 
 @pytest.fixture(scope="module")
 def recompute(project):
-    spec = util.spec_from_file_location("recompute", project / "benchmarks/recompute.py")
-    module = sys.modules["recompute"] = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["recompute"]
+    with loaded(project / "benchmarks/recompute.py") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
