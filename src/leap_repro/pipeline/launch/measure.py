@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from leap_repro.errors import UserError
+from leap_repro.pipeline.launch.memory import keep_freed_memory
 from leap_repro.pipeline.stages import run_stage
 from leap_repro.store.atomic import write_text
 
@@ -27,6 +28,7 @@ PEAKS = ("VmHWM", "VmPeak")
 def run_measured(stage: str, arguments: list[str], benchmark: Path | None, started: float) -> None:
     """Run a stage in this process; `benchmark` gets its row if it ends well. `started`: by
     `time.monotonic`."""
+    keep_freed_memory()
     run_stage(stage, arguments)
     if benchmark:
         write_row(benchmark, started, seconds_of_cpu(), *peaks())

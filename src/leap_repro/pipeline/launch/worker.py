@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from leap_repro.pipeline.launch.lease import LEASED, share
+from leap_repro.pipeline.launch.memory import keep_freed_memory
 from leap_repro.pipeline.stages import run_stage
 
 PR_SET_PDEATHSIG = 1
@@ -45,6 +46,7 @@ def main() -> None:
     files = json.loads(os.environ.get(LEASED, "[]"))
     if files:
         share(Path(files[int(os.environ["LOCAL_RANK"])]))
+    keep_freed_memory()
     run_stage(sys.argv[1], sys.argv[2:])
 
 
