@@ -31,7 +31,7 @@ rule windows:
         c4="data/real/scoring.parquet",
     output:
         ROOT + "/windows/{cell}.parquet",
-    threads: 2
+    threads: 1
     shell:
         "{ENVIRONMENT} python {input.script} --model $(dirname {input.model}) --cell $(dirname {input.cell})"
         " --held-out $(dirname {input.held_out}) --wikitext {input.wikitext} --c4 {input.c4}"

@@ -20,6 +20,7 @@ from leap_repro.evaluate.perplexity import SEPARATOR, window_losses, windows_of
 from leap_repro.models.cell import apply_cell
 from leap_repro.models.identity import require_made_from
 from leap_repro.models.load import NEEDS_BOS_IN_EVERY_WINDOW, load_model, load_tokenizer
+from leap_repro.pipeline.launch.memory import keep_freed_memory
 from leap_repro.portable.deterministic import deterministic
 from leap_repro.store.artifacts import Artifact
 from leap_repro.store.atomic import replacing
@@ -87,6 +88,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True, help="parquet file")
     parser.add_argument("--dtype", required=True)
     given = parser.parse_args()
+    keep_freed_memory()
     source, cell = (Artifact.read(folder, to_be_sure=True) for folder in (given.model, given.cell))
     require_made_from(cell, source)
     folder = source.verified_payload()

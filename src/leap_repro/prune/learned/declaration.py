@@ -104,7 +104,9 @@ class LoopOptions(Options):
         description="documents in seeded order, each closed by EOS; grouped: as released, in file order, without EOS, "
         "the rest of every 1,000 dropped",
     )
-    checkpoint_every: Positive = Field(100, description="steps between checkpoints; never more than 5 % of all steps")
+    checkpoint_every: Positive = Field(
+        100, description="steps between checkpoints; at most 5 % of all steps, unless they took over 5 % of the time"
+    )
     gradient_checkpointing: Recompute = Field(
         False,
         description="recompute activations and masks in the backward pass; auto: chosen by the scale's `gpu_memory`",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from leap_repro.prune.learned.stochastic_rounding import CHANCES
 from leap_repro.store.tokens import batch_indices
 
 log = logging.getLogger(__name__)
+LONG_SAVE = 1.0
+"""Seconds. Checkpoints that are written faster cost too little to be spared."""
+MOST_SAVING = 0.05
+"""The largest share of its time that a training spends on long checkpoints."""
 
 
 class Loop(ABC):
@@ -37,6 +42,7 @@ class Loop(ABC):
         self.model, self.tokens_NT, self.options, self.seed = job.model, job.required_tokens(), job.options, job.seed
         self.device = best_device()
         self.rows: list[dict[str, float]] = []
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
 
     @property
     def source(self) -> str:
@@ -76,7 +82,7 @@ class Loop(ABC):
             self.rows.append(self.step(number))
             if processes.rank() == 0:
                 progress.report(number + 1, in_words(self.rows[-1]))
-            if checkpoints and (number + 1) % self.options.checkpoint_steps == 0 and number + 1 < self.options.steps:
+            if checkpoints and self._is_due(number + 1):
                 self._save(checkpoints)
         return self.rows
 
@@ -104,12 +110,22 @@ class Loop(ABC):
         room = torch.zeros(steps, len(self.columns), dtype=torch.float64)
         return {f"{name}.trained": leaf for name, leaf in trained.items()} | moments | {"log": room}
 
+    def _is_due(self, done: int) -> bool:
+        """Whether to write a checkpoint after `done` steps. The first process decides, because clocks differ."""
+        if done % self.options.checkpoint_steps or done == self.options.steps:
+            return False
+        pause = self.save_seconds / MOST_SAVING if self.save_seconds > LONG_SAVE else 0.0
+        return processes.said_by_first(lambda: time.monotonic() - self.saved_at >= pause)
+
     def _save(self, folder: Path) -> None:
         """Write what is trained, its moments and the log so far, every process its own shards."""
+        started = time.monotonic()
         state = self._state(len(self.rows))
         for kept, row in zip(state["log"], self.rows, strict=True):
             kept.copy_(torch.tensor([row[name] for name in self.columns], dtype=torch.float64))
         checkpoint.save(folder, len(self.rows), state)
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - started
 
     def _resume(self, folder: Path | None) -> int:
         """Load the newest whole state in `folder`, if any; the number of steps already done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch.func import functional_call
 from leap_repro.errors import UserError
 from leap_repro.models.prunable import prunable_linears
 from leap_repro.prune.job import Job
-from leap_repro.prune.learned import masked
+from leap_repro.prune.learned import loop, masked
 from leap_repro.prune.learned.gates import Noise
 from leap_repro.prune.learned.masked import Step
 from leap_repro.prune.methods import leap
@@ -296,6 +297,28 @@ def test_the_learning_rate_warms_up_linearly_and_falls_by_a_half_cosine():
 )
 def test_a_killed_training_loses_at_most_one_twentieth(steps, asked, interval):
     assert Options(steps=steps, checkpoint_every=asked).checkpoint_steps == interval
+
+
+@pytest.mark.parametrize(("seconds", "first", "then"), [(0.5, [2], [4, 6, 8]), (3.0, [2], [8])])
+def test_long_checkpoints_take_a_twentieth_of_the_time(trainer, tmp_path, monkeypatch, seconds, first, then):
+    """Steps of 10 s on a clock of the test's, a checkpoint due every second one."""
+    clock, saved = [0.0], []
+
+    def step(number):
+        clock[0] += 10
+        return dict.fromkeys(COLUMNS, 0.0)
+
+    def save(folder, done, state):
+        saved.append(done)
+        clock[0] += seconds
+
+    ours = trainer(steps=40, checkpoint_every=2)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(loop.checkpoint, "save", save)
+    monkeypatch.setattr(ours, "step", step)
+    ours.saved_at = 0.0
+    ours.run(tmp_path)
+    assert saved[: 1 + len(then)] == first + then
 
 
 def test_the_log_has_a_row_a_step_and_its_columns_add_up(trainer):
