@@ -6,7 +6,9 @@ The estimates are upper bounds for ordinary cases, not promises.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from leap_repro.sparsity.budget import parse_sparsity
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 FLOAT32_COST = 15  # a GPU's float32 operation in bfloat16 ones, TF32 off: an H100's peaks, 989 and 67 x 10^12 a second
 CORE_FLOPS = 5e10  # per second and core, sustained: products with AVX2 in float32
-GATE_FLOPS = 8000  # per logit and forward pass of a training: its masks, which are made anew, and their gradient
+BFLOAT16_SPEED = 3  # products in bfloat16 by the processor's own instructions, in those in float32
+BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # in the kernel's list of what this processor has
+GATE_FLOPS = 8000  # per logit whenever the masks of a training are made: they and their gradient
 QUESTIONS = {  # of the six test sets; tokens that are read for each with its choices, by a tokenizer of 49,152 tokens
     "mmlu": (14_042, 126),
     "piqa": (1_838, 71),
@@ -159,7 +163,7 @@ def _layer_wise(study: Study, sizes: Sizes, weight: int, method: Method) -> Need
         ):  # it solves with the Gram matrix of every matrix's inputs
             work += 4 * sizes.gram + SOLVE_BYTES * inner**2
             exact = own + _solve_flops(method, sizes)
-            flops += exact * (FLOAT32_COST if study.settings.cluster.gpus else 1) - own
+            flops += exact * _float32_cost(study) - own
     return Need(resident + block * (1.2 + 2 * weight), resident + work if method.tokens else 0, flops)
 
 
@@ -192,13 +196,38 @@ def _training(study: Study, sizes: Sizes, weight: int, method: Method) -> Need:
     )
     if not isinstance(options, TrainingOptions):
         return found
-    passes = options.steps * options.batch_size / options.micro_batch_size
+    once = options.keeps_products and options.noise == "step"
+    made = options.steps * (1 if once else options.batch_size / options.micro_batch_size)
     logits = sizes.prunable * options.logits_per_weight
-    flops = 8 * sizes.parameters * tokens + GATE_FLOPS * logits * passes
+    flops = 8 * sizes.parameters * tokens + GATE_FLOPS * logits * made
     host = 2 * weight * sizes.parameters + options.logit_bytes * logits
     return replace(found, host_bytes=host, flops=flops)
 
 
 def flops_per_second(study: Study, on_gpu: bool) -> float:
-    """The rate that a job of this study is expected to sustain."""
-    return GPU_FLOPS if on_gpu else CORE_FLOPS * study.settings.threads
+    """The rate that a job of this study is expected to sustain, in the study's type."""
+    if on_gpu:
+        return GPU_FLOPS
+    return CORE_FLOPS * study.settings.threads * (BFLOAT16_SPEED if _bfloat16_on_cpu(study) else 1)
+
+
+def _float32_cost(study: Study) -> float:
+    """An operation in float32 in those that `flops_per_second` counts."""
+    if study.settings.cluster.gpus:
+        return FLOAT32_COST
+    return BFLOAT16_SPEED if _bfloat16_on_cpu(study) else 1
+
+
+def _bfloat16_on_cpu(study: Study) -> bool:
+    return study.settings.dtype == "bfloat16" and multiplies_bfloat16()
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products in bfloat16."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return bool(flags and BFLOAT16_FLAGS & set(flags[1].split()))

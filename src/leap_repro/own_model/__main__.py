@@ -19,12 +19,13 @@ from typing import Any
 import yaml
 
 from leap_repro.cli import report_errors
+from leap_repro.costs.resources import model_sizes, need
 from leap_repro.errors import UserError, shown
 from leap_repro.hub.lock import COMMIT, LOCK_FILE, read_lock, repositories
 from leap_repro.miniature.bundled import bundled_models
 from leap_repro.models.sources import source_of
 from leap_repro.own_model.asked import check_asked, check_method
-from leap_repro.own_model.overlay import SCALE, overlay, read_once
+from leap_repro.own_model.overlay import SCALE, overlay, refined
 from leap_repro.own_model.summary import summary
 from leap_repro.own_model.turn import turn, unlock
 from leap_repro.own_model.workflow import (
@@ -87,18 +88,18 @@ def main(arguments: argparse.Namespace) -> None:
 def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock: int) -> None:
     """Write the grid, run it, export, say what was done."""
     started, home = time.time(), checkout()
-    written = overlay(arguments, config, on_gpu=bool(devices()))
+    on_gpu = bool(devices())
+    written = overlay(arguments, config, on_gpu)
     (model,) = written["scales"][SCALE]["models"]
     path = run / f"{model}-{arguments.method}-{arguments.sparsity}.yaml"
-    write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
-    study = read_study(read_config([path], home))
-    if arguments.text and read_once(written, study, arguments.method):
-        write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
-        study = read_study(read_config([path], home))
+    study = saved(path, written, home)
+    study = saved(path, refined(arguments, written, study, on_gpu), home)
     cell = only_cell(study, arguments.method)
     refuse_form(study, arguments.method, arguments.format)
     check_inputs(study, outputs=(str(run),))
     pin(study.models[model], model, run, path)
+    if training := in_words(study, cell, run / "results" / SCALE):
+        print(training)
     if arguments.dry_run:
         print(plan(run, path, targets(cell, arguments.evaluate), arguments.cores))
         return
@@ -107,6 +108,27 @@ def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock
     Chain(root, asked_of(study, cell.model)).check_mask(cell.path)
     export(arguments, root, cell, licence(study.models[model], run))
     print(summary(root, cell, arguments.output.absolute(), run, path, time.time() - started, arguments.values))
+
+
+def saved(path: Path, written: dict[str, Any], home: Path) -> Study:
+    """Write the overlay; the study that the workflow will read."""
+    write_text(path, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+    return read_study(read_config([path], home))
+
+
+def in_words(study: Study, cell: Cell, root: Path) -> str | None:
+    """What a training reads and how long it will take; None for a method that does not train by steps."""
+    method, shard = study.methods[cell.method], study.settings.mask_training
+    options = method.options.model_dump()
+    if not method.declaration.trains or shard is None or "batch_size" not in options:
+        return None
+    tokens = options["steps"] * options["batch_size"] * shard.length
+    estimate = need("prune", study, model_sizes(study, root, cell.model), cell.method, cell.model)
+    minutes = estimate.seconds(study, bool(study.settings.cluster.gpus), 1) / 60
+    return (
+        f"{cell.method} trains on {tokens:,} tokens in {options['steps']} steps, in {study.settings.dtype}: "
+        f"{minutes:.0f} minutes by estimate (docs/plan.md); --steps changes the budget"
+    )
 
 
 def only_cell(study: Study, method: str) -> Cell:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from leap_repro.costs.resources import multiplies_bfloat16
 from leap_repro.errors import UserError, shown
 from leap_repro.models.checkpoint import position_limit, read_config
 from leap_repro.models.sources import meant_by, source_of
@@ -18,7 +19,7 @@ from leap_repro.pipeline.inheritance import scale_options
 from leap_repro.places import expanded
 from leap_repro.prune.learned.declaration import AUTO
 
-SCALE = "own"
+SCALE, CPU_SCALE = "own", "cpu"
 DATA_SCALES = {"bundled": "miniature", "hub": "open"}
 """{what `--data` may name: the scale whose data are meant}"""
 LONGEST = 80
@@ -46,18 +47,19 @@ def grid_name(source: dict[str, str]) -> str:
 
 def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str, Any]:
     """The overlay for the command's arguments: sizes and methods' options are those of the scale that suits its
-    kind of source, cut to the positions that the model has.
+    kind of source and this machine, cut to the positions that the model has.
 
     Raises UserError for a model or data that are not there.
     """
     source = meant_by(asked.model, asked.revision)
     kind = source_of(source)
     on_gpu = on_gpu and not kind.is_tiny
-    base = copy.deepcopy(config["scales"][kind.scale])
+    like = kind.scale if on_gpu or kind.is_tiny else CPU_SCALE
+    base = copy.deepcopy(config["scales"][like])
     scale = {key: base[key] for key in ("calibration", "mask_training", "evaluation")}
     scale["options"] = {
         name: _anywhere({key: value for key, value in own.items() if key != "held_out_evaluations"})
-        for name, own in scale_options(config, kind.scale).items()
+        for name, own in scale_options(config, like).items()
     }
     given = {"sequences": asked.sequences, "length": asked.length}
     scale["calibration"] |= {key: value for key, value in given.items() if value is not None}
@@ -69,7 +71,7 @@ def overlay(asked: Namespace, config: dict[str, Any], on_gpu: bool) -> dict[str,
     _cut(scale, source)
     scale |= {
         "models": {grid_name(source): source},
-        "data": data(asked, config, kind.scale),
+        "data": data(asked, config, like),
         "dtype": asked.dtype or ("bfloat16" if on_gpu else "float32"),
         **({} if kind.is_tiny else {"bits": "native"}),
         "threads": 1 if kind.is_tiny else asked.cores,
@@ -87,15 +89,20 @@ def _anywhere(options: dict[str, Any]) -> dict[str, Any]:
     return options | chosen
 
 
-def read_once(written: dict[str, Any], study: Study, method: str) -> bool:
-    """Let a text of one's own be cut into as many sequences as the method's training reads; whether that changed it."""
-    options, shard = study.methods[method].options.model_dump(), written["scales"][SCALE]["mask_training"]
-    if not study.methods[method].declaration.trains or not {"steps", "batch_size"} <= options.keys():
-        return False
-    needed = options["steps"] * options["batch_size"]
-    changed = needed != shard["sequences"]
-    shard["sequences"] = needed
-    return changed
+def refined(asked: Namespace, written: dict[str, Any], study: Study, on_gpu: bool) -> dict[str, Any]:
+    """The overlay with what depends on whether the method trains: a text of the user's is cut into as many sequences
+    as the training reads, and a processor that multiplies bfloat16 trains in it."""
+    line, scale = study.methods[asked.method], dict(written["scales"][SCALE])
+    options = line.options.model_dump()
+    if not line.declaration.trains or not {"steps", "batch_size"} <= options.keys():
+        return written
+    if asked.text:
+        needed = options["steps"] * options["batch_size"]
+        scale["mask_training"] = scale["mask_training"] | {"sequences": needed}
+    native = scale.get("bits") == "native" and not on_gpu
+    if asked.dtype is None and native and multiplies_bfloat16():
+        scale["dtype"] = "bfloat16"
+    return written | {"scales": {SCALE: scale}}
 
 
 def _imported(masks: Path | None) -> dict[str, Any]:

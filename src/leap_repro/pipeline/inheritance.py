@@ -8,6 +8,7 @@ wherever that one stands.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,7 +64,7 @@ def _with_data(name: str, scale: Any, scales: dict[str, Any]) -> Any:
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """`base` with `own` laid over it, mapping by mapping; one that names a `source` is another's whole."""
-    found = dict(base)
+    found = copy.deepcopy(base)
     for key, value in own.items():
         below = base.get(key)
         if isinstance(value, dict) and isinstance(below, dict) and "source" not in value:

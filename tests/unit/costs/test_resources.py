@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from families import tiny
 
+from leap_repro.costs import resources
 from leap_repro.costs.requests import cores, request
 from leap_repro.costs.resources import (
     FLOAT32_COST,
@@ -236,7 +237,20 @@ def test_optima_at_8b_takes_less_than_an_hour_of_one_h100_by_plan():
     assert need("prune", paper, BY_THUMB(8_030_261_248), "wanda+optima-as-released").flops / 2e14 > 2 * seconds
 
 
-def test_what_float32_computes_counts_at_its_own_rate_on_a_gpu_only():
+def test_a_processor_with_instructions_for_bfloat16_is_three_times_as_fast_in_it(monkeypatch):
+    on_cpu = study("paper", cluster={"gpus": 0})
+    rates = []
+    for has_them in (False, True):
+        monkeypatch.setattr(resources, "multiplies_bfloat16", lambda has_them=has_them: has_them)
+        solves = need("prune", on_cpu, BY_THUMB(1e9), "sparsegpt").flops
+        rates.append((flops_per_second(on_cpu, False), solves))
+    assert rates[1][0] == 3 * rates[0][0]
+    assert rates[0][1] < rates[1][1] < 3 * rates[0][1], "its solves are in float32 and not faster"
+    assert flops_per_second(study("miniature"), False) == 5e10
+
+
+def test_what_float32_computes_counts_at_its_own_rate_on_a_gpu_only(monkeypatch):
+    monkeypatch.setattr(resources, "multiplies_bfloat16", lambda: False)
     on_gpu, on_cpu = study("paper"), study("paper", cluster={"gpus": 0})
     for method, grows in (("wanda", False), ("sparsegpt", True)):
         flops = [need("prune", each, BY_THUMB(1e9), method).flops for each in (on_gpu, on_cpu)]

@@ -12,10 +12,12 @@ from leap_repro.__main__ import COMMANDS
 from leap_repro.export.forms import DENSE, FORMS, QUANTISED
 from leap_repro.models.load import DTYPES
 from leap_repro.models.sources import meant_by
+from leap_repro.own_model import overlay as own_overlay
 from leap_repro.own_model.__main__ import (
     FORMATS,
     PRECISIONS,
     VALUES,
+    in_words,
     licence,
     only_cell,
     parser,
@@ -23,7 +25,7 @@ from leap_repro.own_model.__main__ import (
     said,
     targets,
 )
-from leap_repro.own_model.overlay import SCALE, grid_name, overlay, read_once
+from leap_repro.own_model.overlay import SCALE, grid_name, overlay, refined
 from leap_repro.own_model.workflow import checkout, failure
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
@@ -190,10 +192,48 @@ def test_a_training_on_a_text_of_ones_own_reads_it_once(config, tmp_path):
     for more, needed, length in (([], 4000, 128), (["--steps", "30", "--length", "64"], 240, 64)):
         asked = parser().parse_args(["--output", "out", *given, *more])
         written, study = overlay(asked, config, False), study_of(config, tmp_path, *given, *more)
-        assert read_once(written, study, "leap")
-        assert written["scales"][SCALE]["mask_training"] == {"sequences": needed, "length": length}
-        assert not read_once(written, study, "leap")
-        assert not read_once(written, study_of(config, tmp_path, "llama3.2-1b-mini"), "wanda")
+        found = refined(asked, written, study, False)
+        assert found["scales"][SCALE]["mask_training"] == {"sequences": needed, "length": length}
+        assert refined(asked, found, study, False) == found
+    asked = parser().parse_args(["--output", "out", "llama3.2-1b-mini", "--text", "my.txt"])
+    written = overlay(asked, config, False)
+    assert refined(asked, written, study_of(config, tmp_path, "llama3.2-1b-mini"), False) == written
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "on_gpu", "dtype"),
+    [
+        ("leap", [], False, "bfloat16"),
+        ("leap", ["--dtype", "float32"], False, "float32"),
+        ("admm", [], False, "float32"),
+        ("leap", [], True, "bfloat16"),
+    ],
+)
+def test_a_training_on_a_processor_with_bfloat16_is_in_it(
+    config, tmp_path, model, monkeypatch, method, more, on_gpu, dtype
+):
+    given = [str(model), "--method", method, *more]
+    asked = parser().parse_args(["--output", "out", *given])
+    written, study = overlay(asked, config, on_gpu), study_of(config, tmp_path, *given, on_gpu=on_gpu)
+    for has_it in (True, False):
+        monkeypatch.setattr(own_overlay, "multiplies_bfloat16", lambda has_it=has_it: has_it)
+        expected = dtype if has_it or on_gpu else "float32"
+        assert refined(asked, written, study, on_gpu)["scales"][SCALE]["dtype"] == expected
+
+
+def test_without_a_gpu_leap_has_the_schedule_for_few_steps(config, tmp_path, model):
+    short = study_of(config, tmp_path, model, "--method", "leap").methods["leap"].options
+    assert (short.steps, short.tau_start, short.kappa_start) == (244, 0.5, 100.0)
+    whole = study_of(config, tmp_path, model, "--method", "leap", on_gpu=True).methods["leap"].options
+    assert (whole.tau_start, whole.kappa_start) == (4.0, 25.0)
+
+
+def test_a_training_says_its_tokens_and_minutes(config, tmp_path, model):
+    study = study_of(config, tmp_path, model, "--method", "leap")
+    said = in_words(study, only_cell(study, "leap"), tmp_path)
+    assert said.startswith("leap trains on 62,464 tokens in 244 steps"), "of 4 x 64, the model's positions"
+    study = study_of(config, tmp_path, model, "--method", "wanda")
+    assert in_words(study, only_cell(study, "wanda"), tmp_path) is None
 
 
 def test_without_a_text_of_ones_own_the_streams_are_the_scales(config, tmp_path):
