@@ -17,8 +17,12 @@ rule verdict:
         windows=ROOT + "/windows.parquet",
         perplexities=ROOT + "/tables/perplexities.csv",
         verdict=ROOT + "/tables/verdict.csv",
+        figure=ROOT + "/tables/perplexity.png",
     shell:
-        "{ENVIRONMENT} python {HERE}/verdict.py --windows {ROOT}/windows --results {ROOT}"
+        "export {ENVIRONMENT}; "
+        "python {HERE}/verdict.py --config {HERE}/config.yaml --windows {ROOT}/windows --results {ROOT} && "
+        "python {HERE}/tables.py {ROOT}/tables && "
+        "python {HERE}/figure.py --perplexities {output.perplexities} --output {ROOT}/tables/perplexity"
 
 
 rule windows:

@@ -9,18 +9,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 RESULTS = Path("results/real")
 COLUMNS = ["loss_lm", "held_out_relaxed", "held_out_topk", "held_out_threshold", "agreement"]
 
 
+SETTINGS = Path(__file__).with_name("settings.yaml")
+
+
+def settings() -> dict[str, str]:
+    """{trial: what it changes}, as settings.yaml says."""
+    methods = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["methods"]
+    return {name: line["changes"] for name, line in methods.items()}
+
+
 def trials(results: Path) -> pd.DataFrame:
     """A row per finished trial."""
-    rows = []
+    rows, changes = [], settings()
     for log in sorted((results / "prune").glob("*/trial-*/*/*/payload/log.parquet")):
         model, trial, sparsity, seed = log.relative_to(results / "prune").parts[:4]
         last = pd.read_parquet(log).iloc[-1]
-        rows.append({"model": model, "trial": trial, "sparsity": sparsity, "seed": seed, **last[COLUMNS]})
+        facts = {"model": model, "trial": trial, "setting": changes[trial], "sparsity": sparsity, "seed": seed}
+        rows.append(facts | dict(last[COLUMNS]))
     return pd.DataFrame(rows).sort_values("held_out_topk") if rows else pd.DataFrame()
 
 

@@ -2,11 +2,14 @@
 
 Writes all windows in one file, `tables/perplexities.csv` (every method on every text, the mean over
 seeds) and `tables/verdict.csv` (LEAP less ADMM in nats per token, its 95 % interval, the verdict).
+Both name the tokens that a method was calibrated or trained on, and the verdict the prunable
+weights of its model.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from leap_repro.pipeline.grid import Study, read_study
+from leap_repro.pipeline.reading import read_config
 from leap_repro.report.statistics import student_ends
 
 TEXTS = ("wikitext2", "c4")
@@ -126,15 +131,44 @@ def verdicts(windows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tokens_read(study: Study, method: str) -> int:
+    """How many tokens a method is calibrated or trained on; 0 for one that reads none."""
+    line, settings = study.methods[method], study.settings
+    options = line.options.model_dump()
+    if line.declaration.trains:
+        assert settings.mask_training, "the study's own check"
+        return options["steps"] * options["batch_size"] * settings.mask_training.length
+    if not line.tokens:
+        return 0
+    return (line.training_sequences or settings.calibration.sequences) * settings.calibration.length
+
+
+def with_tokens(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The table with a column for the tokens of each row's method, right of its name."""
+    tokens = [tokens_read(study, method) for method in table["method"]]
+    table.insert(table.columns.get_loc("method") + 1, "tokens", tokens)
+    return table
+
+
+def prunable(results: Path, model: str) -> int:
+    """How many weights of the model can be pruned."""
+    manifest = json.loads((results / "models" / model / "manifest.json").read_text())
+    return manifest["facts"]["prunable"]
+
+
 def main() -> None:
     """Read, decide, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="the configuration that was run")
     parser.add_argument("--windows", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
     given = parser.parse_args()
+    study = read_study(read_config([given.config]))
     windows = read_windows(given.windows)
     found = perplexities(windows)
-    decided = verdicts(windows, found)
+    decided = with_tokens(verdicts(windows, found), study)
+    decided["weights"] = [prunable(given.results, model) for model in decided["model"]]
+    found = with_tokens(found, study)
     (given.results / "tables").mkdir(parents=True, exist_ok=True)
     windows.to_parquet(given.results / "windows.parquet", index=False)
     found.to_csv(given.results / "tables/perplexities.csv", index=False, float_format="%.6g")

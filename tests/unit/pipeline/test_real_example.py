@@ -12,13 +12,14 @@ import pytest
 
 from leap_repro.pipeline.grid import read_study
 from leap_repro.pipeline.reading import read_config
+from leap_repro.report.pages import filled
 
 
 @pytest.fixture(autouse=True)
 def scripts(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "examples/real"))
     yield
-    for name in ("verdict", "windows", "split_text"):
+    for name in ("verdict", "windows", "split_text", "tables", "figure", "trials"):
         sys.modules.pop(name, None)
 
 
@@ -137,7 +138,8 @@ def test_the_configurations_are_studies(project):
     study = read_study(read_config(files[:1], project))
     tokens = study.settings.mask_training.length
     spent = {
-        name: study.methods[name].options.steps * 8 * tokens for name in ("leap", "leap-500k", "leap-cold-start-1m")
+        name: study.methods[name].options.steps * study.methods[name].options.batch_size * tokens
+        for name in ("leap", "leap-500k", "leap-cold-start-1m")
     }
     assert spent == {"leap": 249_856, "leap-500k": 499_712, "leap-cold-start-1m": 999_424}
     cold, paper = (study.methods[name].options for name in ("leap-cold-start", "leap"))
@@ -145,3 +147,46 @@ def test_the_configurations_are_studies(project):
     trials = read_study(read_config(files, project))
     at = {cell.method: trials.methods[cell.method].options for cell in trials.cells() if "trial" in cell.method}
     assert {options.steps * options.batch_size * tokens for options in at.values()} == {102_400}
+
+
+def scored(project):
+    """The two tables of three methods and a dense model, by the example's own configuration."""
+    verdict = import_module("verdict")
+    losses = {"dense": 3.0, "admm": 4.0, "leap": 3.9, "leap-cold-start-500k": 3.8}
+    windows = frame({method: everywhere(loss) for method, loss in losses.items()})
+    found = verdict.perplexities(windows)
+    study = read_study(read_config([project / "examples/real/config.yaml"], project))
+    decided = verdict.with_tokens(verdict.verdicts(windows, found), study)
+    return verdict.with_tokens(found, study), decided
+
+
+def test_the_tables_name_tokens_and_say_the_verdict(project):
+    tables = import_module("tables")
+    found, decided = scored(project)
+    tokens = found.drop_duplicates("method").set_index("method")["tokens"].to_dict()
+    assert tokens == {"dense": 0, "admm": 32_768, "leap": 249_856, "leap-cold-start-500k": 499_712}
+    text = tables.verdicts(decided).markdown()
+    assert text.count("LEAP leads") == 2
+    assert "| 499,712 | 3 |" in text
+    shown = tables.perplexities(found).shown.set_index("Method")
+    assert float(shown.loc["admm", "PPL C4"]) == pytest.approx(math.exp(4.0), rel=0.2)
+    assert shown.loc["dense", "ln(PPL / dense), C4"] == "0.000"
+
+
+def test_the_figure_joins_the_budgets_of_a_method(project, tmp_path, monkeypatch):
+    figure = import_module("figure")
+    found, _ = scored(project)
+    found.to_csv(tmp_path / "perplexities.csv", index=False)
+    rows = figure.drawn(found, 0.6)
+    assert set(rows["family"]) == {"admm", "leap", "leap-cold-start"}
+    given = ["figure.py", "--perplexities", str(tmp_path / "perplexities.csv"), "--output", str(tmp_path / "drawn")]
+    monkeypatch.setattr(sys, "argv", given)
+    figure.main()
+    assert (tmp_path / "drawn.png").stat().st_size > 10_000
+    assert set(pd.read_csv(tmp_path / "drawn.csv")["text"]) == {"wikitext2", "c4"}
+
+
+def test_the_page_shows_the_published_tables(project):
+    page = (project / "examples/real/README.md").read_text(encoding="utf-8")
+    assert filled(page, project) == page
+    assert "<!-- examples/real/published/verdict.md -->" in page
