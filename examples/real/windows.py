@@ -49,17 +49,21 @@ def spread(count: int, at_most: int) -> list[int]:
     return [number * count // taken for number in range(taken)]
 
 
+def of_every_article(articles: list[int]) -> list[int]:
+    """The first window that begins in each article, by the windows' articles."""
+    return [number for number, article in enumerate(articles) if number == 0 or articles[number - 1] != article]
+
+
 def chosen_windows(tokenizer: Any, rows: list[str], by_title: bool, bos: int | None) -> tuple[torch.Tensor, list[dict]]:
-    """Windows [WINDOWS, LENGTH] spread over the text, and each one's number and article."""
+    """Windows [windows, LENGTH] spread over the text, and each one's number and article: of a text whose articles have
+    titles, the first in each article; else WINDOWS, evenly spread."""
     coded = tokenizer(SEPARATOR.join(rows), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     windows_NT = windows_of(coded["input_ids"], LENGTH, bos)
     starts, body = article_starts(rows, by_title), LENGTH - (bos is not None)
-    numbers = spread(len(windows_NT), WINDOWS)
-    places = [coded["offset_mapping"][number * body][0] for number in numbers]
-    facts = [
-        {"window": number, "article": bisect_right(starts, place) - 1}
-        for number, place in zip(numbers, places, strict=True)
-    ]
+    places = [coded["offset_mapping"][number * body][0] for number in range(len(windows_NT))]
+    articles = [max(0, bisect_right(starts, place) - 1) for place in places]  # a blank row may come first
+    numbers = of_every_article(articles) if by_title else spread(len(windows_NT), WINDOWS)
+    facts = [{"window": number, "article": articles[number]} for number in numbers]
     return windows_NT[numbers], facts
 
 

@@ -120,6 +120,7 @@ def test_windows_begin_in_the_article_that_holds_their_first_token():
     assert len(windows.article_starts(rows, by_title=False)) == len(rows)
     assert windows.spread(148, 40) == [w * 148 // 40 for w in range(40)]
     assert windows.spread(5, 40) == [0, 1, 2, 3, 4]
+    assert windows.of_every_article([0, 0, 1, 3, 3, 3, 4]) == [0, 2, 3, 6]
 
 
 def test_no_document_is_in_two_sets(tmp_path):
