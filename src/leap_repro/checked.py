@@ -112,7 +112,7 @@ def _printable(value: str) -> str:
 
 MOST, MOST_OF_FILES = 10**9, 10**15
 """Beyond these no number of this project means anything: it is a typo."""
-_WHOLE = "it must be an integer of at least {} and at most {}"
+_WHOLE = "it must be an integer from {} to {}"
 _ABOVE_0 = "it must be a number above 0, from {} to {}"
 Positive = Annotated[int, Field(ge=1, le=MOST), told(_WHOLE.format(1, MOST))]
 Count = Annotated[int, Field(ge=0, le=MOST), told(_WHOLE.format(0, MOST))]
@@ -121,7 +121,7 @@ Size = Annotated[int, Field(ge=1, le=MOST_OF_FILES), told(_WHOLE.format(1, MOST_
 Rate = Annotated[float, Field(ge=1e-9, le=1e9), told(_ABOVE_0.format("1e-9", "1e9"))]
 LearningRate = Annotated[float, Field(ge=1e-12, le=10), told(_ABOVE_0.format("1e-12", "10"))]
 Temperature = Annotated[float, Field(ge=1e-4, le=1e4), told(_ABOVE_0.format("1e-4", "1e4"))]
-_FROM_0 = "it must be a number of at least 0 and at most 1e9"
+_FROM_0 = "it must be a number from 0 to 1e9"
 Weight = Annotated[float, Field(ge=0, le=1e9), told(_FROM_0)]
 Share = Annotated[float, Field(ge=0, lt=1), told("it must be a number in [0, 1)")]
 Precision = Literal["float32", "bfloat16", "float16"]

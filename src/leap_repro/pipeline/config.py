@@ -1,9 +1,7 @@
-"""What the configuration may hold: every key with its type, bounds and meaning. Every level is closed: other keys are
-typos.
+"""The keys of the configuration, each with its type, bounds and meaning. Any other key is refused as a typo.
 
-`python tools/config_schema.py` writes the JSON schema that editors read. What lines take over from others is the work
-of `inheritance.py`; what keys must be to one another is checked in `cross_checks.py`. No heavy imports: every dry run
-pays for them.
+`python tools/config_schema.py` writes the JSON schema that editors read. `inheritance.py` resolves what entries
+inherit, and `cross_checks.py` checks keys against each other. No heavy imports: every dry run pays for them.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from leap_repro.prune.declaration import Options
 from leap_repro.prune.loading import is_path
 from leap_repro.prune.methods import declaration, known_names, module_of, names
 
-Length = Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer of at least 2 tokens, {MOST} at most")]
+Length = Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer from 2 to {MOST}")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), told("a seed must be an integer from 0 to 4294967295")]
 LEAST_SPARSITY = 1e-6
 
@@ -56,11 +54,11 @@ Sparsity = Annotated[
 Gigabytes = Annotated[float, Field(ge=1, le=1e5), told("it must be a number of GB, from 1 to 100000")]
 Sparsities = Annotated[list[Sparsity], distinct("sparsities")]
 Methods = Annotated[list[str], distinct("method names")]
-"""Names of lines and of groups of lines."""
+"""Names of methods and of groups of methods."""
 
 
 class OtherText(Closed):
-    """What methods read in place of the usual text, where their line has its name under `text`."""
+    """A text that replaces the usual one for each method whose `text` names it."""
 
     calibration: Text
     mask_training: Text | None = None
@@ -69,12 +67,12 @@ class OtherText(Closed):
 class Data(Closed):
     """Where text and questions come from."""
 
-    extends: str | None = Field(None, description="a scale whose data these are, but for what stands here")
+    extends: str | None = Field(None, description="the scale whose data are used, except for the keys given here")
     calibration: Text
     mask_training: Text | None = None
     perplexity: Text
     tasks: Tasks
-    texts: dict[Name, OtherText] = Field({}, description="by name: other text, for lines with this name under `text`")
+    texts: dict[Name, OtherText] = Field({}, description="other texts by name, for methods whose `text` has that name")
 
 
 class Shard(Closed):
@@ -85,57 +83,60 @@ class Shard(Closed):
 
 
 class Calibration(Shard):
-    """How the layer-wise methods' sample is drawn."""
+    """The calibration sample of layer-wise methods."""
 
     draw: Literal["shuffled", "as_released"] = Field(
         "shuffled",
-        description="documents in seeded order, each once; as_released: with replacement, by Python's generator",
+        description="shuffled: documents in seeded order, each once; as_released: documents drawn with replacement by "
+        "Python's generator",
     )
 
 
 class Evaluation(Closed):
-    """How cells are scored."""
+    """How pruned models are scored."""
 
     perplexity_lengths: Annotated[list[Length], distinct("lengths in tokens")]
     perplexity_windows: Annotated[int, Field(ge=2, le=MOST), told(f"it must be an integer from 2 to {MOST}")] | None = (
-        Field(None, description="score the first so many windows of each length; without it all")
+        Field(None, description="number of windows of each length to score, from the first; default: all")
     )
     questions: Positive | None = Field(
-        None, description="ask no more questions of each task, the same seeded sample in every cell; without it all"
+        None, description="number of questions of each task, the same seeded sample in every cell; default: all"
     )
     batch_size: Positive
 
 
 class Evidence(Closed):
-    """What the grid `evidence` runs beside the scale's own `methods`, which it repeats with each of its seeds."""
+    """The grid `evidence`: the scale's `methods` with each of these seeds, and further methods."""
 
     seeds: Annotated[list[Seed], distinct("seeds")] = Field(
-        description="of calibration samples and trainings; what nothing is drawn for runs with the first"
+        description="seeds of calibration samples and trainings; a method without random draws runs with the first only"
     )
     curve: Annotated[list[Sparsity], distinct("sparsities", least=0)] = Field(
-        [], description="further sparsities of `methods`, with the first seed, for the figure of accuracy"
+        [], description="further sparsities of `methods`, with the first seed, for the accuracy figure"
     )
     methods: Annotated[list[str], distinct("method names", least=0)] = Field(
-        [], description="further methods, with every seed"
+        [], description="further methods that run with every seed"
     )
     once: Annotated[list[str], distinct("method names", least=0)] = Field(
-        [], description="further methods, with the first seed"
+        [], description="further methods that run with the first seed only"
     )
 
 
 class Cluster(Closed):
-    """What jobs ask a cluster for; unused in local runs."""
+    """What jobs request from a cluster; unused in local runs."""
 
     gpus: Annotated[int, Field(ge=0, le=1), told("it must be 0 or 1")] = Field(
-        0, description="1: a job that computes on a GPU asks for one, a training for as many as its method's `gpus`"
+        0,
+        description="1: a job that computes on a GPU requests one, and a training requests the number in its method's "
+        "`gpus`; 0: no job requests a GPU",
     )
     gpus_per_node: Positive | None = Field(
-        None, description="a training on more of them goes over several nodes; without it all are on one"
+        None, description="GPUs of a node; a training on more GPUs spans several nodes; default: one node has all"
     )
     partition: Name | None = None
     gpu_partition: Name | None = None
     max_runtime: Positive | None = Field(
-        None, description="minutes, the partition's limit; a learned gate that hits it goes on from its checkpoint"
+        None, description="the partition's limit in minutes; a training that reaches it resumes from its checkpoint"
     )
 
 
@@ -148,37 +149,41 @@ class Scale(Closed):
     mask_training: Shard | None = None
     held_out: Shard | None = Field(
         None,
-        description="one text for all seeds, of the calibration text, behind the first seed's calibration sample: for "
-        "the option `held_out_evaluations`",
+        description="held-out sequences for the option `held_out_evaluations`, the same for all seeds; they follow the "
+        "first seed's calibration sample in the calibration text",
     )
     evaluation: Evaluation
     clean_up: Annotated[list[Literal["tokens", "logits"]], distinct("kinds of files", least=0)] = Field(
-        [], description="what is deleted of a model once all its cells are collected (docs/plan.md says what is lost)"
+        [], description="files of a model to delete once all its cells are collected (docs/plan.md says what is lost)"
     )
     dtype: Precision = "float32"
     bits: Literal["portable", "native"] | None = Field(
         None,
         description="portable: the same results on every processor with AVX2, in float32 on the CPU; native: each "
-        "processor's own kernels, faster; without it portable in float32, native in 16 bits",
+        "processor's own kernels, which are faster; default: portable with float32, native with 16-bit types",
     )
     threads: Positive
     gpu_memory: Gigabytes | None = Field(
-        None, description="GB of each GPU: what trainings choose by where they have `auto` in their options"
+        None, description="memory of each GPU in GB, by which trainings choose the options that are `auto`"
     )
     cluster: Cluster = Cluster.model_validate({})
     methods: Methods
     extended: Annotated[list[str], distinct("method names", least=0)] = Field(
-        [], description="run beside `methods` by the target extended"
+        [], description="methods that the target `extended` runs in addition to `methods`"
     )
-    evidence: Evidence | None = Field(None, description="run by the target evidence")
+    evidence: Evidence | None = Field(None, description="the grid that the target `evidence` runs")
     sparsities: Sparsities
     seeds: Annotated[list[Seed], distinct("seeds")]
     options: dict[str, dict[str, Any]] = Field(
-        {}, description="by method or group: this scale's, laid over the method's own and taken over with them"
+        {},
+        description="options at this scale, by method or group; they override the method's own, and entries that "
+        "extend the method inherit them",
     )
-    gpus: dict[str, Positive] = Field({}, description="by method or group: this scale's, instead of the method's own")
+    gpus: dict[str, Positive] = Field(
+        {}, description="number of GPUs of a training at this scale, by method or group, instead of the method's own"
+    )
     only_models: dict[str, Annotated[list[str], distinct("model names")]] = Field(
-        {}, description="by method or group: the models that it runs on, where not on all"
+        {}, description="the models that a method or group runs on, if not on all"
     )
 
     @property
@@ -194,12 +199,12 @@ class Scale(Closed):
 
 
 class AnyLine(Closed):
-    """What every line of `methods:` may hold, whatever its module."""
+    """The keys that every entry of `methods:` may have, whatever its module."""
 
     may_be_null = ("warm_start",)
-    extends: str | None = Field(None, description="the line from which it takes over all that it does not say itself")
+    extends: str | None = Field(None, description="the entry from which it inherits everything that it does not set")
     hardens: str | None = Field(
-        None, description="the line whose logits it hardens by another rule; it takes over everything else of it"
+        None, description="the entry whose logits it hardens by another rule; it inherits everything else"
     )
     label: Label | None = None
     sparsities: Sparsities | None = None
@@ -209,44 +214,45 @@ class AnyLine(Closed):
     budget_from: str | None = None
     selector: str | None = None
     text: Name | None = Field(
-        None, description="one of the scale's `data.texts`, which it is calibrated or trained on; without it the usual"
+        None, description="one of the scale's `data.texts` to calibrate or train on; default: the usual text"
     )
     hardening: Literal["exact", "threshold"] = "exact"
-    variant_of: str | None = Field(None, description="the line that it varies, if not the one that it extends")
+    variant_of: str | None = Field(None, description="the entry that it varies, if not the one that it extends")
     changes: Label | None = Field(None, description="what the variant changes, in words, for the table of variants")
     groups: Annotated[list[Name], distinct("names of groups", least=0)] = Field(
-        [], description="names by which grids, and the keys of a scale that go by method, may call it with others"
+        [], description="groups that it belongs to; grids, and a scale's keys by method, may name a group"
     )
-    at: dict[str, dict[str, Any]] = Field({}, description="by scale: options of this line there")
-    gpus: Positive = Field(1, description="processes, each on a GPU of its own, that train one cell together")
+    at: dict[str, dict[str, Any]] = Field({}, description="its options at single scales: {scale: options}")
+    gpus: Positive = Field(1, description="number of processes, each on its own GPU, that train one cell together")
 
     @model_validator(mode="after")
     def _changes_something(self) -> AnyLine:
         if self.changes is not None and not (self.variant_of or self.extends or self.hardens):
-            one = "only a line with extends, hardens or variant_of has changes"
+            one = "only an entry with extends, hardens or variant_of may have it"
             raise contradiction("changes", repr(self.changes), one)
         return self
 
 
 class Line(AnyLine):
-    """A line that says its module, as every line does once it is resolved."""
+    """An entry that names its module, as every entry does once it is resolved."""
 
     module: str
     options: Options = Options()
 
 
 class Extending(AnyLine):
-    """A line that takes over its module, and so its kind of options, from another."""
+    """An entry that inherits its module, and so its kind of options, from another."""
 
-    options: dict[str, Any] = Field({}, description="laid over those of that line")
+    options: dict[str, Any] = Field({}, description="options that override those of that entry")
 
 
 WITHOUT_MODULE = {"extends": Extending, "hardens": Extending}
-"""{a key by which a line takes over another's module: its kind}"""
+"""{a key by which an entry inherits another's module: its kind}"""
 
 
 def _line_of(module: str) -> type[Line]:
-    """A line with the options of its method; UserError if the method cannot be had, or not all its code is tracked."""
+    """An entry with the options of its method; UserError if the method cannot be loaded, or not all its code is
+    tracked."""
     options = declaration(module).options
     if module not in names():
         closure(module_of(module))
@@ -255,14 +261,14 @@ def _line_of(module: str) -> type[Line]:
 
 @cache
 def _line_with(module: str, options: type[Options]) -> type[Line]:
-    own: Any = Literal[module]  # pyright: ignore[reportInvalidTypeForm]  # known only when a line names it
+    own: Any = Literal[module]  # pyright: ignore[reportInvalidTypeForm]  # known only when an entry names it
     return create_model(
         f"{module}_line", __base__=Line, module=(own, ...), options=(options, options.model_construct())
     )
 
 
 def _as_its_kind(line: Any) -> AnyLine:
-    """The line as its own module wants it: of all methods only those are loaded that a line names."""
+    """The entry, checked by its own module; only methods that an entry names are loaded."""
     given = line if isinstance(line, dict) else {}
     without = [kind for key, kind in WITHOUT_MODULE.items() if key in given and "module" not in given]
     if without:
@@ -279,10 +285,14 @@ def _as_its_kind(line: Any) -> AnyLine:
 
 
 class Config(Closed):
-    """config.yaml and what lies over it."""
+    """config.yaml and the files that are merged over it."""
 
-    scale: str = Field(description="which of the grids under `scales` is meant")
-    preflight: Literal["stop", "warn"] = Field("stop", description="what a run does that this machine cannot finish")
+    scale: str = Field(description="which of the grids under `scales` runs")
+    preflight: Literal["stop", "warn"] = Field(
+        "stop",
+        description="what to do with a run that this machine cannot finish: stop before the first job, or warn and "
+        "start",
+    )
     scales: Annotated[dict[Name, Scale], Field(min_length=1)]
     methods: Annotated[dict[Name, Annotated[Line, PlainValidator(_as_its_kind)]], Field(min_length=1)]
 
@@ -295,9 +305,9 @@ class _Plain(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of config.yaml for editors: what a single value may be, and what it means.
+    """The JSON schema of config.yaml for editors: types, bounds and meaning of single values.
 
-    Several files make a configuration, so that none need have every key.
+    A configuration is merged from several files, so no file needs every key.
     """
     own_file = create_model(
         "file_line",

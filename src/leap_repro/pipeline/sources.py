@@ -1,4 +1,4 @@
-"""Where models, text and questions come from, as config.yaml says it: bundled, a path on this machine, or the hub."""
+"""Sources of models, text and questions in the configuration: bundled, a path on this machine, or the hub."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ Definition = Annotated[
     Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*[.]yaml$"),
     told("it must be the path of a task's YAML below lm_eval/tasks, such as super_glue/boolq/default.yaml"),
 ]
-Expected = Annotated[dict[str, Size] | None, Field(description="sizes that what comes must have")]
+Expected = Annotated[
+    dict[str, Size] | None, Field(description="sizes that the fetched files must have; others are refused")
+]
 Splits = Annotated[dict[Name, Some], Field(min_length=1)]
 
 
 class Shape(Closed):
-    """Numbers of a model's config.json, as they are called there: of a decoder with a gated MLP and no experts."""
+    """Sizes of a decoder with a gated MLP and without experts, by their names in the model's config.json."""
 
     hidden_size: Positive
     intermediate_size: Positive
     num_hidden_layers: Positive
     num_attention_heads: Positive
     num_key_value_heads: Positive
-    head_dim: Positive | None = Field(None, description="not needed where it is hidden_size over num_attention_heads")
+    head_dim: Positive | None = Field(None, description="not needed where it is hidden_size / num_attention_heads")
     vocab_size: Positive
 
 
@@ -45,18 +47,19 @@ class _Model(Closed):
     may_be_null = ("shape",)
     shape: Shape | None = Field(
         None,
-        description="numbers of its config.json, by which it is sized before it is fetched; refused if it has others",
+        description="sizes from its config.json, by which jobs are planned before it is fetched; others are refused",
     )
     parameters: Size | None = Field(
         None,
-        description="about how many, to size jobs by; not needed where `expect` says it or the weights are at hand",
+        description="approximate number of parameters, for planning; not needed with `expect`, or if the weights are "
+        "here",
     )
     allow_dense_share: Share | None = Field(
         None,
-        description="of a decoder block's weights that may lie in parameters which are not pruned, instead of 0.01",
+        description="share of a decoder block's weights that parameters which are not pruned may have, instead of 0.01",
     )
     stands_for: Label | None = Field(
-        None, description="the model's name in the published tables, which are shown beside ours"
+        None, description="the model's name in the published tables, whose rows are shown beside ours"
     )
 
 
@@ -84,7 +87,8 @@ class HubModel(_Model):
     revision: Revision
     expect: Expected = None
     gated: bool = Field(
-        False, description="the hub gives it only to accounts that accepted its terms: without a token no run starts"
+        False,
+        description="true: only accounts that accepted its terms may download it, so no run starts without a token",
     )
 
 
@@ -94,13 +98,13 @@ class BundledText(Closed):
     source: Literal["bundled"]
     split: Literal["calibration", "mask_training", "test", "train"]
     without: Literal["tested-facts", "other-facts"] | None = Field(
-        None, description="a text of its own, without the facts that questions ask for, or without as many others"
+        None, description="a separate text that lacks the facts that questions test, or as many other facts"
     )
 
     @model_validator(mode="after")
     def _is_read_by_methods(self) -> BundledText:
         if self.without is not None and self.split not in WITHOUT_PAGES:
-            one = f"without is {self.without}, and only {sorted(WITHOUT_PAGES)} are there so"
+            one = f"without is {self.without}, and only {sorted(WITHOUT_PAGES)} exist without it"
             raise contradiction("split", self.split, one)
         return self
 
@@ -130,7 +134,7 @@ class HubSet(Closed):
     id: HubId
     revision: Revision
     files: Splits
-    split_by: str | None = Field(None, description="the column that cuts the files into one set for each of its values")
+    split_by: str | None = Field(None, description="the column by which the files are split into one set per value")
     expect: Expected = None
 
 
@@ -148,9 +152,9 @@ class FurtherTask(Closed):
     def _lies_somewhere(self) -> FurtherTask:
         on_hub = [key for key in ("id", "revision", "files") if getattr(self, key) is not None]
         if self.path is not None and on_hub:
-            raise contradiction(on_hub[0], repr(getattr(self, on_hub[0])), "a task with a path has none")
+            raise contradiction(on_hub[0], repr(getattr(self, on_hub[0])), "a task with a path must not have it")
         if self.path is not None and self.expect is not None:
-            raise contradiction("expect", repr(self.expect), "only what comes from the hub has one")
+            raise contradiction("expect", repr(self.expect), "only a task from the hub may have it")
         if self.path is None and len(on_hub) < 3:
             raise contradiction("path", "missing", "a task has either a path, or id, revision and files")
         return self
@@ -159,7 +163,7 @@ class FurtherTask(Closed):
 class _Tasks(Closed):
     evaluation_tokens: ClassVar[int | None] = None
     """Tokens that an evaluation reads, text included, where sets and text are always the same; None: to be counted."""
-    further: dict[Name, FurtherTask] = Field({}, description="tasks beyond the six")
+    further: dict[Name, FurtherTask] = Field({}, description="tasks in addition to the six")
 
 
 class BundledTasks(_Tasks):

@@ -1,8 +1,8 @@
-"""What a pruning method says of itself, once: its options, and whatever the rest of the house must know of it.
+"""The declaration of a pruning method: its options, and all that the rest of the package must know about it.
 
-Each file under `prune/methods` ends with `METHOD`, one of the declarations below. Config and its schema, the checks
-before any job, plan, requests to a cluster, memory formula and the option tables of docs/methods come from it. Every
-dry run reads all declarations, so the files that hold them import torch, and what needs torch, inside functions only.
+Each file under `prune/methods` ends with `METHOD`, one of the declarations below. The configuration's schema, the
+checks before any job, the plan, requests to a cluster, the memory formula and the option tables of docs/methods come
+from it. Every dry run reads all declarations, so their files import torch, and what needs torch, inside functions only.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ ANY_SPARSITY = (Fraction(0), Fraction(1))
 
 
 class Options(Closed):
-    """What a line of `methods:` may set under `options`: each field with its type, bounds, default and one sentence.
+    """The options of a method: each field with its type, bounds, default and description.
 
-    Properties say what follows from the options that were chosen.
+    Properties derive further facts from the chosen options.
     """
 
     @property
     def facts(self) -> dict[str, str]:
-        """The manifest's `pattern` and `budget_scope` (job.py): what the cell's mask promises."""
+        """The manifest's `pattern` and `budget_scope` (job.py): the constraints that the mask meets."""
         return {"pattern": UNSTRUCTURED, "budget_scope": "tensor"}
 
     @property
     def sparsity_bounds(self) -> tuple[Fraction, Fraction]:
-        """The least and the highest sparsity that these options can give."""
+        """The lowest and the highest sparsity that these options allow."""
         return ANY_SPARSITY
 
     @property
     def sparsity_words(self) -> str:
-        """Why there are such bounds; "{options}" stands for the place of these options."""
+        """The reason for the bounds, for an error message; "{options}" stands for the place of these options."""
         least, most = self.sparsity_bounds
         return f"the method allows only [{float(least):g}]" if least == most else f"at most {float(most):g}"
 
     def operations(self, rows: float, columns: float, kept: float) -> float:
-        """Floating point operations for one matrix of which each row keeps `kept` weights, beyond what the plan counts
-        for every layer-wise method."""
+        """Floating-point operations for one matrix whose rows each keep `kept` weights, beyond those that the plan
+        counts for every layer-wise method."""
         return 0.0
 
 
@@ -57,10 +57,19 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration(ABC, Generic[OptionsT]):
-    """One method. `options` is its class of options; `moves_weights` whether it gives new values to the weights that
-    stay; `selects` whether it chooses a mask in one shot, which others may start from or reconstruct; `starts` which
-    other lines' masks it takes up ("warm_start", "pattern_start", "selector", "parent"); `hardenings` how its results
-    may become masks; `is_shared` whether several processes may make a cell together."""
+    """What a method declares about itself; a method's file ends with one of the derived classes.
+
+    UserError if `options` is not a class derived from Options.
+
+    Attributes:
+        options: Its class of options.
+        moves_weights: Whether it gives new values to the kept weights.
+        selects: Whether it chooses a mask in one shot, which other methods may start from or reconstruct.
+        starts: The keys by which it may start from another method's mask: "warm_start", "pattern_start", "selector",
+            "parent", "budget_from".
+        hardenings: The rules by which its results may become masks.
+        is_shared: Whether several processes may compute one cell together.
+    """
 
     options: type[OptionsT]
     moves_weights: bool = False
@@ -75,13 +84,13 @@ class Declaration(ABC, Generic[OptionsT]):
 
     @property
     def name(self) -> str:
-        """What the config calls it: its file."""
+        """Its name in the configuration: the name of its file."""
         return self.options.__module__.rpartition(".")[2]
 
     @property
     @abstractmethod
     def tokens(self) -> Tokens:
-        """The token shard that it reads."""
+        """The token shard that it reads, or None."""
 
     def tokens_of(self, options: OptionsT) -> Tokens:
         """The token shard that it reads with these options."""
@@ -89,26 +98,26 @@ class Declaration(ABC, Generic[OptionsT]):
 
     @property
     def trains(self) -> bool:
-        """Whether it trains, for which the whole model must be in memory at once."""
+        """Whether it trains, so that the whole model must be in memory at once."""
         return self.tokens == "mask_training"
 
     @property
     def leaves_logits(self) -> bool:
-        """Whether what it trains are masks: it leaves logits, which hardening makes masks of."""
+        """Whether it trains masks, and so writes logits that are hardened later."""
         return self.trains and not self.moves_weights
 
     def prune_cell(self, job: Job[OptionsT]) -> PrunedCell:
-        """Prune `job.model`; UserError for a sparsity that the options cannot give."""
+        """Prune `job.model`; UserError for a sparsity that the options do not allow."""
         refuse_sparsity([job.sparsity], job.options, f"{self.name}: sparsity is {float(job.sparsity):g}", "options")
         return self.run(job)
 
     @abstractmethod
     def run(self, job: Job[OptionsT]) -> PrunedCell:
-        """What `prune_cell` does after its check."""
+        """Prune `job.model`, whose sparsity was checked."""
 
 
 def refuse_sparsity(sparsities: list[Fraction], options: Options, subject: str, place: str) -> None:
-    """UserError, "<subject>; <why>", if a sparsity lies outside what `options`, which stand at `place`, allow."""
+    """UserError, "<subject>; <reason>", if `options`, which are at `place`, do not allow one of the sparsities."""
     least, most = options.sparsity_bounds
     if any(not least <= sparsity <= most for sparsity in sparsities):
         raise UserError(f"{subject}; {options.sparsity_words.format(options=place)}")

@@ -1,4 +1,4 @@
-"""How layer-wise methods declare themselves, and the options that every one of them has which chooses a mask."""
+"""Declarations of layer-wise methods, and the options that all methods share which choose a mask layer by layer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ class SelectorOptions(Options):
     """The options of every method that chooses a mask layer by layer."""
 
     pattern: Literal["unstructured", "2:4", "4:8"] = Field(
-        UNSTRUCTURED, description="or N:M, in quotes: of each M consecutive inputs N are dropped; only at sparsity N/M"
+        UNSTRUCTURED,
+        description="or N:M, in quotes: N of each M consecutive inputs are dropped; only at sparsity N/M",
     )
     rounding: Literal["exact", "as_released"] = Field(
-        "exact", description="every matrix keeps its share to the weight, or as the method's public code rounds"
+        "exact",
+        description="exact: every matrix meets its budget to the weight; as_released: as the method's public code "
+        "rounds",
     )
 
     @property
@@ -66,25 +69,30 @@ class SelectorOptions(Options):
 
 
 class CalibratedOptions(SelectorOptions):
-    """The options of every method that chooses a mask by looking at inputs."""
+    """The options of every method that chooses a mask layer by layer from statistics of inputs."""
 
     expert_tokens: Literal["routed", "all"] = Field(
-        "routed", description="what an expert of a mixture is calibrated on: the tokens routed to it, or all"
+        "routed", description="tokens that an expert of a mixture is calibrated on: those routed to it, or all"
     )
     expert_minimum: Positive = Field(
-        1, description="of tokens, or an expert is refused by name: fewer say little of its inputs"
+        1, description="fewest tokens that an expert may be calibrated on; an expert with fewer is refused by name"
     )
     training_sequences: Count = Field(
         0,
-        description="calibrate on so many sequences of the mask-training text, those that a training of the same seed "
-        "reads first; 0: on the calibration sample",
+        description="number of sequences of the mask-training text to calibrate on, from the first that a training of "
+        "the same seed reads; 0: calibrate on the calibration sample",
     )
 
 
 @dataclass(frozen=True)
 class LayerWise(Declaration[OptionsT]):
-    """A method that prunes one matrix after another by `rule`, which sees the `statistics` of its inputs: none, their
-    norms, norms with means and variances ("moments"), or their Gram matrix."""
+    """A method that prunes one matrix after another by `rule`.
+
+    Attributes:
+        rule: The function that prunes one matrix: (Layer, options) -> PrunedLayer.
+        statistics: The statistics of the matrix's inputs that the rule reads: None, "norms", "moments" (norms, means
+            and variances) or "gram" (the Gram matrix).
+    """
 
     rule: Callable[[Layer, OptionsT], PrunedLayer]
     _: KW_ONLY
@@ -98,11 +106,11 @@ class LayerWise(Declaration[OptionsT]):
 
     @property
     def tokens(self) -> Tokens:
-        """The calibration sample, if it looks at inputs at all."""
+        """The calibration sample, if the rule reads statistics of inputs."""
         return "calibration" if self.statistics else None
 
     def tokens_of(self, options: OptionsT) -> Tokens:
-        """The sample, or the stream that masks are trained on."""
+        """The calibration sample, or the mask-training stream with `training_sequences`."""
         own = isinstance(options, CalibratedOptions) and options.training_sequences
         return "mask_training" if self.statistics and own else self.tokens
 
@@ -115,9 +123,16 @@ class LayerWise(Declaration[OptionsT]):
 
 @dataclass(frozen=True)
 class Reconstruction(Declaration[OptionsT]):
-    """A method that gives new values to the weights which another one keeps: its selector, a one-shot method that runs
-    with it, or its parent, whose hardened cell is there. `rule` gets the original layer, what the other made of it, and
-    the options."""
+    """A method that gives new values to the weights that another method keeps.
+
+    The other method is its selector, a one-shot method that runs in the same job, or its parent, whose hardened cell
+    exists already.
+
+    Attributes:
+        rule: The function that reconstructs one matrix: (original Layer, the other method's PrunedLayer, options) ->
+            PrunedLayer.
+        statistics: The statistics of the matrix's inputs that the rule reads, as in LayerWise.
+    """
 
     rule: Callable[[Layer, PrunedLayer, OptionsT], PrunedLayer]
     _: KW_ONLY
@@ -131,8 +146,9 @@ class Reconstruction(Declaration[OptionsT]):
         return "calibration"
 
     def run(self, job: Job[OptionsT]) -> PrunedCell:
-        """Run the selector's own driver with `rule` after each matrix, so that its budget and pattern hold; or take the
-        parent's masks, matrix by matrix."""
+        """Run the selector's driver, or read the parent's masks, with `rule` after each matrix.
+
+        UserError without a selector or a parent, or for a parent of another model or sparsity."""
 
         def rule(layer: Layer, selected: PrunedLayer) -> PrunedLayer:
             return self.rule(layer, selected, job.options)
@@ -141,7 +157,7 @@ class Reconstruction(Declaration[OptionsT]):
             return self._of_parent(replace(job, reconstruct=rule), job.parent)
         if job.selector is None:
             raise UserError(
-                f"the method {self.name} completes the mask of another one: it needs a selector or a parent"
+                f"the method {self.name} completes the mask of another method: give it a selector or a parent"
             )
         return job.selector.method.prune_cell(
             replace(job, options=job.selector.options, selector=None, reconstruct=rule)

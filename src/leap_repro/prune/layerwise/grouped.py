@@ -17,7 +17,9 @@ EXACT_IN = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
 class GroupedOptions(CalibratedOptions):
     """`group` says where weights compete; an N:M pattern is a group of its own."""
 
-    group: Literal["matrix", "row"] = Field("matrix", description="which weights compete: all, or an output row's")
+    group: Literal["matrix", "row"] = Field(
+        "matrix", description="which weights compete; matrix: all of the matrix; row: those of an output row"
+    )
 
     @model_validator(mode="after")
     def _a_pattern_is_a_group_of_its_own(self) -> GroupedOptions:

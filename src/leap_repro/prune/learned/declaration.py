@@ -1,7 +1,7 @@
-"""How methods with learned masks declare themselves: the options that all of them share, and what follows from those.
+"""Declarations of methods that train, the options that all of them share, and what follows from these options.
 
-Everything is a pure function of the step, so a resumed training needs only its step number to go on as if it had never
-stopped.
+Everything is a pure function of the step, so a resumed training needs only its step number to continue as if it had
+never stopped.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # to a training it is what was chosen
 else:
     MicroBatch = Annotated[
         Positive | Literal["auto"],
-        told("it must be an integer of at least 1 and at most 1000000000, or auto"),
+        told("it must be an integer from 1 to 1000000000, or auto"),
     ]
     Recompute = Annotated[bool | Literal["auto"], told("it must be true, false or auto")]
 
@@ -79,13 +79,13 @@ def scheduled(schedule: Schedule, start: float, end: float, progress: float) -> 
 
 
 class LoopOptions(Options):
-    """What every training on the language-modelling loss may set, whatever it trains."""
+    """The options of every training on the language-modelling loss, whatever it trains."""
 
     steps: Positive = Field(2000, description="optimiser steps")
     batch_size: Positive = Field(256, description="sequences per step")
     micro_batch_size: MicroBatch = Field(
         8,
-        description="sequences per forward pass in each process; affects rounding, memory and time only; auto: chosen "
+        description="sequences per forward pass in each process; changes only rounding, memory and time; auto: chosen "
         "by the scale's `gpu_memory`",
     )
     learning_rate: LearningRate = Field(1e-3, description="peak value; a half cosine follows")
@@ -101,8 +101,8 @@ class LoopOptions(Options):
     gradient_clip: Weight = Field(0.0, description="largest norm of the gradient of all trained values; 0: no clipping")
     packing: Literal["stream", "grouped"] = Field(
         "stream",
-        description="documents in seeded order, each closed by EOS; grouped: as released, in file order, without EOS, "
-        "the rest of every 1,000 dropped",
+        description="stream: documents in seeded order, each followed by EOS; grouped: as released, in file order, "
+        "without EOS, with the rest of every 1,000 dropped",
     )
     checkpoint_every: Positive = Field(
         100, description="steps between checkpoints; at most 5 % of all steps, unless they took over 5 % of the time"
@@ -154,58 +154,64 @@ class LoopOptions(Options):
 
 
 class WeightOptions(LoopOptions):
-    """What every training of weights may set."""
+    """The options of every training of weights."""
 
     def lasting_bytes(self, weight: int, width: float) -> float:
-        """Bytes per prunable weight that last beside the model, whose weights have `weight` bytes each and whose
-        residual stream is so wide."""
+        """Bytes per prunable weight that stay in memory beside the model, for weights of `weight` bytes each and a
+        residual stream of `width`."""
         raise NotImplementedError
 
 
 class TrainingOptions(LoopOptions):
-    """What every learned mask may set; the defaults are those of LEAP's code."""
+    """The options of every learned mask; the defaults are those of LEAP's code."""
 
     noise: Literal["step", "forward"] = Field(
-        "step", description="drawn once a step for all its micro-batches; forward: for each of them, as released"
+        "step",
+        description="step: noise is drawn once per step for all its micro-batches; forward: for each micro-batch, as "
+        "released",
     )
     noise_source: Literal["auto", "generator", "counter"] = Field(
         "auto",
-        description="source of a step's random numbers: counter, Philox4x32-10, the same on every device, and needed "
-        "for LEAP's kernels on a GPU; generator, torch's, other numbers on each kind of GPU; auto: counter on a GPU, "
+        description="source of random numbers; counter: Philox4x32-10, the same numbers on every device, required by "
+        "LEAP's kernels on a GPU; generator: torch's, different numbers on each kind of GPU; auto: counter on a GPU, "
         "generator on a CPU",
     )
     timing: Literal["exact", "as_released"] = Field(
         "exact",
-        description="schedules end at the last step and the warm-up starts above 0; as_released: one step later, at 0",
+        description="exact: schedules end at the last step, and the warm-up starts above 0; as_released: schedules end "
+        "one step later, and the warm-up starts at 0",
     )
     tau_start: Temperature = Field(4.0, description="temperature at the first step")
     tau_end: Temperature = Field(0.05, description="temperature at the last step")
-    tau_schedule: Schedule = Field("linear", description="course between the two; constant stays at the start")
+    tau_schedule: Schedule = Field("linear", description="course between the two; constant: stays at tau_start")
     kappa_start: Rate = Field(25.0, description="scale of the logits at the first step")
     kappa_end: Rate = Field(350.0, description="scale of the logits at the last step")
     kappa_schedule: Schedule = Field("linear", description="course between the two")
     hard: bool = Field(
-        False, description="the forward pass uses rounded samples, the gradient the soft ones (straight-through)"
+        False,
+        description="true: the forward pass uses rounded samples and the gradient uses the soft ones "
+        "(straight-through)",
     )
     logits_dtype: Precision = Field("float32", description="type of the logits")
     logits_rounding: Literal["nearest", "stochastic"] = Field(
         "nearest",
-        description="rounding of logits in bfloat16 after a step; stochastic: up or down at random, so that small "
-        "steps count",
+        description="rounding of bfloat16 logits after a step; stochastic: up or down at random, so that small steps "
+        "are not lost",
     )
     gradients_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="type of the gradients of masked weights, summed over micro-batches; bfloat16 is rounded at random",
+        description="type of the gradients of masked weights, summed over micro-batches; bfloat16 is rounded "
+        "stochastically",
     )
     masked_weights: Literal["kept", "remade", "auto"] = Field(
         "kept",
-        description="made once per mask and kept in the weights' type; remade: made for each use; auto: chosen by the "
-        "scale's `gpu_memory`",
+        description="kept: masked weights are computed once per mask and kept in the weights' type; remade: computed "
+        "for each use; auto: chosen by the scale's `gpu_memory`",
     )
     gathered: Literal["pass", "step", "auto"] = Field(
         "pass",
-        description="how long each of several processes has a block in whole: during its pass, or from its first pass "
-        "to the step's end; auto: by the scale's `gpu_memory`",
+        description="how long each of several processes keeps a gathered block; pass: during the block's pass; step: "
+        "from its first pass to the end of the step; auto: chosen by the scale's `gpu_memory`",
     )
 
     @model_validator(mode="after")
@@ -219,7 +225,9 @@ class TrainingOptions(LoopOptions):
     @model_validator(mode="after")
     def _sums_are_of_several(self) -> TrainingOptions:
         if self.gradients_dtype != "float32" and self.noise == "forward":
-            raise contradiction("gradients_dtype", self.gradients_dtype, "with noise: forward nothing is summed in it")
+            raise contradiction(
+                "gradients_dtype", self.gradients_dtype, "no gradients are summed with noise: forward, so leave it out"
+            )
         return self
 
     @property
@@ -265,14 +273,14 @@ class TrainingOptions(LoopOptions):
         return 0
 
     def relaxation(self, step: int) -> Relaxation:
-        """How soft the gates of step `step` are."""
+        """How soft the gates are at step `step`."""
         progress = self.progress(step)
         kappa = scheduled(self.kappa_schedule, self.kappa_start, self.kappa_end, progress)
         tau = scheduled(self.tau_schedule, self.tau_start, self.tau_end, progress)
         return Relaxation(kappa, tau, pattern_kappa=kappa, hard=self.hard)
 
     def progress(self, step: int) -> float:
-        """0 at step 0, 1 at the last step, or as released at the one that would come after it."""
+        """0 at step 0, and 1 at the last step, or with timing `as_released` at the step after it."""
         return step / max(self.steps - (not self.is_late), 1)
 
 
@@ -294,8 +302,11 @@ LoopOptionsT = TypeVar("LoopOptionsT", bound=LoopOptions)
 
 @dataclass(frozen=True)
 class Learned(Declaration[LoopOptionsT]):
-    """A method that trains on the language-modelling loss, gates or weights: `trainer` makes them for a job. The
-    loss looks at the whole model at once, so that it is not streamed from disk."""
+    """A method that trains gates or weights on the language-modelling loss.
+
+    Attributes:
+        trainer: A function from a job to a Trainer, which trains with the whole model in memory.
+    """
 
     trainer: Callable[[Job[LoopOptionsT]], Trainer]
     _: KW_ONLY
@@ -304,16 +315,16 @@ class Learned(Declaration[LoopOptionsT]):
 
     @property
     def tokens(self) -> Tokens:
-        """The stream that masks are trained on."""
+        """The mask-training stream."""
         return "mask_training"
 
     def tokens_of(self, options: LoopOptionsT) -> Tokens:
-        """The stream, packed as these options say."""
+        """The mask-training stream, packed as the options say."""
         return "mask_training" if options.packing == "stream" else "mask_training_grouped"
 
     def run(self, job: Job[LoopOptionsT]) -> PrunedCell:
-        """Train to the end; UserError for an option that nobody has chosen."""
+        """Train to the end; UserError for an option that is still `auto`."""
         for name in job.options.automatic:
-            one = "only a scale's gpu_memory chooses it: give it a value"
+            one = "auto needs a scale with gpu_memory: give a value"
             raise UserError(f"{self.name}: options.{name} is {AUTO}; {one}")
         return self.trainer(job).train(dict(job.options.facts))

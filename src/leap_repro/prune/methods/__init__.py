@@ -1,5 +1,5 @@
-"""Every pruning method of this package, one file each: a file that ends with `METHOD = …` is a method, there is no
-other list. A method may also lie outside the package: in a file of one's own, or in an installed package."""
+"""The pruning methods of this package, one file each: a file that ends with `METHOD = …` is a method, and there is no
+other list. A method may also be outside the package: in a file of your own, or in an installed package."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from leap_repro.prune.loading import installed_methods, is_path, load_file, load
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of this package's methods, as `module:` in the config says them."""
+    """The names of this package's methods, as `module:` in the configuration uses them."""
     return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
 
 
 @cache
 def known_names() -> tuple[str, ...]:
-    """Those, and the names of the methods of installed packages; UserError if one of them is ours too."""
+    """The names of this package's and of installed packages' methods; UserError if both have a method of one name."""
     installed = installed_methods()
     for name in sorted(set(installed) & set(names())):
         raise UserError(
-            f"the installed module {installed[name].module} registers the pruning method {name!r}, which this "
-            "package has itself: uninstall it, or give it another name"
+            f"the installed module {installed[name].module} registers the pruning method {name!r}, which is a "
+            "method of this package: uninstall the module, or rename its method"
         )
     return (*names(), *sorted(installed))
 
 
 def declarations() -> dict[str, Declaration[Any]]:
-    """What each of this package's methods says of itself, without those whose files cannot be loaded."""
+    """The declarations of this package's methods, without those whose files cannot be loaded."""
     found = {}
     for name in names():
         with suppress(UserError):
@@ -41,7 +41,7 @@ def declarations() -> dict[str, Declaration[Any]]:
 
 
 def declaration(name: str) -> Declaration[Any]:
-    """What the method `name` says of itself: one of `known_names`, or the path of a file (`.py`).
+    """The declaration of the method `name`: one of `known_names`, or the path of a file (`.py`).
 
     UserError if there is no such method, if its file cannot be loaded or declares none, or if two have one name.
     """
@@ -56,7 +56,7 @@ def declaration(name: str) -> Declaration[Any]:
 
 
 def module_of(name: str) -> str:
-    """What a method runs, for fingerprints: a dotted module, or the path of a file, from the root."""
+    """The code of a method, for fingerprints: a dotted module, or the path of a file, from the root."""
     if is_path(name):
         return str(own_file(name))
     return f"{__name__}.{name}" if name in names() else installed_methods()[name].module

@@ -27,27 +27,30 @@ AS_RELEASED = {"matrix": floor_in_matrix, "row": floor_in_rows}
 
 
 class Options(GroupedOptions):
-    """As released: the final sparsity from the first iteration on where weights compete in the whole matrix (gradual
-    elsewhere), and the floor of the share."""
+    """As released, the number of dropped weights is rounded down, and where weights compete in the whole matrix, the
+    final sparsity holds from the first iteration on."""
 
-    iterations: Positive = Field(20, description="iterations in all")
-    mask_iterations: Positive = Field(15, description="iterations in which the mask changes; then it is frozen")
+    iterations: Positive = Field(20, description="total number of iterations")
+    mask_iterations: Positive = Field(15, description="number of iterations after which the mask is frozen")
     rho: Rate = Field(1.0, description="penalty")
-    damping: Weight = Field(0.1, description="share of the mean diagonal that is added to the normalised Gram matrix")
+    damping: Weight = Field(0.1, description="added to the normalised Gram matrix's diagonal, as a share of its mean")
     schedule: Literal["gradual", "as_released"] = Field(
-        "gradual", description="how the sparsity grows: as written, or as in the authors' code"
+        "gradual",
+        description="how the sparsity grows; gradual: as the paper writes it; as_released: as in the authors' code, "
+        "the final sparsity from the first iteration on",
     )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Options:
         if self.mask_iterations > self.iterations:
-            most = f"it may be {self.iterations} at most, which is iterations"
+            most = f"it may be at most the number of iterations, {self.iterations}"
             raise contradiction("mask_iterations", self.mask_iterations, most)
         return self
 
 
 def sparsity_at(iteration: int, final: Fraction, options: Options) -> Fraction:
-    """s_t = s (1 - (1 - (t+1)/15)^3) as written; s from t = 0 on as released, in the whole-matrix path only."""
+    """s_t = s (1 - (1 - (t+1)/15)^3) as the paper writes it; as released, s from t = 0 on where weights compete in the
+    whole matrix."""
     if options.schedule == "as_released" and options.group == "matrix" and options.n_of_m is None:
         return final
     remaining = 1 - Fraction(min(iteration + 1, options.mask_iterations), options.mask_iterations)

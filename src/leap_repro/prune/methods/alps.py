@@ -1,4 +1,4 @@
-"""ALPS (arXiv 2406.07831): ADMM whose penalty grows until the support is at rest, then the best weights on it.
+"""ALPS (arXiv 2406.07831): ADMM whose penalty grows until the support settles, then the best weights on that support.
 
 Per layer: min over D with ||D||_0 <= k of ||X (W - D)'||^2 + damping, columns brought to one scale. Shapes: weights,
 duals and masks are [out, in], H is [in, in].
@@ -20,25 +20,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INTERVAL = 3
-"""Iterations between two looks at the support."""
+"""Iterations between two checks of the support."""
 MANY, SOME = 0.1, 0.005
-"""Shares of the weights that stay: if more moved, the penalty grows by 1.3 or by 1.2, else by 1.1."""
+"""Shares of the kept weights: if more changed, the penalty grows by 1.3 or by 1.2, else by 1.1."""
 LOWERED, PATIENCE, FEW = 5.0, 30, 0.0003
-"""As released: what divides a penalty under which little moves; after so many iterations, so small a share is rest."""
+"""As released: the divisor of a penalty under which little changes; the iterations after which a share as small as
+FEW counts as settled."""
 PLANNED = 35
 """Iterations that a matrix is planned with: 27 to 36 on the miniature, and on random matrices of up to 1,024 inputs."""
 
 
 class Options(CalibratedOptions):
-    """As released, counts are the same: the public code rounds to the weight."""
+    """As released, the number of dropped weights is the same, because the public code rounds to the weight too."""
 
-    rho: Rate = Field(0.1, description="the first penalty")
-    damping: Weight = Field(0.01, description="share of the Gram matrix's mean diagonal that is added to its diagonal")
-    iterations: Positive = Field(300, description="most iterations, if the support does not settle before")
+    rho: Rate = Field(0.1, description="initial penalty")
+    damping: Weight = Field(0.01, description="added to the Gram matrix's diagonal, as a share of its mean")
+    iterations: Positive = Field(
+        300, description="largest number of iterations, if the support does not settle earlier"
+    )
     schedule: Literal["as_written", "as_released"] = Field(
         "as_written",
-        description="the penalty grows until the support rests; or, as in the public code, it may fall at first, "
-        "hardly moving counts as rest after 30 iterations, and the support is that of the largest free weights",
+        description="as_written: the penalty grows until the support settles; as_released: the penalty may fall at "
+        "first, a small change counts as settled after 30 iterations, and the largest free weights are the support",
     )
 
     def operations(self, rows: float, columns: float, kept: float) -> float:

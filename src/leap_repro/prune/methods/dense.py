@@ -1,4 +1,4 @@
-"""Dense: keeps every weight. The unpruned rows of the tables go through the same door as every other cell."""
+"""Dense: keep every weight. The unpruned rows of the tables are computed by the same stages as all other cells."""
 
 from __future__ import annotations
 

@@ -29,28 +29,29 @@ INPUTS = 4096
 
 
 class Options(CalibratedOptions):
-    """The defaults are the public code's (github.com/zyxxmu/DSnoT, main.py), but that swaps go by the row's length; as
-    released they do not, and each row of the first mask drops the floor of its share."""
+    """The defaults are the public code's (github.com/zyxxmu/DSnoT, main.py), except that the number of swaps is in
+    proportion to the row's length. With rounding `as_released`, each row's number of dropped weights is rounded
+    down."""
 
     start: Literal["wanda", "magnitude"] = Field(
-        "wanda", description="the score of the first mask, compared within an output row or an N:M group"
+        "wanda", description="score of the initial mask, compared within an output row or an N:M group"
     )
-    cycles: Positive = Field(50, description="most swaps of a row of 4096 inputs")
+    cycles: Positive = Field(50, description="largest number of swaps in a row of 4096 inputs")
     scale_cycles: bool = Field(
         True,
-        description="in proportion to a row's inputs, at least 1; false: as many in every row, as released, and rows "
-        "that keep fewer weights are refused",
+        description="true: swaps in proportion to a row's inputs, at least 1; false: as many in every row, as "
+        "released, and rows that keep fewer weights are refused",
     )
     threshold: Weight = Field(
-        0.1, description="a row is done when its expected error, summed over 2048 tokens, is not above this"
+        0.1, description="swaps in a row end once its expected error, summed over 2048 tokens, is not above this"
     )
-    variance_power: Weight = Field(1.0, description="of the input's variance that growth is divided by")
+    variance_power: Weight = Field(1.0, description="exponent of the input's variance by which growth is divided")
     swaps: Literal["as_released", "improving"] = Field(
         "as_released",
-        description="a row is done at the threshold (with N:M also when its expected error would change its sign); "
-        "improving, which is ours: at the first swap that would not make that error smaller",
+        description="as_released: swaps in a row end at the threshold, and with N:M also where the expected error "
+        "would change sign; improving, not in the public code: at the first swap that would not reduce that error",
     )
-    skip_mlp: bool = Field(True, description="matrices of modules called mlp keep the first mask")
+    skip_mlp: bool = Field(True, description="true: matrices of modules called mlp keep the initial mask")
 
     def most_swaps(self, inputs: int) -> int:
         """Of a row with so many inputs."""

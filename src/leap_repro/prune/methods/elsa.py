@@ -1,4 +1,4 @@
-"""ELSA (arXiv 2510.01650): mask and weights together, by ADMM on the language-modelling loss, without a surrogate.
+"""ELSA (arXiv 2510.01650): train mask and weights together, by ADMM on the language-modelling loss.
 
     x <- AdamW on  L_LM(x) + lambda/2 ||x - z + u||^2                              `interval` steps, from the dense x
     z <- argmin over sparse z of  sum F (z - x - u)^2                              F: AdamW's second moment of x
@@ -23,23 +23,25 @@ if TYPE_CHECKING:
 
 
 class Options(WeightOptions):
-    """As many steps and sequences as LEAP's by default; the rest is as in the public code's example."""
+    """The default steps and sequences are LEAP's; the other defaults are those of the public code's example."""
 
     learning_rate: LearningRate = Field(2e-4, description="peak value; a half cosine follows")
     gradient_clip: Weight = Field(
-        1.0, description="largest norm of the loss's gradient, to which the penalty's is added after; 0: none"
+        1.0,
+        description="largest norm of the loss's gradient, before the penalty's gradient is added; 0: no clipping",
     )
-    penalty: Weight = Field(0.01, description="λ, of the squared distance between x and z - u; 0: x is trained alone")
+    penalty: Weight = Field(0.01, description="λ, weight of the squared distance between x and z - u; 0: no penalty")
     penalty_schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="or λ rises to it from 0, with every projection"
+        "constant", description="linear, cosine: λ rises from 0 to `penalty`, at each projection"
     )
-    interval: Positive = Field(32, description="steps of x between two projections")
+    interval: Positive = Field(32, description="training steps between two projections")
     projection: Literal["fisher", "euclidean"] = Field(
-        "fisher", description="weighs every weight by AdamW's second moment; euclidean: by its size alone"
+        "fisher", description="fisher: each weight is weighted by AdamW's second moment; euclidean: by magnitude alone"
     )
 
     def penalty_at(self, step: int) -> float:
-        """λ at a step: the same from one projection to the next, above 0 from the first and whole after the last."""
+        """λ at a step: constant between two projections, above 0 from the first step on, and `penalty` after the
+        last."""
         if self.penalty_schedule == "constant":
             return self.penalty
         rounds = math.ceil(self.steps / self.interval)

@@ -1,9 +1,9 @@
-"""Imported: a mask that somebody else made, to be scored as ours are: public masks, or a checkpoint with zeros in it.
+"""Imported: evaluate a mask that was made elsewhere: published masks, or a checkpoint with zeros.
 
-Two forms are read. An .npz as MaskLLM's authors publish them: for each matrix an entry "<its name>.mask" with one bit
-a weight, packed, the first in the highest bit. And a folder with a Hugging Face checkpoint in which dropped weights are
-zero (SparseGPT's, PATCH's, ProxSparse's); weights that are no longer the base's are taken over. What is not the base's
-though no mask touches it, an embedding or a norm, is refused: scored without it, the number would be nobody's.
+Two forms are read. An .npz in the form of MaskLLM's published masks has for each matrix an entry "<its name>.mask" with
+one bit per weight, packed, the first in the highest bit. A folder has a Hugging Face checkpoint in which dropped
+weights are zero (SparseGPT's, PATCH's, ProxSparse's); its new values of kept weights are used. A tensor that no mask
+touches, such as an embedding or a norm, must equal the base's: otherwise the score would be of neither model.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 BESIDE_A_PASS = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 BESIDE_A_PASS |= {"bos_token_id", "eos_token_id", "pad_token_id", "attn_implementation", "_attn_implementation"}
-"""What a configuration says that no score depends on."""
+"""Keys of a model's config.json on which no score depends."""
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, MemoryError)
 UNREADABLE += (zipfile.BadZipFile, zlib.error)
 """What reading an .npz may raise: RuntimeError where entries are packed or enciphered in a way that nobody knows."""
 INVERTED, NO_LARGER = 0.9, 1.05
-"""Ratios of sizes, of kept weights to dropped ones, below which masks are refused, and are told: 1 is chance."""
+"""Ratios of mean magnitudes, of kept to dropped weights: masks below the first are refused, below the second reported.
+Random masks have 1."""
 CLOSE = 0.005
-"""How far the share of zeros may be from the sparsity that the line says: public codes round."""
+"""How far the share of zeros may be from the sparsity in the configuration, because public codes round."""
 
 
 class Options(declaration.Options):
-    """Where the mask lies, and what it promises."""
+    """The path of the mask, and the pattern that it must have."""
 
-    path: str = Field("", description="the .npz of masks, or the folder of the pruned checkpoint")
+    path: str = Field("", description="an .npz of masks, or the folder of a pruned checkpoint")
     pattern: Literal["unstructured", "2:4", "4:8"] = Field(
-        UNSTRUCTURED, description="or the N:M pattern, in quotes, that every matrix must have"
+        UNSTRUCTURED, description="unstructured, or the N:M pattern, in quotes, that every matrix must have"
     )
 
     @property
@@ -64,7 +65,7 @@ class Options(declaration.Options):
         """What the cell depends on besides the model; UserError if there is nothing at `path`."""
         path = Path(self.path).expanduser()
         if self.path and (path / COMPRESSED).is_file():
-            way = "make a checkpoint of it by `leap-repro unpack`"
+            way = "convert it to a checkpoint with `leap-repro unpack`"
             what = f"{shown(self.path)}, a compressed export"
             raise UserError(f"options.path of the module imported is {what}; {way}")
         if self.path and path.is_file() and path.suffix == ".npz":
@@ -102,7 +103,7 @@ class Imported(Declaration[Options]):
         found = 1 - sum(row["kept"] for row in cell.log) / sum(row["numel"] for row in cell.log)
         if abs(found - float(job.sparsity)) > CLOSE:
             raise UserError(
-                f"{job.options.path} drops {100 * found:.2f} %, sparsities says {float(100 * job.sparsity):g} %"
+                f"{job.options.path} drops {100 * found:.2f} %, but sparsities has {float(100 * job.sparsity):g} %"
             )
         _refuse_the_smaller_ones(job.options.path, cell.log)
         return cell
@@ -126,7 +127,7 @@ def _refuse_the_smaller_ones(path: str, rows: list[dict[str, Any]]) -> None:
     if ratio < INVERTED:
         raise UserError(f"{words}: 1 must mean kept, so invert its bits")
     if ratio < NO_LARGER:
-        log.warning("%s, as by chance: are its bits in this order, the first in the highest bit?", words)
+        log.warning("%s, as in a random mask: check that the first weight is in the highest bit", words)
 
 
 def _npz_matrices(job: Job[Options], path: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:

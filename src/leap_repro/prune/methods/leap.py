@@ -3,7 +3,7 @@
     min over theta of  E_m[ L_LM(W * m) ] + lambda1 |mean(m) - d| - lambda2 (1 - t/T) sum ||W * m||_F / sum ||W||_F
 
 with the weights W frozen and the gates m relaxed (`gates.py`). The budget d is global, so that layers may differ in
-density, or every matrix has it for itself. The result is one logit per weight; hardening turns them into a mask.
+density, or holds for each matrix. The result is one logit per weight; hardening turns the logits into a mask.
 """
 
 from __future__ import annotations
@@ -29,23 +29,28 @@ class Options(TrainingOptions):
     density_weight: Weight = Field(7.0, description="λ₁, weight of the distance to the target density")
     norm_weight: Weight = Field(10.0, description="λ₂, weight of the kept share of the weights' norms")
     gates_dtype: Precision = Field(
-        "float32", description="type in which gates are computed; the public code's is bfloat16"
+        "float32", description="type in which gates are computed; the public code uses bfloat16"
     )
     gumbels: Literal[2, 1] = Field(
-        2, description="Gumbel variables in a gate's noise: the difference of two, as released, or one"
+        2, description="Gumbel variables in a gate's noise; 2: the difference of two, as released; 1: one"
     )
     norm: Literal["frobenius", "l1"] = Field(
-        "frobenius", description="the share of the Frobenius norms that is kept, as released; l1: absolute sums"
+        "frobenius",
+        description="frobenius: the kept share of Frobenius norms, as released; l1: the sum of absolute values, "
+        "without normalisation",
     )
     budget: Literal["global", "layer"] = Field(
-        "global", description="layer: every matrix has the density, in the loss and when hardened"
+        "global",
+        description="global: the density holds for the whole model; layer: for each matrix, in the loss and in "
+        "hardening",
     )
     held_out_evaluations: Count = Field(
-        0, description="how often relaxed and hardened masks are scored on held-out text; their numbers go into the log"
+        0,
+        description="number of evaluations of relaxed and hardened masks on held-out text, written to the training log",
     )
 
     def relaxation(self, step: int) -> Relaxation:
-        """How soft the gates of step `step` are, and in which type they are made."""
+        """How soft the gates are at step `step`, and in which type they are computed."""
         return super().relaxation(step)._replace(dtype=self.gates_dtype)
 
     @property

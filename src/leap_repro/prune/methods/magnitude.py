@@ -8,7 +8,7 @@ from leap_repro.prune.layerwise.select import drop_smallest_in_groups, drop_smal
 
 
 class Options(SelectorOptions):
-    """Only what every selector has; as released, a threshold "<=" that overshoots by one weight and by all ties."""
+    """As released, a matrix drops all weights up to a threshold: one too many, and all ties."""
 
 
 def prune_layer(layer: Layer, options: Options) -> PrunedLayer:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Options(TrainingOptions):
-    """What differs from LEAP's defaults is MaskLLM's own."""
+    """MaskLLM's own defaults, where they differ from LEAP's."""
 
     kappa_start: Rate = Field(100.0, description="scale of the logits at the first step")
     kappa_end: Rate = Field(500.0, description="scale of the logits at the last step")

@@ -1,4 +1,4 @@
-"""OPTIMA (arXiv 2512.13886): for the mask of any one-shot method, the best values of the weights that stay.
+"""OPTIMA (arXiv 2512.13886): the best values of the kept weights, for the mask of any one-shot method.
 
 Per output row with kept set K and dropped set P: min over d of d'Hd / 2 with d_P = -w_P, w the original row. The paper
 runs a first-order QP solver; the problem has equality constraints only, so its exact answer is
@@ -35,24 +35,26 @@ RELEASED_STEPS = 1000
 
 
 class Options(declaration.Options):
-    """As released: solver as_released, only_if_better."""
+    """As released: `solver: as_released` and `only_if_better: true`."""
 
     damping: Weight = Field(
         0.0,
-        description="share of the Hessian's mean diagonal that is added to its diagonal; 0 is the paper's objective "
-        "(what float32 cannot factor gets more)",
+        description="added to the Hessian's diagonal, as a share of its mean; 0 is the paper's objective (more is "
+        "added where float32 cannot factor the matrix)",
     )
     solver: Literal["exact", "as_released"] = Field(
         "exact",
-        description="exact, or the public code's first-order solver: its changes are rounded to bfloat16, and a matrix "
-        "keeps the selector's values unless 95 % of the rows of each of its mini-batches meet the tolerance",
+        description="exact: the exact solution; as_released: the public code's first-order solver, whose changes are "
+        "rounded to bfloat16; a matrix then keeps the selector's values unless 95 % of the rows of each mini-batch "
+        "meet the tolerance",
     )
     tolerance: Rate = Field(
         TOLERANCE,
-        description="tolerance of the as-released solver, absolute and relative; its job script has 1e-3 for both",
+        description="absolute and relative tolerance of the as-released solver; the public job script has 1e-3 for "
+        "both",
     )
     only_if_better: bool = Field(
-        False, description="a matrix keeps the selector's values unless its output error falls"
+        False, description="true: a matrix keeps the selector's values unless its output error falls"
     )
 
     def operations(self, rows: float, columns: float, kept: float) -> float:

@@ -1,9 +1,9 @@
-"""OWL (arXiv 2310.05175): blocks with more outliers keep more; within each, Wanda's rule.
+"""OWL (arXiv 2310.05175): blocks with more outliers keep more weights; within a block, the rule is Wanda's.
 
 The outliers of a block are the scores |W_ij| * ||X_:j||_2 above `outlier` times their mean over all matrices of the
-block, measured on the dense model. Their share D_b becomes the block's density, linear in D_b, so that the densities
-lie within a range of 2 `spread` and the whole model has the one asked for. Other one-shot methods take the same budgets
-by `budget_from`.
+block, measured on the dense model. The density of a block is linear in its share D_b of outliers, so that the densities
+have a range of 2 `spread` and the whole model meets the requested one. Other one-shot methods take the same budgets by
+`budget_from`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ class Options(CalibratedOptions):
     """The defaults are those of the README's commands for LLaMA-7B (github.com/luuyin/OWL); main.py's own M is 3."""
 
     pattern: Literal["unstructured"] = Field(
-        "unstructured", description="the public code's N:8, with an N for each block, is left out"
+        "unstructured",
+        description="only unstructured; the public code's N:8, with an N for each block, is not supported",
     )
-    rounding: Literal["exact"] = Field("exact", description="the whole model keeps its share to the weight")
-    outlier: Rate = Field(5.0, description="a score above so many times its block's mean is an outlier: M")
-    spread: Weight = Field(0.08, description="densities lie within a range of twice this: λ")
+    rounding: Literal["exact"] = Field(
+        "exact", description="only exact: the whole model meets its budget to the weight"
+    )
+    outlier: Rate = Field(5.0, description="M: a score above M times its block's mean is an outlier")
+    spread: Weight = Field(0.08, description="λ: the densities of blocks have a range of 2λ")
 
     @property
     def facts(self) -> dict[str, str]:

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
 
 class Options(TrainingOptions):
-    """What differs from LEAP's defaults is PATCH-Tile's own: the paper's, or where it is silent the public code's."""
+    """PATCH-Tile's own defaults, where they differ from LEAP's: the paper's, or the public code's if the paper has
+    none."""
 
-    learn: Literal["tile", "joint"] = Field("tile", description="the tiles over a frozen 2:4 mask, or that mask too")
+    learn: Literal["tile", "joint"] = Field(
+        "tile", description="tile: the tiles over a frozen 2:4 mask; joint: the 2:4 mask too"
+    )
     tile: Annotated[int, Field(ge=4, multiple_of=4), told("it must be a multiple of 4")] = Field(
-        128, description="side of a tile; tiles at the edges are cut off"
+        128, description="side of a square tile; tiles at the edges are smaller"
     )
     learning_rate: LearningRate = Field(1e-4, description="peak value; a half cosine follows")
     kappa_start: Rate = Field(100.0, description="scale of the tiles' logits at the first step")
@@ -40,10 +43,11 @@ class Options(TrainingOptions):
     pattern_kappa_end: Rate = Field(500.0, description="scale of the logits of Joint's 2:4 masks at the last step")
     prior: Literal["matrix", "model"] = Field(
         "matrix",
-        description="each matrix ranks its own tiles for the warm start; model: those of all are ranked together",
+        description="ranking of tiles for the warm start; matrix: within each matrix; model: over all matrices "
+        "together",
     )
     start_draw: bool = Field(
-        True, description="Joint's 2:4 logits are a normal draw and the start's prior; false: the prior alone"
+        True, description="true: Joint's 2:4 logits start as a normal draw plus the prior; false: as the prior alone"
     )
     density_weight: Weight = Field(3.0, description="λ₁, weight of the distance to the target density")
     gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all logits; 0: no clipping")
@@ -51,7 +55,7 @@ class Options(TrainingOptions):
 
     @property
     def facts(self) -> dict[str, str]:
-        """2:4 but in dense tiles, as many as bring the total nearest to the budget."""
+        """2:4 except in dense tiles, whose number brings the total nearest to the budget."""
         return {"pattern": f"{TWO_FOUR}{DENSE_TILES}{self.tile}", "budget_scope": "tiles"}
 
     @property

@@ -1,9 +1,10 @@
-"""Recovery: train the weights that another method's mask keeps, on the tokens that masks are trained on.
+"""Recovery: train the weights that another method's mask keeps, on the mask-training text.
 
     min over W of  L_LM(M * W)        M fixed
 
-It changes no mask, so budget and pattern are the parent's; only values of kept weights are new. At LEAP's number of
-tokens it is what LEAP's training has to be better than. `parent` names the line whose hardened cell it goes on from.
+The mask does not change, so budget and pattern are the parent's; only values of kept weights are new. With LEAP's
+number of tokens it is the baseline for LEAP's training. `parent` names the method whose hardened cell it continues
+from.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ if TYPE_CHECKING:
 
 
 class Options(WeightOptions):
-    """As many steps and sequences as LEAP's by default."""
+    """The default steps and sequences are LEAP's."""
 
     learning_rate: LearningRate = Field(1e-4, description="peak value; a half cosine follows")
     gradient_clip: Weight = Field(1.0, description="largest norm of the gradient of all trained values; 0: no clipping")
     first_batch: Count = Field(
         0,
-        description="first batch of the stream that is read, counted from 0; a recovery that shares a budget skips "
-        "what its parent's training has read",
+        description="first batch of the stream to read, counted from 0; skip the batches that the parent's training "
+        "read if both share one budget",
     )
-    lora_rank: Count = Field(0, description="rank of the pair trained for each matrix; 0: all kept weights are trained")
-    lora_alpha: Rate = Field(16.0, description="the pair is scaled by alpha / rank")
+    lora_rank: Count = Field(
+        0, description="rank of the LoRA pair trained for each matrix; 0: all kept weights are trained"
+    )
+    lora_alpha: Rate = Field(16.0, description="the LoRA pair is scaled by alpha / rank")
 
     def trained_per_weight(self, width: float) -> float:
         """How many numbers are trained for each prunable weight of a model that is so wide: all, or of the 12 D^2 of a

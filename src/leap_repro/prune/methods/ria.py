@@ -1,5 +1,5 @@
-"""RIA (Zhang et al., Plug-and-Play, ICLR 2024): a weight's share of its row and of its column, times its input's norm
-to a power. Weights stay as they are.
+"""RIA (Zhang et al., Plug-and-Play, ICLR 2024): a weight's share of its row and of its column, times a power of its
+input's norm. Kept weights do not change.
 
     score = (|W_ij| / sum_k |W_ik| + |W_ij| / sum_k |W_kj|) * ||X_:j||_2 ^ a
 """
@@ -27,7 +27,8 @@ AS_RELEASED = {"matrix": up_to_threshold, "row": floor_in_rows}
 
 
 class Options(GroupedOptions):
-    """Beside what every selector has; as released, a matrix's threshold "<=" overshoots, and rows drop their floor."""
+    """As released, a matrix drops all scores up to a threshold, and a row's number of dropped weights is rounded
+    down."""
 
     exponent: Weight = Field(0.5, description="exponent of the input norms; 0: relative importance alone")
 

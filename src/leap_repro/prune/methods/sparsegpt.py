@@ -1,4 +1,4 @@
-"""SparseGPT (arXiv 2301.00774): drop weights column by column and let the columns to the right make up for it.
+"""SparseGPT (arXiv 2301.00774): drop weights column by column and update the columns to the right to compensate.
 
 Shapes: W is [out, in]; H = (2/n) X'X is [in, in]; U is upper triangular with U'U = H^-1.
 """
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Options(CalibratedOptions):
-    """As released, each block drops what is "<=" a threshold: one weight a block too many, and all ties."""
+    """As released, each block drops all weights up to a threshold: one too many, and all ties."""
 
-    block_size: Positive = Field(128, description="columns whose mask is chosen together")
-    damping: Weight = Field(0.01, description="share of the Hessian's mean diagonal that is added to its diagonal")
+    block_size: Positive = Field(128, description="number of columns whose mask is chosen together")
+    damping: Weight = Field(0.01, description="added to the Hessian's diagonal, as a share of its mean")
     update_weights: bool = Field(
         True,
-        description="columns to the right make up for what is dropped; false: weights stay, and masks are chosen by "
-        "them as they are",
+        description="true: columns to the right compensate for dropped weights; false: weights do not change, and "
+        "masks are chosen by the original weights",
     )
 
 

@@ -1,4 +1,4 @@
-"""Thanos (arXiv 2504.05346): a block's weights are chosen by Wanda's score, and each row's are removed together.
+"""Thanos (arXiv 2504.05346): choose a block's weights by Wanda's score, and remove each row's weights together.
 
 Shapes: W is [out, in]; H = (2/n) X'X is [in, in]; U is upper triangular with U'U = H^-1. Of H restricted to the columns
 from j on, the inverse is U[j:, j:]'U[j:, j:], so one factorisation serves every block; nothing is inverted again.
@@ -31,13 +31,16 @@ LEAST_FILL = 0.8
 
 
 class Options(CalibratedOptions):
-    """As released: the floor of the share, and in N:M one dense row even where `alpha` asks for none."""
+    """As released, the number of dropped weights is rounded down, and with N:M one row stays dense even if `alpha` is
+    0."""
 
     block_size: Positive = Field(
-        128, description="columns removed together; Thanos' scripts use 512, LEAP's authors 128"
+        128, description="number of columns removed together; Thanos' scripts use 512, LEAP's authors 128"
     )
-    damping: Weight = Field(0.01, description="share of the Hessian's mean diagonal that is added to its diagonal")
-    alpha: Share = Field(0.0, description="with N:M, the ⌊alpha · rows⌋ + 1 rows of highest loss stay dense; 0: none")
+    damping: Weight = Field(0.01, description="added to the Hessian's diagonal, as a share of its mean")
+    alpha: Share = Field(
+        0.0, description="with N:M, the ⌊alpha · rows⌋ + 1 rows with the highest loss stay dense; 0: none"
+    )
 
     @model_validator(mode="after")
     def _dense_rows_need_a_pattern(self) -> Options:

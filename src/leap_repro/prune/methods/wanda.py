@@ -1,4 +1,4 @@
-"""Wanda (arXiv 2306.11695): score |W_ij| * ||X_:j||_2, compared within each output row; weights stay as they are."""
+"""Wanda (arXiv 2306.11695): score |W_ij| * ||X_:j||_2, compared within each output row; kept weights do not change."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 class Options(CalibratedOptions):
-    """Beside what every selector has; as released, each row drops the floor of its share."""
+    """As released, each row's number of dropped weights is rounded down."""
 
     shift_norms: bool = Field(
-        False, description="the smallest squared norm above 0 is added to all, as in the scripts of LEAP's authors"
+        False,
+        description="true: the smallest squared norm above 0 is added to all squared norms, as in the scripts of "
+        "LEAP's authors",
     )
 
 

@@ -87,7 +87,7 @@ def test_a_model_of_unknown_shape_is_trained_with_the_least_memory():
 def test_a_training_refuses_what_nobody_has_chosen(build_tiny):
     method = declaration("leap")
     job = Job(build_tiny("llama"), leap(), 0.5, 0, None)
-    with pytest.raises(UserError, match=r"leap: options.masked_weights is auto; only a scale's gpu_memory chooses it"):
+    with pytest.raises(UserError, match=r"leap: options.masked_weights is auto; auto needs a scale with gpu_memory"):
         method.run(job)
 
 
