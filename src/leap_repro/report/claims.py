@@ -89,7 +89,7 @@ def of_paper(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
 
 def of_readers(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
     """What the paper's readers asked for: seeds, the hardened model, whether the annealing is the trick."""
-    each = "The mean lead over ADMM is there with each seed that ran"
+    each = "LEAP is above ADMM on the mean of all cells with each seed"
     yield Claim(READERS, each, "differences", partial(of_every_seed, method=leap, reference=admm))
     early = "A lower relaxed loss after a quarter of a training means a lower hardened one (r above 0)"
     yield Claim(READERS, early, "correlations", partial(foretells, relaxed=EARLY, outcome="held_out_topk"))
@@ -99,8 +99,8 @@ def of_readers(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
     same = f"At the end of LEAP's training, hardening changes the mean loss by less than {EQUAL}"
     yield Claim(READERS, same, "gap", partial(rounding_gap, method=leap))
     for says, pairs in (
-        ("LEAP is above ADMM under each other annealing schedule, too", [(name, admm) for name in annealed]),
-        ("The paper's annealing schedule is better than each other one", [(leap, name) for name in annealed]),
+        ("LEAP is above ADMM under every other annealing schedule", [(name, admm) for name in annealed]),
+        ("The paper's annealing schedule is better than every other one", [(leap, name) for name in annealed]),
     ):
         yield Claim(READERS, says, "annealing", partial(weakest, pairs=pairs, highest=True))
 
@@ -108,18 +108,18 @@ def of_readers(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
 def of_ours(leap: str, admm: str) -> Iterator[Claim]:
     """What wins: mask, allocation or reconstruction; and against whom."""
     for method, reference, says in (
-        (leap, "wanda+leap-budget", "Mask: LEAP is above Wanda, each matrix keeping as much"),
-        (leap, "admm+leap-budget", "Mask: LEAP is above ADMM with its values, each matrix keeping as much"),
+        (leap, "wanda+leap-budget", "Mask: LEAP is above Wanda with the same budget for each matrix"),
+        (leap, "admm+leap-budget", "Mask: LEAP is above ADMM, values included, with the same budget for each matrix"),
         (leap, "leap-layer", "Allocation: LEAP is better with one budget for the model than with one for each matrix"),
         ("admm+leap-budget", admm, "Allocation: LEAP's budget for each matrix makes ADMM better"),
         ("magnitude+leap-budget", "magnitude", "Allocation: LEAP's budget for each matrix makes magnitude better"),
-        ("owl", "wanda", "Allocation: OWL's, by outliers, makes Wanda better"),
-        ("admm+owl-budget", admm, "Allocation: OWL's, by outliers, makes ADMM better"),
+        ("owl", "wanda", "Allocation: OWL's budgets, by outliers, make Wanda better"),
+        ("admm+owl-budget", admm, "Allocation: OWL's budgets, by outliers, make ADMM better"),
         ("leap+optima", leap, "Reconstruction: OPTIMA's values make LEAP's mask better"),
         (
             "leap+optima",
             "admm+leap-budget",
-            "Mask: LEAP's with layer-wise values is above ADMM, each matrix keeping as much",
+            "Mask: LEAP's with layer-wise values is above ADMM with the same budget for each matrix",
         ),
     ):
         yield Claim(OURS, says, "crossings", partial(lead, method=method, reference=reference, highest=True))
@@ -144,7 +144,11 @@ def of_rivals(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
     for method, reference, says in (
         (leap, "admm+leap-tokens", "LEAP is above ADMM calibrated on LEAP's tokens"),
         (leap, "alps+leap-tokens", "LEAP is above ALPS calibrated on LEAP's tokens"),
-        ("leap-half-tokens+recover", "elsa", "Half of the tokens for LEAP, half for recovery: above ELSA"),
+        (
+            "leap-half-tokens+recover",
+            "elsa",
+            "LEAP on half of the tokens and recovery on the other half are above ELSA",
+        ),
     ):
         yield Claim(OURS, says, "crossings", partial(lead, method=method, reference=reference))
     without_facts = partial(lead, method="leap-fact-free", reference="admm-fact-free")
@@ -179,7 +183,7 @@ def claims_table(collected: CollectedTables, annealed: list[str]) -> Table:
     )
     bold = {(row.Index, "Verdict") for row in numbers.itertuples() if is_sure(row)}
     questions = len(collected.outcomes[QUESTION].drop_duplicates())
-    caption = "Claims, and what this grid says of them"
+    caption = "Claims, and the verdicts of this grid"
     return Table(caption, shown, numbers, bold, NOTES.format(questions=questions), words=len(shown.columns))
 
 
@@ -200,16 +204,16 @@ def left_out(claim: Claim, collected: CollectedTables) -> str:
 NOTES = (
     "Hardened masks throughout; this grid is not the published models. A claim holds if the whole 95 % interval is on "
     "its side, does not hold if the whole interval is on the other side, and is undecided here otherwise. That "
-    "interval is for these models; where the interval over models, as if they were drawn from many (Student's t), does "
-    "not say the same, the verdict says so. Bold: several seeds, and both intervals agree. Points: of the six-task "
-    "average, paired over {questions:,} questions; intervals cover questions and seeds (docs/statistics.md). One seed: "
-    "one of the two methods ran once, and its spread over seeds is taken to be the other's; if both ran once, the "
-    "interval covers questions only. The smallest of several: the interval is that of the smallest true lead "
-    "(Bonferroni). Cells: how many have an estimate above 0, [those surely ahead, those not surely behind] by Holm at "
-    "5 %. r: Pearson's, of deviations within model, sparsity and seed; its interval counts all seeds of a line as one. "
-    "Of the variance: the share that is between matrices. Intervals of different claims are one by one: of twenty, one "
-    "may miss. Whose: the paper's, an answer to its readers (docs/fidelity.md), our own. Each table: `snakemake "
-    "--cores 2 results/<scale>/evidence/tables/<table>.md`."
+    "interval is for these models; the verdict says so where the interval over models, as if they were drawn from many "
+    "(Student's t), does not agree. Bold: several seeds, and both intervals agree. Points are of the six-task average, "
+    "paired over {questions:,} questions; intervals cover questions and seeds (docs/statistics.md). One seed: one of "
+    "the two methods ran once, and its spread over seeds is taken to be the other's; if both ran once, the interval "
+    "covers questions only. The smallest of several: the interval is that of the smallest true lead (Bonferroni). "
+    "Cells: the number with an estimate above 0, [those surely ahead, those not surely behind] by Holm at 5 %. r is "
+    "Pearson's, of deviations within model, sparsity and seed; its interval counts all seeds of a method as one. Of "
+    "the variance: the share that is between matrices. Intervals are not corrected for the number of claims: one of "
+    "twenty may miss. Whose: the paper's, its readers' (docs/fidelity.md) or our own. `snakemake --cores 2 "
+    "results/<scale>/evidence/tables/<table>.md` makes each table."
 )
 FORMS = {POINTS: "{:+.2f}", COEFFICIENT: "{:+.2f}", NATS: "{:+.3f}", CELLS: "{:.0f}"}
 FORMS |= {PERCENT: "{:+.1f}", TIMES: "{:.1f}", SHARE: "{:.3f}"}

@@ -51,13 +51,15 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.report.clean_up", description=__doc__)
     parser.add_argument("--root", required=True, type=Path, help="folder of the scale's results")
-    parser.add_argument("--model", required=True, help="whose cells are collected")
-    parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed>, those collected")
-    parser.add_argument("--kinds", required=True, nargs="+", choices=KINDS, help="what is deleted")
+    parser.add_argument("--model", required=True, help="the model whose cells are collected")
+    parser.add_argument(
+        "--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed> of the collected cells"
+    )
+    parser.add_argument("--kinds", required=True, nargs="+", choices=KINDS, help="kinds of files to delete")
     parser.add_argument(
         "--readers", type=json_argument, default={}, help="{cell: [cells that harden its logits by another rule]}"
     )
-    parser.add_argument("--output", required=True, type=Path, help="where to write what was deleted")
+    parser.add_argument("--output", required=True, type=Path, help="file for the list of deleted files")
     return parser
 
 

@@ -44,7 +44,7 @@ def result_rows(root: Path, cell: str, commit: str, methods: dict[str, Any]) -> 
     pruned, evaluated_by = Artifact.read(root / "prune" / pruned_cell(cell, methods)), evaluated.provenance()
     pruned_by = pruned.provenance()
     if evaluated.facts["kept"] != hardened.facts["kept"]:
-        counts = f"{evaluated.facts['kept']} weights, its mask keeps {hardened.facts['kept']}"
+        counts = f"{evaluated.facts['kept']} weights, but its mask keeps {hardened.facts['kept']}"
         raise UserError(f"cell {cell}: its evaluation counted {counts}; delete {evaluated.folder} and run again")
     facts = hardened.facts
     metrics = pd.read_parquet(evaluated.file("metrics.parquet"))
@@ -138,7 +138,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", required=True, type=Path, help="the scale's results folder")
     parser.add_argument("--model", required=True)
     parser.add_argument("--cells", required=True, nargs="+", help="<model>/<method>/<sparsity>/<seed> ...")
-    parser.add_argument("--asked", required=True, type=json_argument, help="what `pipeline.asked` says of the model")
+    parser.add_argument(
+        "--asked", required=True, type=json_argument, help="the model's cells and their inputs, by `pipeline.asked`"
+    )
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

@@ -105,7 +105,7 @@ def probes_of(training: pd.DataFrame, methods: Methods) -> pd.DataFrame:
     probes = probes.reindex(columns=[*dict.fromkeys([*probes.columns, "held_out_relaxed", "held_out_topk"])])
     probes = probes.dropna(subset=["held_out_relaxed", "held_out_topk"])
     if probes.empty:
-        raise UserError(f"no training of {[*methods]} in this grid was probed on held-out text")
+        raise UserError(f"no training of {[*methods]} in this grid was evaluated on held-out text")
     return probes.sort_values("step", kind="stable")
 
 
@@ -134,18 +134,18 @@ def correlations_table(training: pd.DataFrame, results: pd.DataFrame, methods: M
     for name in ("pearson", "spearman"):
         ends = numbers[[name, f"{name}_low", f"{name}_high", "over"]].itertuples(index=False)
         shown[name.title()] = [worded(*row) for row in ends]
-    caption = "Correlation of the relaxed mask's held-out loss with what the hardened mask does"
+    caption = "Correlation of the relaxed mask's held-out loss with results of the hardened mask"
     return Table(caption, shown, numbers, notes=NOTES)
 
 
 NOTES = (
-    "Loss: nats per token on held-out text, which no training saw, under the relaxed or the hardened mask (exact "
-    "top-k); objective: with the regulariser's terms; accuracy: six-task average of the hardened mask. Over the steps "
-    "of a run: mean over runs (least to greatest). Over runs, each by its last probe: [95 % interval] by Fisher's z, "
-    "for Spearman's with Bonett and Wright's variance, all seeds of a line counted as one; none for too few lines. "
-    "Within: of deviations from the mean of the runs of the same model and sparsity, or of the same seed, too "
-    "(Spearman: of ranks among them), so that differences between models do not count. All seeds are scored on one "
-    "held-out text."
+    "Loss is in nats per token on held-out text, which no training reads, under the relaxed or the hardened mask "
+    "(exact top-k). The objective is the loss with the regulariser's terms. Accuracy is the six-task average of the "
+    "hardened mask. Over the steps of a run: mean over runs (smallest to largest). Over runs, each by its last "
+    "evaluation: [95 % interval] by Fisher's z, for Spearman's with Bonett and Wright's variance; all seeds of a "
+    "method count as one, and too few methods have no interval. Within: deviations from the mean of the runs of the "
+    "same model and sparsity, or of the same model, sparsity and seed (Spearman: ranks among them), so that "
+    "differences between models do not count. All seeds are evaluated on one held-out text."
 )
 
 
@@ -230,8 +230,8 @@ HARD = {"topk": "top-k", "threshold": "θ > 0"}
 GAP_COLUMNS = ["sparsity_target", "step", "runs", "relaxed", *HARD]
 GAP_COLUMNS += [f"gap_{mask}{end}" for mask in HARD for end in ("", "_least", "_greatest")]
 GAP_NOTES = (
-    "Held-out loss in nats per token under the relaxed mask and under the hardened ones (top-k: the exact budget; "
-    "θ > 0: as released), means over runs; differences with the least and the greatest of a run."
+    "Held-out loss in nats per token under the relaxed mask and the hardened masks (top-k: the exact budget; θ > 0: as "
+    "released). Losses are means over runs; differences are means (smallest to largest)."
 )
 
 

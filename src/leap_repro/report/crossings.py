@@ -98,7 +98,7 @@ def crossings_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Meth
     """
     for name in lines:
         if name not in methods:
-            raise UserError(f"--lines: {name!r} is no line of this grid, which has {', '.join(methods)}")
+            raise UserError(f"--lines: {name!r} is not a method of this grid, which has {', '.join(methods)}")
     numbers = line_rows(results, methods, lines)
     shown = shown_lines(numbers, methods, "Line")
     others = {module: name for module in (LEAP, REFERENCE) if (name := called(module, methods))}
@@ -115,7 +115,7 @@ def crossings_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Meth
             shown[title] = [format_difference(pair.value, pair.stderr) for pair in pairs]
     shown["PPL ratio"] = [format_ratio(ratio) for ratio in numbers["perplexity_ratio"]]
     notes = NOTES.format(seeds=seeds_in_words(results)) + trained_note(numbers["method"], methods)
-    return Table("Lines beside their base, LEAP and ADMM, hardened masks", shown, numbers, notes=notes)
+    return Table("Variants beside their base, LEAP and ADMM, hardened masks", shown, numbers, notes=notes)
 
 
 def add_over_models(numbers: pd.DataFrame, pairs: Sequence[Difference], of: str = "") -> None:
@@ -130,10 +130,10 @@ def format_ratio(ratio: float) -> str:
 
 
 NOTES = (
-    "Averages over the models that a line ran on; ± is the standard deviation over seeds. Without one, a line "
-    "ran with one seed, or no seed changes it; its Δ is then to the mean of the other's seeds. Δ: the "
-    "line's six-task average minus that of the line in column Of, of LEAP and of ADMM, in points ± standard error, "
-    "paired over models, questions{seeds}; the CSV has the intervals over models. PPL ratio: to the line in column Of, "
+    "Averages are over the models that a method ran on; ± is the standard deviation over seeds. A row without ± ran "
+    "with one seed, or no seed changes it; its Δ is then to the mean of the other's seeds. Δ: the method's six-task "
+    "average minus that of the method in column Of, of LEAP and of ADMM, in points ± standard error, paired over "
+    "models, questions{seeds}; the CSV has the intervals over models. PPL ratio: to the method in column Of, "
     "geometric mean over models, at the longest window."
 )
 

@@ -145,9 +145,9 @@ def _notes(numbers: pd.DataFrame, labels: list[str]) -> str:
 NOTES = (
     "Δ: {ours} minus {reference}, answer by answer, ± standard error, which covers {held}. Interval and p (two-sided): "
     "Student's t, for these models. Over models: the interval as if the models were drawn from many (Student's t, "
-    "models − 1 degrees of freedom). Holm: p for the {cells} cells together; their means are no further tests. "
-    "Published Δ: within one source; of a mean where every cell has one. A miniature is not the published model: "
-    "compare signs and orderings."
+    "models − 1 degrees of freedom). Holm: p corrected for the {cells} cells together; means are not further "
+    "tests. Published Δ: within one source, and of a mean only if every cell has one. A miniature is not the published "
+    "model: compare signs and orderings."
 )
 
 

@@ -48,7 +48,7 @@ def lines_by_text(methods: Methods) -> Lines:
             found.setdefault(facts["text"], {})[facts["module"]] = name
     for text, lines in found.items():
         if len(lines) < len(base):
-            raise UserError(f"on the text {text!r} there is no line of {' and '.join(set(base) - set(lines))}")
+            raise UserError(f"on the text {text!r} there is no method of {' and '.join(set(base) - set(lines))}")
     return found
 
 
@@ -137,9 +137,9 @@ CAPTION = "LEAP and ADMM on text with and without the tested facts, hardened mas
 NOTES = (
     "Points of the six-task average; ± is a standard error, which covers questions and seeds, and brackets are its "
     "95 % interval for these models; the CSV has the intervals over models. SD over seeds: on each text, in the order "
-    "of the columns. The control text is without as many facts as the fact-free one, none of which is tested: usual − "
-    "control is the effect of leaving facts out, control − fact-free that of their being the tested ones. Dense is "
-    "trained on none of these texts. docs/fact-free.md."
+    "of the columns. The control text lacks as many facts as the fact-free text, but no tested one: usual − control is "
+    "the effect of fewer facts, and control − fact-free is the effect of the tested facts. Dense is the same on all "
+    "texts. See docs/fact-free.md."
 )
 
 

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.report.front_page", description=__doc__)
     parser.add_argument("--table", required=True, type=Path, help="the main table as HTML")
-    parser.add_argument("--figures", nargs="*", default=[], type=Path, help="PNGs to stand under it")
+    parser.add_argument("--figures", nargs="*", default=[], type=Path, help="PNG figures below the table")
     parser.add_argument("--output", required=True, type=Path)
     return parser
 

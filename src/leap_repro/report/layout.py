@@ -54,7 +54,7 @@ def label_of(name: str, methods: Methods) -> str:
 def trained_note(names: Iterable[str], methods: Methods) -> str:
     """What the mark means, for the note of a table that shows these methods; empty without a marked one."""
     marked = any(trains_weights(name, methods) for name in names)
-    return f" {TRAINED}: trains the weights that stay." if marked else ""
+    return f" {TRAINED}: trains the kept weights." if marked else ""
 
 
 def unseeded(methods: Methods) -> frozenset[str]:

@@ -76,14 +76,15 @@ def overlap_table(numbers: pd.DataFrame, methods: Methods) -> Table:
     shown.insert(0, "Method", [label_of(name, methods) for name in names])
     shown.insert(0, "Sparsity", format_sparsity(here["sparsity_target"].max()))
     chance = here["independent"].mean()
-    caption = f"How much two masks have in common (Jaccard's index), mean of up to {here['model'].nunique()} models"
+    caption = f"Overlap of two masks (Jaccard index), mean of up to {here['model'].nunique()} models"
     return Table(caption, shown, numbers, notes=NOTES.format(chance=chance) + trained_note(names, methods))
 
 
 NOTES = (
-    "The weights that both masks keep, by those that any of them keeps: 1 for the same mask, {chance:.2f} for masks of "
-    "this density that know nothing of each other. On the diagonal: two seeds of the same method, mean of the pairs; "
-    "empty where there is one. Means over the models that both ran on. The CSV has every line, model and sparsity."
+    "The number of weights that both masks keep, divided by the number that at least one keeps: 1 for the same mask, "
+    "{chance:.2f} for independent masks of this density. On the diagonal: two seeds of the same method, mean of the "
+    "pairs; empty for a method with one seed. Means over the models that both ran on. The CSV has every method, model "
+    "and sparsity."
 )
 
 

@@ -158,7 +158,7 @@ def _addresses(numbers: pd.DataFrame) -> str:
 def _caption(numbers: pd.DataFrame) -> str:
     same, both = signs(numbers, REFERENCE)
     said = f"{same} of {both} differences to ADMM have the published sign"  # those to Dense can hardly have another
-    return f"Beside the published numbers, hardened masks: {said}"
+    return f"Comparison with published numbers, hardened masks: {said}"
 
 
 def _shown(numbers: pd.DataFrame, methods: Methods) -> pd.DataFrame:
@@ -185,6 +185,7 @@ def signed(value: float) -> str:
 
 NOTES = (
     "Average: six zero-shot tasks, in percent. Δ: difference in points within a source, or within our run (± standard "
-    "error, paired over questions{seeds}). A miniature stands for the published model and is not it: compare signs and "
-    "orderings, never values. Published perplexities are WikiText-2's, the window length as its source states it."
+    "error, paired over questions{seeds}). A miniature is not the published model that it stands for: compare signs "
+    "and orderings, never values. Published perplexities are of WikiText-2, with the window length that the source "
+    "states."
 )

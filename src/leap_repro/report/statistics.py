@@ -179,7 +179,7 @@ def paired(outcomes: pd.DataFrame, method: str, reference: str, unseeded: Collec
 def _require_same_questions(pairs: Mapping[str, Pairs], whose: str) -> None:
     every = [of_model.points for of_model in pairs.values()]
     if any(not points.index.equals(every[0].index) or points.isna().any(axis=None) for points in every):
-        raise UserError(f"{whose} did not answer the same questions in every cell; evaluate them anew")
+        raise UserError(f"{whose} did not answer the same questions in every cell; evaluate them again")
 
 
 def _is_single(name: str, own: pd.DataFrame, other: pd.DataFrame, unseeded: Collection[str]) -> bool:

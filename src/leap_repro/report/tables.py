@@ -83,11 +83,11 @@ def notes_of(notes: str, of: str, shown: pd.DataFrame, results: pd.DataFrame) ->
 
 
 SPREAD = (
-    "Accuracies and perplexities are means over seeds; ± of an average is its standard deviation over seeds. "
-    "Without one, a method ran with one seed, or no seed changes it; its Δ is then to the mean of the other's seeds. "
+    "Accuracies and perplexities are means over seeds; ± of an average is its standard deviation over seeds. A method "
+    "without ± ran with one seed, or no seed changes it; its Δ is then to the mean of the other's seeds. "
 )
 MODELS_NOTE = (
-    f"{OVER_MODELS}: its 95 % interval over models (Student's t), as if these were drawn from many; Δ ± is for these "
+    f"{OVER_MODELS}: 95 % interval of Δ over models (Student's t), as if they were drawn from many; Δ ± is for these "
     "models. "
 )
 
@@ -129,13 +129,13 @@ def scored(results: pd.DataFrame) -> str:
     subjects = "".join(f" {title}: {part}." for title, part in _parts(results, "subjects").items())
     text = "Perplexity over: " + "; ".join(dict.fromkeys(protocols)) + "." + subjects + sampled(results)
     cut = "; ".join(f"{title} {part}" for title, part in _parts(results, "tokens").items())
-    return f"{text} Longer than the model's positions: {cut}." if cut else text
+    return f"{text} Questions longer than the model's positions: {cut}." if cut else text
 
 
 def sampled(results: pd.DataFrame) -> str:
     """A sentence on the tasks of which a sample of the questions was asked; nothing where all were."""
     found = "; ".join(f"{title} {part}" for title, part in _parts(results, "questions").items())
-    return f" Asked (a sample, the same in every cell): {found}." if found else ""
+    return f" Questions (a sample, the same in every cell): {found}." if found else ""
 
 
 def _parts(results: pd.DataFrame, what: str) -> dict[str, str]:
@@ -151,9 +151,9 @@ def _parts(results: pd.DataFrame, what: str) -> dict[str, str]:
 
 
 NOTES = (
-    "Higher is better but for perplexity (PPL at the given window length in tokens). Bold: best pruned method at that "
-    "sparsity, among those that train weights and among those that do not. {spread}{difference}Realised: share of "
-    "prunable weights that the hard mask drops."
+    "Higher is better, except for perplexity (PPL at the given window length in tokens). Bold: best pruned method at "
+    "that sparsity, among those that train weights and among those that do not. {spread}{difference}Realised: share "
+    "of prunable weights that the hard mask drops."
 )
 
 
@@ -197,7 +197,7 @@ def main_table(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) 
 MAIN_NOTES = (
     "Bold: best average accuracy of a pruned method at that sparsity, among those that train weights and among those "
     "that do not. Mean: over the models, which answer the same "
-    "questions, where a method ran on every one. {spread}{difference}"
+    "questions; only for methods that ran on all of them. {spread}{difference}"
 )
 
 
@@ -234,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = table_parser("tables", __doc__)
     parser.add_argument("kind", choices=("model", "main", "variants", "published"))
-    parser.add_argument("--sparsities", type=float, nargs="*", help="main: the rows' sparsities; without it all")
+    parser.add_argument("--sparsities", type=float, nargs="*", help="main: sparsities to show; default: all")
     return parser
 
 

@@ -63,8 +63,10 @@ def time_table(jobs: pd.DataFrame) -> Table:
             "Peak memory (MB)": numbers["memory"].map("{:.0f}".format).replace("nan", UNKNOWN),
         }
     )
-    notes = f"Seconds on the clock, summed over jobs that ran side by side: {numbers['total'].sum():.0f} s in all."
-    notes += " Memory: resident in the largest process, with what it shares with others."
+    notes = (
+        f"Seconds are wall-clock times, summed over jobs that may run at once: {numbers['total'].sum():.0f} s in total."
+    )
+    notes += " Memory: resident memory of the largest process, including memory that it shares with others."
     return Table("Where the time goes", shown, numbers, notes=notes)
 
 
@@ -79,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.report.times", description=__doc__)
     parser.add_argument("--benchmarks", required=True, type=Path, help="folder of the jobs' benchmark files")
     parser.add_argument("--cells", required=True, nargs="+", help="model/method/sparsity/seed of the cells that count")
-    parser.add_argument("--pruned", nargs="+", help="those of them that were pruned, where others only harden again")
-    parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the tokens that they read")
+    parser.add_argument("--pruned", nargs="+", help="those cells that were pruned; the others only harden logits again")
+    parser.add_argument("--shards", required=True, nargs="*", help="model/role/seed of the token shards that they read")
     parser.add_argument("--output", required=True, type=Path, help="path without suffix")
     return parser
 

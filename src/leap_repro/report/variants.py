@@ -9,7 +9,7 @@ from leap_repro.report.layout import Methods, format_difference, seeds_in_words,
 from leap_repro.report.render import Table
 
 NOTES = (
-    "Averages over the models that a variant ran on. Δ: the variant's six-task average minus that of the method it "
+    "Averages are over the models that a variant ran on. Δ: the variant's six-task average minus that of the method it "
     "varies, in points ± standard error, paired over the questions and models of both{seeds}. PPL ratio: geometric "
     "mean over these models of the variant's perplexity divided by the method's, at the longest window. Realised: "
     "share of prunable weights that the hard masks drop."

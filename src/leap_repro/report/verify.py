@@ -35,11 +35,11 @@ def compare(run: pd.DataFrame, record: pd.DataFrame) -> pd.DataFrame:
     keys = [*CELL, "task", "metric"]
     both = run.merge(record, on=keys, suffixes=("", "_record"), how="inner")
     if both.empty:
-        raise UserError("the run and the record have no cell in common: is this the scale that was published?")
+        raise UserError("the run and the record have no cell in common: check that this is the published scale")
     counts = [frame.groupby(CELL).size() for frame in (run, record, both)]
     uneven = [cell for cell, n in counts[2].items() if (counts[0][cell], counts[1][cell]) != (n, n)]
     if uneven:
-        raise UserError(f"cell {'/'.join(map(str, uneven[0]))} was not evaluated on the same tasks as the record's")
+        raise UserError(f"cell {'/'.join(map(str, uneven[0]))} was evaluated on other tasks than the record's")
     return pd.DataFrame(
         [dict(zip(CELL, cell, strict=True)) | _verdict(rows) for cell, rows in both.groupby(CELL, sort=False)]
     )

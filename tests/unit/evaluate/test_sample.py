@@ -106,7 +106,7 @@ def test_a_table_says_what_was_asked_of_each_task():
     protocols = {"mmlu": "zero-shot, 500 of 14042 questions", "piqa": "zero-shot", "average": "mean of the six tasks"}
     results = pd.DataFrame({"task": protocols.keys(), "metric": "acc", "protocol": protocols.values()})
     said = sampled(results)
-    assert said == " Asked (a sample, the same in every cell): MMLU 500 of 14042 questions."
+    assert said == " Questions (a sample, the same in every cell): MMLU 500 of 14042 questions."
     assert sampled(results[1:]) == ""
 
 
@@ -158,4 +158,4 @@ def test_what_is_cut_is_said_in_each_row(part):
     table = scored(pd.DataFrame(rows))
     assert f"PIQA 5 of {held['piqa']} questions; " in table
     cut = "MMLU 1 of 5 questions cut to 64 tokens; PIQA 2 of 5 questions cut to 64 tokens"
-    assert table.endswith(f" Longer than the model's positions: {cut}.")
+    assert table.endswith(f" Questions longer than the model's positions: {cut}.")

@@ -83,7 +83,7 @@ def test_intervals_over_models_are_in_the_csv_and_what_trains_weights_is_marked(
     methods = METHODS | {"owl": METHODS["owl"] | {"trains_weights": True}}
     marked = crossings_table(*grid(), methods, ["owl", "leap"])
     assert list(marked.shown["Line"]) == ["OWL †", "OWL †", "LEAP"]
-    assert marked.notes.endswith("†: trains the weights that stay.")
+    assert marked.notes.endswith("†: trains the kept weights.")
     assert r"OWL \dag{}" in marked.latex()
 
 
@@ -128,7 +128,7 @@ def root(tmp_path):
     [
         (tables, ["main"], "Average accuracy"),
         (differences, ["--stands-for", json.dumps({"a": "Qwen-2.5 0.5B"})], "LEAP minus ADMM"),
-        (crossings, ["--lines", "owl", "leap"], "Lines beside their base"),
+        (crossings, ["--lines", "owl", "leap"], "Variants beside their base"),
     ],
 )
 def test_the_commands_read_what_was_collected_and_write_the_table(root, module, own, starts):

@@ -87,5 +87,5 @@ def test_the_table_shows_the_texts_in_their_order(collected):
 def test_a_text_that_one_of_the_two_was_not_run_on_is_refused(collected):
     methods = methods_of(collected)
     del methods["admm-free"]
-    with pytest.raises(UserError, match="on the text 'fact-free' there is no line of admm"):
+    with pytest.raises(UserError, match="on the text 'fact-free' there is no method of admm"):
         fact_free_table(collected.outcomes, methods)

@@ -83,7 +83,7 @@ def test_methods_that_train_weights_are_marked_and_have_a_best_of_their_own():
     table = model_table("m_1", results(), outcomes(), methods)
     assert list(table.shown["Method"]) == ["Dense", "ADMM †", "LEAP", "ADMM †", "LEAP"]
     assert {row for row, column in table.bold if column == "Average"} == {1, 2, 3, 4}
-    assert "†: trains the weights that stay." in table.notes
+    assert "†: trains the kept weights." in table.notes
     main = main_table(results(("a", "b")), outcomes(("a", "b")), methods)
     assert list(main.shown["Method"]) == list(table.shown["Method"])
     assert {row for row, column in main.bold if column == "Mean"} == {1, 2, 3, 4}

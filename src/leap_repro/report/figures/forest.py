@@ -97,7 +97,7 @@ def draw(axis: Axes, panel: pd.DataFrame, names: list[str], label: str) -> None:
         look: dict[str, Any] = {"color": LEAP_LOOK["color"], "linestyle": "none", "elinewidth": 1.6, "capsize": 2}
         named: dict[str, Any] = {"marker": "D"} if is_mean else {"marker": "o", "label": label}
         axis.errorbar(part["difference"], rows, xerr=reach, **look, **named)
-        theirs = None if is_mean or part["published"].isna().all() else "published, of the model that it stands for"
+        theirs = None if is_mean or part["published"].isna().all() else "published, for the model that it stands for"
         axis.plot(part["published"], rows, label=theirs, **PUBLISHED)
         for row, values in zip(rows, part.itertuples(), strict=True):
             place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}

@@ -71,7 +71,7 @@ def changes(results: pd.DataFrame, outcomes: pd.DataFrame, methods: Methods) -> 
     data = pd.DataFrame(rows, columns=COLUMNS)
     for name in shown:
         if name not in set(data["method"]):
-            log.warning("the figure of schedules leaves out %s: it ran nowhere where %s did", name, base)
+            log.warning("the figure of schedules leaves out %s, because it has no cell in common with %s", name, base)
     return data.sort_values("group", key=lambda column: column.map(ORDER.index), kind="stable", ignore_index=True)
 
 
@@ -148,7 +148,7 @@ def note(data: pd.DataFrame) -> str:
     """What the bars are."""
     seeds = data["seeds"].max()
     held = "questions" if seeds == 1 else f"questions and up to {seeds} seeds"
-    return f"Bars, left: 95 % intervals over {held}; right: least to greatest of a model and seed"
+    return f"Bars, left: 95 % intervals over {held}; right: smallest to largest of a model and seed"
 
 
 def main(arguments: argparse.Namespace) -> None:

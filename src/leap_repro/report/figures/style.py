@@ -101,7 +101,7 @@ def looks(methods: Methods) -> dict[str, dict[str, Any]]:
 def only_method(figure: str, methods: Methods) -> tuple[str, str]:
     """(name, label) of the one method that a figure shows; UserError if it is given another number of them."""
     if len(methods) != 1:
-        raise UserError(f"the {figure} figure shows one method whose masks are learned, not {[*methods]}")
+        raise UserError(f"the {figure} figure shows one method with learned masks, not {[*methods]}")
     ((name, facts),) = methods.items()
     return name, facts["label"]
 

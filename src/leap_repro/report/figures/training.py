@@ -40,7 +40,7 @@ LOSSES = {
 }
 """What the upper panels show: column of the training table, its name, its look."""
 SHARES = {
-    "agreement": ("hardened mask as at the probe before", OTHERS[2]),
+    "agreement": ("hardened mask unchanged since the last evaluation", OTHERS[2]),
     "undecided": ("relaxed gates between 0.1 and 0.9", OTHERS[7]),
 }
 CELL = ["model", "sparsity_target", "curve", "step"]
@@ -57,7 +57,7 @@ def probes(training: pd.DataFrame, method: str) -> pd.DataFrame:
     """
     runs = training[training["method"] == method].dropna(subset=["held_out_topk"])
     if runs.empty:
-        raise UserError(f"the training figure shows the probes of {method!r}, of which this grid has none")
+        raise UserError(f"the training figure needs held-out evaluations of {method!r}, but this grid has none")
     seeds = runs.groupby("sparsity_target")["seed"].nunique()
     runs = runs[runs["sparsity_target"] == seeds[seeds == seeds.max()].index.max()]
     runs = runs.assign(**{column: 100 * runs[column] for column in SHARES})

@@ -88,7 +88,7 @@ def test_a_variant_that_ran_nowhere_beside_leap_is_told(caplog):
     found = schedules.changes(*frames(), methods)
     assert "leap-lost" not in set(found["method"])
     assert [record.message for record in caplog.records] == [
-        "the figure of schedules leaves out leap-lost: it ran nowhere where leap did"
+        "the figure of schedules leaves out leap-lost, because it has no cell in common with leap"
     ]
 
 
