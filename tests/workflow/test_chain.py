@@ -30,7 +30,7 @@ def test_results_of_four_steps_are_not_those_of_a_configuration_of_two(checkout)
     shutil.rmtree(checkout / ".snakemake/metadata")
     said = collect_again(checkout)
     prune = f"results/tiny/prune/{LEAP}"
-    made = f"{prune} was made with options.steps 4, the workflow asks for 2"
+    made = f"{prune} was made with options.steps 4, but the workflow requests 2"
     assert said == f"error: cell {LEAP}: {made}: delete {prune} and run again"
     shutil.rmtree(checkout / prune)
     snakemake(checkout, GOAL)

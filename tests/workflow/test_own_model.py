@@ -107,7 +107,7 @@ def test_what_other_options_made_is_not_exported_once_snakemakes_memory_is_lost(
     metadata.exists() and shutil.rmtree(metadata)
     aside.rename(metadata)
     assert status == 2
-    assert "was made with length 64, the workflow asks for 32: delete" in words.strip().splitlines()[-1]
+    assert "was made with length 64, but the workflow requests 32: delete" in words.strip().splitlines()[-1]
     assert not (folder / "shorter").exists()
 
 

@@ -33,7 +33,7 @@ def test_a_dry_run_of_the_papers_grid_prints_its_costs_without_network(papers_ch
 
 def test_a_run_stops_before_its_first_job(papers_checkout, nobody):
     text = snakemake(papers_checkout, GATED, "--config", "scale=paper", variables=nobody, check=False)
-    assert "gated and still to be fetched: llama3.2-1b; there is no token" in text
+    assert "these models are gated, and there is no token to fetch them: llama3.2-1b;" in text
     assert "--config preflight=warn" in text
     assert "Traceback" not in text
     assert not (papers_checkout / "logs/paper/models/llama3.2-1b.log").exists()
@@ -42,5 +42,5 @@ def test_a_run_stops_before_its_first_job(papers_checkout, nobody):
 def test_it_goes_on_all_the_same_if_told_to(papers_checkout, nobody):
     arguments = (GATED, "--config", "scale=paper", "preflight=warn")
     text = snakemake(papers_checkout, *arguments, variables=nobody, check=False)
-    assert "Warning: gated and still to be fetched: llama3.2-1b" in text
+    assert "Warning: these models are gated, and there is no token to fetch them: llama3.2-1b" in text
     assert "no connection to http://127.0.0.1:9" in (papers_checkout / "logs/paper/models/llama3.2-1b.log").read_text()

@@ -54,7 +54,7 @@ def test_code_in_the_configuration_does_not_run(fresh):
     """Snakemake would run it in a dry run, too."""
     path = fresh / "config.yaml"
     path.write_text(CODE + path.read_text())
-    assert "the key __use_yte__ has Snakemake run Python code" in refusal(fresh, "-n")
+    assert "the key __use_yte__ makes Snakemake run Python code" in refusal(fresh, "-n")
     assert not (fresh / "ran").exists()
 
 

@@ -163,7 +163,7 @@ def test_a_row_made_by_other_code_than_the_workflow_asked_for_is_refused(checkou
     log = (checkout / "logs/tiny/aggregate/mini.log").read_text()
     assert re.search(
         r"error: cell mini/dense/0/0: results/tiny/evaluate/mini/dense/0/0 was made by code \w+, "
-        r"the workflow asked for \w+",
+        r"the workflow requested \w+",
         log,
     )
     source.write_text(before)

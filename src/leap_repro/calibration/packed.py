@@ -144,9 +144,9 @@ class Packer:
                 bar.update(self.tokens - bar.n)
         if self.cursor.shards < self.count:
             raise UserError(
-                f"the text has {self.tokens} tokens, sequences={self.sequences} x length={self.length} need {total}: "
-                f"{total - self.tokens} are missing; give more text, or lower length, or sequences (steps x batch_size "
-                "is what a training reads once)"
+                f"the text has {self.tokens} tokens, but sequences={self.sequences} x length={self.length} need "
+                f"{total}; give more text, or lower length or sequences (a training reads steps x batch_size "
+                "sequences)"
             )
 
     def _add(self, ids: np.ndarray, group: int, document: int) -> None:

@@ -37,14 +37,14 @@ def random_windows(
             return torch.stack(windows)
     raise UserError(
         f"only {len(windows)} of {len(texts)} documents are longer than length={length} tokens, "
-        f"sequences={sequences} are needed: lower one of them or give more text"
+        f"but sequences={sequences} are needed: lower length or sequences, or give more text"
         f"{_of_txt(texts, sequences)}"
     )
 
 
 def _of_txt(texts: Sequence[str], sequences: int) -> str:
     """What a text of one document a line, or all in one, has probably been taken for."""
-    of_lines = "; in a .txt a blank line ends a document, a line does not"
+    of_lines = "; in a .txt, blank lines separate documents, and line ends do not"
     return of_lines if len(texts) < sequences else ""
 
 

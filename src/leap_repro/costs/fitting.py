@@ -39,9 +39,11 @@ def suggestion(study: Study, method: Method, sizes: Sizes, gpu_bytes: float) -> 
         if needed <= gpu_bytes:
             return f"with {_words(chosen)} it needs about {gigabytes(needed)}"
     least = (
-        f"even with {_words(chosen)} it needs about {gigabytes(needed)}" if chosen else "all that saves memory is set"
+        f"even with {_words(chosen)} it needs about {gigabytes(needed)}"
+        if chosen
+        else "all options that save memory are set"
     )
-    return f"{least}: it takes a larger GPU"
+    return f"{least}: a larger GPU is needed"
 
 
 def gigabytes(size: float) -> str:

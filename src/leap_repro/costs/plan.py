@@ -213,8 +213,8 @@ def _line(name: str, jobs: list[Estimate], done: Callable[[Estimate], bool]) -> 
 HEAD = ("", "jobs", "done", "RAM GB", "GPUs", "GPU GB", "hours", "disk GB")
 DONE = HEAD.index("done")
 NOTE = (
-    "RAM and GPUs, with the memory of each: of the largest job. Hours: all jobs to do, one after another. Computed, "
-    "not measured: docs/plan.md."
+    "RAM, GPUs and GPU GB (memory of each GPU) are the largest job's. Hours are the sum over the jobs that are left. "
+    "All numbers are computed, not measured (docs/plan.md)."
 )
 
 
@@ -270,9 +270,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, nargs="+", default=[], help="merged over the project's configuration, in this order"
     )
-    parser.add_argument("--scale", help="instead of the configuration's")
+    parser.add_argument("--scale", help="scale to plan, instead of the configuration's")
     parser.add_argument("--grid", choices=GRIDS, default=DEFAULT, help="add this grid to the default one")
-    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="GB of a GPU; default: this machine's largest")
+    parser.add_argument(
+        "--gpu-memory", type=float, metavar="GB", help="memory of a GPU; default: this machine's largest"
+    )
     return parser
 
 

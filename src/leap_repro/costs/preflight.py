@@ -19,7 +19,7 @@ from leap_repro.costs.plan import Estimate, disk_of, jobs_to_run
 from leap_repro.pipeline.grid import Study
 from leap_repro.pipeline.launch.devices import Device, largest_memory
 
-GO_ON = "To start all the same: --config preflight=warn"
+GO_ON = "To start anyway: --config preflight=warn"
 FALSE = ("", "0", "false", "no", "off")
 
 
@@ -40,14 +40,14 @@ def obstacles(study: Study, jobs: list[Estimate], machine: Machine) -> Iterator[
     if needed > machine.free_bytes:
         yield (
             f"the results of this run need about {gigabytes(needed)} of disk and {gigabytes(machine.free_bytes)} are "
-            "free: make room, or run from a larger disk"
+            "free: clear some space, or run from a larger disk"
         )
     fetched = {job.folder for job in jobs if job.line == "models"}
     gated = [name for name, spec in study.models.items() if spec.get("gated") and f"models/{name}" in fetched]
     if gated and not machine.has_token:
         yield (
-            f"gated and still to be fetched: {', '.join(gated)}; there is no token: accept their terms on the hub and "
-            "put a token with read access into the environment variable HF_TOKEN (docs/hub.md)"
+            f"these models are gated, and there is no token to fetch them: {', '.join(gated)}; accept their terms on "
+            "the hub and put a token with read access into the environment variable HF_TOKEN (docs/hub.md)"
         )
 
 
@@ -57,15 +57,15 @@ def _gpu_obstacles(study: Study, jobs: list[Estimate], devices: list[Device] | N
         return
     if not devices:
         yield (
-            f"{len(on_gpu)} of {len(jobs)} jobs need a GPU and none is found here: run on a machine with one, or on "
-            "a cluster, or let `cluster: {gpus: 0}` in the config say that they may run on the CPU"
+            f"{len(on_gpu)} of {len(jobs)} jobs need a GPU, but none is found here: run on a machine with one, or on "
+            "a cluster, or set `cluster: {gpus: 0}` in the configuration to run them on the CPU"
         )
         return
     for name in dict.fromkeys(job.line for job in on_gpu if job.gpus > len(devices)):
         method = name.removeprefix("prune ")
         yield (
-            f"a cell of {method} is trained on {study.methods[method].gpus} GPUs and {len(devices)} may be used here: "
-            f"`gpus: {{{method}: {len(devices)}}}` under the scale, or fewer"
+            f"a cell of {method} is trained on {study.methods[method].gpus} GPUs, but {len(devices)} may be used here: "
+            f"set `gpus: {{{method}: {len(devices)}}}` under the scale, or fewer"
         )
     memory, stated = largest_memory(devices), study.settings.gpu_memory
     if stated is not None and memory < stated * 1e9:
@@ -78,8 +78,8 @@ def _gpu_obstacles(study: Study, jobs: list[Estimate], devices: list[Device] | N
 def _smaller_than_stated(stated: float, memory: float) -> Iterator[str]:
     """That trainings have options which are chosen for larger GPUs than this."""
     yield (
-        f"gpu_memory is {stated:g}, the GB that options of these trainings are chosen for, and the largest GPU here "
-        f"has {gigabytes(memory)}: `gpu_memory: {math.floor(memory / 1e9)}` under the scale chooses what fits it"
+        f"options of these trainings are chosen for gpu_memory, {stated:g} GB, but the largest GPU here has "
+        f"{gigabytes(memory)}: set `gpu_memory: {math.floor(memory / 1e9)}` under the scale"
     )
 
 

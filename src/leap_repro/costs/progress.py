@@ -20,7 +20,7 @@ def screen(folder: Path) -> str:
     """What is shown; UserError if no run was ever started in `folder`."""
     newest = newest_log(folder)
     if newest is None:
-        raise UserError(f"{folder} holds no log of a run: run `snakemake --cores all` there first")
+        raise UserError(f"{folder} has no log of a run: run `snakemake --cores all` there first")
     run = read_run(newest)
     if run.started is None or not run.total:
         return f"{newest.name}: no job has started"
@@ -31,7 +31,7 @@ def screen(folder: Path) -> str:
         f"jobs     {run.done} of {run.total} done ({percent} %), {len(run.running)} running, {run.failed} failed",
         f"time     {_span((end - run.started).total_seconds())} so far"
         + (f", about {_span(left)} left" if left is not None and run.done < run.total else ""),
-        f"news     {_span(time.time() - newest.stat().st_mtime)} ago",
+        f"updated  {_span(time.time() - newest.stat().st_mtime)} ago",
     ]
     for job in run.running.values():
         lines.append(f"  {job.message}, for {_span((datetime.now() - job.began).total_seconds())}")
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="leap-repro progress", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="folder in which Snakemake was started")
-    parser.add_argument("--watch", type=float, metavar="SECONDS", help="repeat every so many seconds")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="repeat after this many seconds")
     return parser
 
 

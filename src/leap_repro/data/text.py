@@ -31,7 +31,7 @@ def bundled_text(spec: dict[str, Any], payload: Path, lock: Lock) -> Counts:
     if spec.get("split") not in splits:
         raise UserError(f"bundled text has no split {spec.get('split')!r}; the splits are {sorted(splits)}")
     if without is not None and without not in LEFT_OUT:
-        raise UserError(f"bundled text is never without {without!r}; it can be without {sorted(LEFT_OUT)}")
+        raise UserError(f"without is {without!r}; a bundled text may be without one of {sorted(LEFT_OUT)}")
     return write_texts(pages(spec["split"], without=without), payload / TEXT_FILE)
 
 
@@ -95,7 +95,7 @@ def _text_column(path: Path) -> pq.ParquetFile:
     kind = file.schema_arrow.field("text").type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise ValueError(f"its column 'text' is of type {kind}, no text")
+        raise ValueError(f"its column 'text' is of type {kind}, not text")
     return file
 
 
@@ -121,9 +121,9 @@ def _text_of(line: str, number: int) -> str | None:
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
     except (KeyError, TypeError) as error:
-        raise ValueError(f"line {number} is no object with a key 'text'") from error
+        raise ValueError(f"line {number} is not an object with a key 'text'") from error
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"line {number}: its 'text' is {text!r}, no text")
+        raise ValueError(f"line {number}: its 'text' is {text!r}, not a text")
     return text
 
 

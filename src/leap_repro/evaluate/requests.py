@@ -110,8 +110,8 @@ def cut_questions(
         if not context or not 0 < len(continuation) <= positions:
             sizes = f"context {len(context)} tokens, answer {len(continuation)}"
             raise UserError(
-                f"question {request.doc_id} of {request.task_name} cannot be asked with this tokenizer ({sizes}): each "
-                f"must have one, and an answer no more than the model's {positions} positions"
+                f"question {request.doc_id} of {request.task_name} cannot be scored with this tokenizer ({sizes}): "
+                f"each needs at least one token, and the answer may have at most the model's {positions} positions"
             )
         if len(context) + len(continuation) - 1 > positions:
             cut[task].add(question)
@@ -120,6 +120,7 @@ def cut_questions(
         if one.questions > ALLOWED * one.asked:
             raise UserError(
                 f"{one.questions} of {one.asked} questions of {task} are longer than the model's {positions} positions "
-                f"and would lose their beginning; allowed are {100 * ALLOWED:g} %: the accuracy would mean little"
+                f"and would lose their beginning; at most {100 * ALLOWED:g} % may, because the accuracy would mean "
+                "little"
             )
     return found

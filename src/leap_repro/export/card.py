@@ -29,9 +29,9 @@ FORMAT_LINE = re.compile(r"^\| format \|.*$", re.MULTILINE)
 SIZE_LINE = re.compile(r"^\| weight files \|.*$", re.MULTILINE)
 HOW_TO_LOAD = re.compile(r"(?<=^## Load it\n\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 FORMAT_WORDS = {
-    DENSE: "dense: an ordinary checkpoint with zeros in it",
-    "packed": "packed: the kept values and one bit a weight",
-    "2:4": "2:4: the kept values and their places in 2 bits each, as torch's semi-structured kernels take them",
+    DENSE: "dense: an ordinary checkpoint in which dropped weights are zeros",
+    "packed": "packed: the kept values and one bit per weight",
+    "2:4": "2:4: the kept values and their 2-bit positions, in the layout of torch's semi-structured kernels",
 }
 
 
@@ -89,7 +89,7 @@ def base_name(lineage: Lineage) -> str:
 def _introduction(lineage: Lineage, name: str, values: str | None) -> str:
     page = _page(lineage)
     has_values = any(file.startswith(VALUES_STEM) for file in lineage.cell.files)
-    moved = "have new values" if has_values else "are as they were"
+    moved = "have new values" if has_values else "are unchanged"
     if values:
         moved += f", rounded to {values}"
     return f"{f'[{name}]({page})' if page else name} with a share of its weights set to zero; the others {moved}."
@@ -140,7 +140,7 @@ def _quantised(index: Index | None) -> Iterator[tuple[str, str]]:
         return
     zeros, kept = (sum(entry[what] for entry in index.tensors.values()) for what in ("became_zero", "kept"))
     yield "values", f"{index.values}, a scale for each row"
-    yield "kept values that became 0 by it", _share(zeros, kept)
+    yield "kept values that this rounding set to 0", _share(zeros, kept)
 
 
 def _options(pruned: dict[str, Any]) -> str:

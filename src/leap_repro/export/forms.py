@@ -130,13 +130,15 @@ class TwoFour(Form):
 
     def _refuse(self, name: str, tensor: Tensor, mask: Tensor) -> None:
         if tensor.dtype not in (torch.float16, torch.bfloat16):
-            words = "are float16 or bfloat16 (--dtype converts)"
+            words = "must be float16 or bfloat16 (--dtype converts)"
             raise UserError(f"{name} is of type {tensor.dtype}: 2:4 matrices {words}")
         if tensor.dim() != 2 or tensor.shape[0] % self.ROWS or tensor.shape[1] % self.COLUMNS:
-            words = f"have a multiple of {self.ROWS} rows and of {self.COLUMNS} columns (--format packed: any)"
+            words = f"must have a multiple of {self.ROWS} rows and of {self.COLUMNS} columns (--format packed: any)"
             raise UserError(f"{name} is {list(tensor.shape)}: 2:4 matrices {words}")
         if not bool((mask.view(len(mask), -1, 4).sum(dim=2) == 2).all()):
-            raise UserError(f"{name} does not keep two of each four inputs: only masks of the pattern 2:4 do")
+            raise UserError(
+                f"{name} does not keep two of each four inputs: --format 2:4 needs a mask of the pattern 2:4"
+            )
 
 
 FORMS: dict[str, Form] = {form.name: form for form in (Packed(), TwoFour())}

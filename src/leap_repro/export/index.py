@@ -94,7 +94,7 @@ def read_index(folder: Path) -> Index:
         raise UserError(f"{path} is not an index of a compressed export: {reason(error)}") from error
     if not _is_known(index):
         said = f"format {index.format!r}, version {index.version!r}, values {index.values!r}"
-        raise UserError(f"{path} says {said}; this reads {KNOWN}")
+        raise UserError(f"{path} has {said}; this version reads {KNOWN}")
     unlisted = {file.name for file in folder.glob(f"{PREFIX}*.safetensors")} - set(index.files)
     if unlisted:
         raise UserError(f"{path} does not name {min(unlisted)}, which is beside it: it belongs to another export")
@@ -113,11 +113,11 @@ def _check_entries(index: Index) -> None:
         if not FILE_NAME.fullmatch(name):
             raise ValueError(f"the file name {name!r} is not of the form {PREFIX}<name>.safetensors")
         if not isinstance(entry["sha256"], str):
-            raise TypeError(f"the sha256 of {name} is no text")
+            raise TypeError(f"the sha256 of {name} is not a text")
     for name, entry in index.tensors.items():
         turned, is_known = entry.get("transposed", False), entry["file"] in index.files
         if not is_known or not _is_shape(entry["shape"]) or turned not in (False, len(entry["shape"]) > 1):
-            raise ValueError(f"{name} is not well described")
+            raise ValueError(f"the entry of {name} is not valid")
 
 
 def _is_shape(shape: Any) -> bool:

@@ -45,7 +45,7 @@ def load_pruned(folder: str | Path, dtype: str | None = None, run: Run = "dense"
         raise UserError(f"{folder} is not a folder with a {CONFIG}: give the folder of an export or of a checkpoint")
     is_compressed = (folder / INDEX_FILE).is_file()
     if run == "packed" and not is_compressed:
-        raise UserError(f"{folder} is a dense checkpoint, run='packed' needs an export of format packed")
+        raise UserError(f"{folder} is a dense checkpoint, but run='packed' needs an export of format packed")
     if not is_compressed:
         check_agreement(empty_model(folder), folder)
         with reading(folder):

@@ -70,7 +70,7 @@ def _place(
     own = view_of(linear, numbers[linear.parameter]).flatten()
     keys = owner[own].unique().tolist()
     if len(keys) != 1 or keys[0] < 0:
-        raise UserError(f"{linear.name} does not lie in one tensor of the checkpoint: it cannot run packed")
+        raise UserError(f"{linear.name} is not within one tensor of the checkpoint, so it cannot run packed")
     key, tags = found[keys[0]]
     return Place(linear, key, position[own], is_transposed(linear) and tags.shape[-1] != 1)
 

@@ -40,12 +40,14 @@ def load_packed(folder: Path, index: Index, empty: PreTrainedModel, dtype: torch
     config.json.
     """
     if index.format != Packed.name:
-        raise UserError(f"{folder} is of format {index.format}, run='packed' needs {Packed.name}: use run='dense'")
+        raise UserError(f"{folder} is of format {index.format}, but run='packed' needs {Packed.name}: use run='dense'")
     files = {name: TensorFiles([verified(folder, index, name)]) for name in index.files}
     whole = dict(_whole(index, files))
     dtype = dtype or empty.dtype
     if dtype not in DTYPES.values():
-        raise UserError(f"{folder} is of type {dtype}, run='packed' computes in {[*DTYPES]}: give one as dtype")
+        raise UserError(
+            f"{folder} is of type {dtype}, but run='packed' computes in {[*DTYPES]}: give one of them as dtype"
+        )
     places = _places(folder, index, empty, whole)
     cpu = torch.device("cpu")
     model = skeleton(folder, dtype, cpu)
@@ -92,7 +94,7 @@ def _places(folder: Path, index: Index, empty: PreTrainedModel, whole: dict[str,
         places[place.key].append(place)
     for key, matrices in places.items():
         if not matrices:
-            raise UserError(f"{folder}: {key} is packed and no matrix that runs packed: use run='dense'")
+            raise UserError(f"{folder}: {key} is packed, but it is not a matrix that can run packed: use run='dense'")
     return places
 
 

@@ -16,7 +16,7 @@ Z = 1.959964
 """The standard normal's 97.5 % quantile."""
 AVERAGE, PERPLEXITY = "average", "perplexity"
 HEAD = "| metric | dense | pruned | 95 % interval | how |\n|---|---:|---:|---:|---|"
-MADE_UP = "the miniature's synthetic {}, which have nothing of the originals but names and formats"
+MADE_UP = "the miniature's synthetic {}, which share only names and formats with the originals"
 
 
 def metric_rows(evaluated: Artifact | None) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ def harden(
         return Hardened(two_four, "likeliest pattern" if kinds["patterns"] else AS_PRUNED, scope)
     tiled = parse_pattern(pattern)
     if tiled is None:
-        raise UserError(f"logits of tiles come with a pattern of dense tiles, not with {pattern!r}")
+        raise UserError(f"logits of tiles need a pattern of dense tiles, not {pattern!r}")
     masks, neighbours = harden_tiles(kinds["tiles"], two_four, tiled.dense_tiles, sparsity, rule)
     return Hardened(masks, rule, promised, neighbours)
 

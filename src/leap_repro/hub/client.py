@@ -106,8 +106,8 @@ def download(repository: Repository, file: RemoteFile) -> Path:
                 "again: unset it once"
             )
     raise UserError(
-        f"{file.path} of {repository} at revision {repository.revision} came damaged {ATTEMPTS} times: its digest is "
-        f"not the pinned {file.sha256 or file.blob_id}; if the pin is wrong, run `leap-repro pin`"
+        f"{file.path} of {repository} at revision {repository.revision} arrived damaged {ATTEMPTS} times: its digest "
+        f"is not the pinned {file.sha256 or file.blob_id}; if the pin is wrong, run `leap-repro pin`"
     )
 
 

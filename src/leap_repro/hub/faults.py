@@ -115,7 +115,7 @@ def _gated(repository: Repository) -> str:
 def _sentence_by_status(error: BaseException, what: str) -> str | None:
     status, hub = _status(error), shown_endpoint()
     if status == 401:
-        return f"{hub} refused the token in HF_TOKEN (401) for {what}: make a new one"
+        return f"{hub} refused the token in HF_TOKEN (401) for {what}: create a new one"
     if status == 403:
         return f"{hub} forbids {what} (403): the token in HF_TOKEN lacks the right to read it"
     if status == 429:
@@ -123,10 +123,10 @@ def _sentence_by_status(error: BaseException, what: str) -> str | None:
     if status is not None:
         return f"{hub} still answers {status} for {what}: try again later"
     if _wrong_size(error):
-        return f"{what} came with a wrong size {ATTEMPTS} times: a proxy may cut it; try again later"
+        return f"{what} arrived with a wrong size {ATTEMPTS} times: a proxy may truncate it; try again later"
     if _lost(error):
         return (
-            f"no connection to {hub} for {what} ({type(error).__name__}): check the network, or let HF_ENDPOINT "
-            "name a mirror"
+            f"no connection to {hub} for {what} ({type(error).__name__}): check the network, or set HF_ENDPOINT "
+            "to a mirror"
         )
     return None

@@ -83,8 +83,8 @@ def obey(lock: Lock, asked: Repository) -> tuple[Repository, list[RemoteFile] | 
         return asked, None
     if asked.revision not in (entry["asked"], entry["revision"]):
         raise UserError(
-            f"{asked}: the config asks for revision {asked.revision}, {LOCK_FILE} pins {entry['revision']} (asked for "
-            f"as {entry['asked']!r}): correct the config, or run {PIN}"
+            f"{asked}: the configuration requests revision {asked.revision}, but {LOCK_FILE} pins {entry['revision']} "
+            f"(requested as {entry['asked']!r}): correct the configuration, or run {PIN}"
         )
     files = [RemoteFile(path, file["bytes"], file["sha256"]) for path, file in entry["files"].items()]
     return Repository(asked.kind, asked.id, entry["revision"]), files
@@ -116,4 +116,4 @@ def check_expected(name: str, expected: dict[str, int] | None, found: dict[str, 
     """UserError if a size that the config expects differs from what came."""
     for what, number in (expected or {}).items():
         if found.get(what) != number:
-            raise UserError(f"{name}: expect.{what} is {number}, the fetched one has {found.get(what)}")
+            raise UserError(f"{name}: expect.{what} is {number}, but the fetched one has {found.get(what)}")

@@ -56,11 +56,11 @@ class Base:
             raise UserError(f"model is {type(model).__name__}; it must be a transformers model, or a folder with one")
         own = str(model.dtype).removeprefix("torch.")
         if own not in DTYPES or dtype not in (None, own):
-            raise UserError(f"dtype is {dtype!r}, the model in memory is in {own}: load it in {list(DTYPES)}")
+            raise UserError(f"dtype is {dtype!r}, but the model in memory has {own}: load it in one of {list(DTYPES)}")
         if not runs_packed(model):
             refuse_dense(model)
         elif not to_score:
-            raise UserError("model runs packed, which cannot be pruned: load it with load_pruned(..., run='dense')")
+            raise UserError("model runs packed and cannot be pruned: load it with load_pruned(..., run='dense')")
         check_tied_in_memory(model)
         name = Path(str(getattr(model.config, "_name_or_path", "") or model.config.model_type)).name
         return cls(model, name, own, model)
@@ -86,7 +86,7 @@ class Base:
         if given is not None:
             return without_appended(given)
         if not isinstance(self.source, Path):
-            raise UserError("tokenizer is not given, which texts need: give the one of the model in memory")
+            raise UserError("tokenizer is not given, but texts need one: give that of the model in memory")
         return load_tokenizer(self.source)
 
     @contextmanager
@@ -158,5 +158,5 @@ def kernels(bits: str, dtype: str) -> AbstractContextManager[None]:
         return nullcontext()
     if dtype != "float32" or torch.cuda.is_available():
         where = "a GPU" if torch.cuda.is_available() else dtype
-        raise UserError(f"bits is {PORTABLE!r}, which float32 on a CPU can be, not {where}")
+        raise UserError(f"bits is {PORTABLE!r}, which needs float32 on a CPU, not {where}")
     return portable_kernels()

@@ -155,7 +155,7 @@ def _refuse_starts(method: Declaration, starts: Mapping[str, Any]) -> None:
     for argument, given in starts.items():
         if given is not None and STARTS[argument] not in method.starts:
             takes = [name for name, called in STARTS.items() if called in method.starts]
-            raise UserError(f"{argument} is given, and the method {method.name} takes none; it takes {takes}")
+            raise UserError(f"{argument} is given, but the method {method.name} does not take it; it takes {takes}")
         if not (given is None or isinstance(given, PrunedModel) or argument in ("selector", "warm_start")):
             raise UserError(f"{argument} is {type(given).__name__}; it must be what prune_model returned")
 
@@ -184,7 +184,7 @@ def _tokens_read(method: Declaration, options: Options, tokens: Mapping[str, Ten
         return None
     name = "calibration" if kind == "calibration" else "training"
     if name not in tokens:
-        raise UserError(f"{name} is not given, and the method {method.name} reads it: give ids or texts")
+        raise UserError(f"{name} is not given, but the method {method.name} reads it: give ids or texts")
     return tokens[name]
 
 

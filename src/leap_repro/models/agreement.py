@@ -119,7 +119,7 @@ def _owners(model: PreTrainedModel) -> set[str]:
 
 
 def _shapes(name: str, in_file: tuple[int, ...], in_model: tuple[int, ...]) -> str:
-    return f"{name} ({list(in_file)}, config.json asks for {list(in_model)})"
+    return f"{name} ({list(in_file)}, config.json requires {list(in_model)})"
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -80,7 +80,7 @@ def chosen_weights(names: set[str], index: dict[str, Any] | None, folder: str) -
         wanted, _ = sorted(set(index["weight_map"].values())), index["metadata"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{folder}/{INDEX} is no index: it must map tensors to files under weight_map, and have metadata"
+            f"{folder}/{INDEX} is not an index: it must map tensors to files under weight_map, and have metadata"
         ) from error
     if any(not isinstance(name, str) or "/" in name or not name.endswith(".safetensors") for name in wanted):
         raise UserError(f"{folder}/{INDEX} names {wanted}; they must be .safetensors files in the same folder")
@@ -164,7 +164,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; ValueError for a name that is in it twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name appears twice")
     return found
 
 
@@ -174,13 +174,13 @@ def _check_places(path: Path, entries: dict[str, Entry], places: list[tuple[int,
     for begin, end, name in places:
         entry = entries[name]
         if any(not isinstance(number, int) or number < 0 for number in (begin, end, *entry.shape)):
-            raise UserError(f"{path}: the place or the shape of the tensor {name} is no list of whole numbers")
+            raise UserError(f"{path}: the place or the shape of the tensor {name} is not a list of whole numbers")
         if begin != expected:
             raise UserError(f"{path}: the tensor {name} begins at byte {begin}, the one before it ends at {expected}")
         bits = BITS.get(entry.dtype)
         if bits is not None and 8 * (end - begin) != bits * entry.elements:
             said = f"{entry.dtype} {list(entry.shape)}"
-            raise UserError(f"{path}: the tensor {name} has {end - begin} bytes, which {said} does not fit")
+            raise UserError(f"{path}: the tensor {name} has {end - begin} bytes, which does not fit {said}")
         expected = end
 
 
@@ -232,7 +232,10 @@ def refuse_deep(folder: Path, tensors: int) -> None:
         if isinstance(value, dict):
             waiting += value.items()
         elif type(value) is int and value > max(tensors, SHALLOW) and REPEATED.search(key):
-            raise UserError(f"{folder}: {CONFIG} says {key} {value}; its files hold {tensors} tensors, so it cannot be")
+            raise UserError(
+                f"{folder}: {CONFIG} has {key} {value}, which is impossible, because its files have only {tensors} "
+                "tensors"
+            )
 
 
 def position_limit(config: dict[str, Any]) -> int | None:

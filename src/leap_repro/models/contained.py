@@ -32,11 +32,11 @@ def contained(work: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
     sender.close()
     try:
         if not receiver.poll(seconds):
-            raise UserError(f"{what}: that takes more than {seconds:g} seconds")
+            raise UserError(f"{what}: trying it takes more than {seconds:g} seconds")
         result, complaint = receiver.recv()
     except EOFError:
         child.join()
-        raise UserError(f"{what}: that ends the process (exit status {child.exitcode})") from None
+        raise UserError(f"{what}: trying it ends the process (exit status {child.exitcode})") from None
     finally:
         child.kill()
         child.join()

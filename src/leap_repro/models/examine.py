@@ -70,7 +70,7 @@ def examine(folder: Path, allow_dense_share: float = ALLOWED) -> PreTrainedModel
     refuse_dense(model, allow_dense_share)
     appended = contained(lambda: _try_tokenizer(folder, model), f"{folder}: the tokenizer cannot be used")
     if appended:
-        log.info("%s: note: its tokenizer puts %s behind every text, which is left out here", folder, appended)
+        log.info("%s: note: its tokenizer appends %s to every text, which is left out here", folder, appended)
     return model
 
 
@@ -131,7 +131,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
     own, all_tokens = tokenizer.vocab_size, max(tokenizer.vocab_size, len(tokenizer))
     if own > embeddings or all_tokens < MOSTLY * embeddings:
         raise UserError(
-            f"the tokenizer has {all_tokens} tokens, the model's vocab_size is {embeddings}: they are of different "
+            f"the tokenizer has {all_tokens} tokens, the model's vocab_size is {embeddings}: they belong to different "
             "models"
         )
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
@@ -142,8 +142,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
     before = added_tokens(tokenizer).before
     if family.startswith(NEEDS_BOS_IN_EVERY_WINDOW) and before[-1:] != (tokenizer.bos_token_id,):
         raise UserError(
-            f"the tokenizer puts no {tokenizer.bos_token} before a text, which a {family} needs: let the "
-            "post_processor of tokenizer.json do so"
+            f"the tokenizer puts no {tokenizer.bos_token} before a text, which a {family} needs: add it in the "
+            "post_processor of tokenizer.json"
         )
 
 

@@ -44,7 +44,7 @@ class Head:
             why = "they differ from those of a whole pass"
         except Exception as error:  # a model of its own code may want anything of its backbone
             why = f"{type(error).__name__}: {error}"
-        log.warning("%s: scores are not made in parts, all are there at once (%s)", type(model).__name__, why)
+        log.warning("%s: scores over the vocabulary are computed at once, not in parts (%s)", type(model).__name__, why)
         return None
 
     def states(self, tokens_BT: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class Head:
     @torch.no_grad()
     def _agrees(self) -> bool:
         if self.backbone is self.model:
-            raise TypeError("its backbone is no module of its own")
+            raise TypeError("its backbone is not a separate module")
         device = next(self.model.parameters()).device
         tokens_BT = torch.arange(TOKENS, device=device)[None] % vocabulary_size(self.model)
         whole = self.model(tokens_BT, use_cache=False).logits[0]

@@ -39,8 +39,8 @@ def called_modules(model: nn.Module) -> Counter[str]:
             twin(tokens_BT, use_cache=False)
     except Exception as error:
         raise UserError(
-            f"{type(model).__name__} cannot be pruned: no pass over tokens alone can be run with it to see which "
-            f"layers it calls ({type(error).__name__}: {reason(error)})"
+            f"{type(model).__name__} cannot be pruned: a pass over tokens alone, which shows the layers that it "
+            f"calls, fails ({type(error).__name__}: {reason(error)})"
         ) from error
     return called
 

@@ -98,7 +98,7 @@ def _take_apart(model: nn.Module) -> Structure:
     prefix = _decoder(modules, called)
     if prefix is None:
         raise UserError(
-            f"{type(model).__name__} cannot be pruned: its decoder blocks hold no nn.Linear that a pass calls, and no "
+            f"{type(model).__name__} cannot be pruned: its decoder blocks have no nn.Linear that a pass calls, and no "
             "experts (only those inside a list of decoder blocks are prunable)"
         )
     routers = frozenset(name for name in modules if name.startswith(f"{prefix}.") and _is_router(name, modules))
@@ -169,7 +169,7 @@ def _refuse_shared(model: nn.Module, found: tuple[tuple[str, int, nn.Linear | Ex
     for name, _, module in found:
         first = owners[id(module.weight)] if isinstance(module, nn.Linear) else name
         if first != name:
-            raise UserError(f"{type(model).__name__} cannot be pruned: {first} and {name} are one and the same weight")
+            raise UserError(f"{type(model).__name__} cannot be pruned: {first} and {name} are the same weight")
 
 
 def _refuse_reused(

@@ -76,5 +76,6 @@ def _refuse(where: str, dense: dict[str, int], weights: int, allowed: float) -> 
         more = math.ceil(100 * share) / 100
         raise UserError(
             f"{where} has {100 * share:.3g} % of its weights in parameters that are not pruned ({', '.join(largest)}); "
-            f"allowed are {100 * allowed:g} %: allow_dense_share in the model's source can say {more}"
+            f"at most {100 * allowed:g} % are allowed: to accept this model, set allow_dense_share to {more} in its "
+            "source"
         )

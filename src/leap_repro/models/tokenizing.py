@@ -87,7 +87,7 @@ def without_appended(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
     _put_before_only(copied, added.before)
     if added_tokens(copied) != Added(added.before, ()):
         kind = type(tokenizer).__name__
-        raise UserError(f"the tokenizer puts {' '.join(tokens)} behind every text, which a {kind} cannot leave out")
+        raise UserError(f"the tokenizer appends {' '.join(tokens)} to every text, which a {kind} cannot leave out")
     setattr(copied, LEFT_OUT, tuple(tokens))
     return copied
 
@@ -130,7 +130,7 @@ def check_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         own, said = _ids(tokenizer, text, add_special_tokens=False), theirs.encode(text, add_special_tokens=False).ids
         if own != said:
             raise UserError(
-                f"{folder}: the tokenizer that tokenizer_class in tokenizer_config.json asks for "
+                f"{folder}: the tokenizer that tokenizer_class in tokenizer_config.json names "
                 f"({_class_of(folder) or type(tokenizer).__name__}) cuts {text[:40]!r} into {len(own)} tokens, and "
                 f"{FILE} into {len(said)} others: name PreTrainedTokenizerFast, or the class that the file was made for"
             )

@@ -68,7 +68,7 @@ class _Recorder:
     def __call__(self, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs.pop("hidden_states", None)
         if index in self.calls or not isinstance(hidden, Tensor):
-            raise UserError(f"{self.complaint} does not run {self.name}.{index} just once")
+            raise UserError(f"{self.complaint} does not run {self.name}.{index} exactly once")
         self.calls[index] = BlockCall(args[1:], kwargs)
         if index == 0:
             self.first = hidden.clone()

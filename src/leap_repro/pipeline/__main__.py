@@ -71,8 +71,8 @@ def _leased(gpus: int) -> dict[str, str]:
     found = devices()
     if not found:
         raise UserError(
-            f"this job requested GPUs ({gpus}), and NVIDIA's driver names none on {socket.gethostname()}: "
-            "`cluster: {gpus: 0}` in the config says that jobs may run on the CPU"
+            f"this job requested GPUs ({gpus}), but NVIDIA's driver finds none on {socket.gethostname()}: "
+            "set `cluster: {gpus: 0}` in the configuration to run jobs on the CPU"
         )
     held = lease(gpus, found)
     log.info("leased %s", ", ".join(device.name for device in held.devices))

@@ -117,22 +117,22 @@ class Chain:
     def _wrong(self, link: Link, artifact: Artifact) -> Iterator[str]:
         made = artifact.provenance()
         if link.cell is not None and artifact.facts.get("cell") != link.cell:
-            yield f"holds the cell {artifact.facts.get('cell')}"
+            yield f"has the cell {artifact.facts.get('cell')}"
         if made.get("code") != link.code:
-            codes = f"{made.get('code')}, the workflow asked for {link.code}"
+            codes = f"{made.get('code')}, the workflow requested {link.code}"
             why = "the code was edited after the job was planned, or Snakemake's memory was lost"
             yield f"was made by code {codes} ({why})"
         yield from self._other_inputs(link, made.get("inputs", {}))
         asked = link.parameters | _arithmetic(link.parameters, made)
         for name, found, expected in _differences(made.get("parameters", {}), asked):
-            yield f"was made with {name} {shown(found)}, the workflow asks for {shown(expected)}"
+            yield f"was made with {name} {shown(found)}, but the workflow requests {shown(expected)}"
 
     def _other_inputs(self, link: Link, made: dict[str, str]) -> Iterator[str]:
         for name, folder in link.inputs.items():
             if made.get(name) != self._manifests[folder]:
                 yield f"was made from another {name} than {self._root / folder}"
         for name in sorted(made.keys() - link.inputs.keys()):
-            yield f"was made from a {name}, which the workflow does not ask for"
+            yield f"was made from a {name}, which the workflow does not request"
 
 
 def _arithmetic(asked: dict[str, Any], made: dict[str, Any]) -> dict[str, str]:

@@ -38,7 +38,7 @@ SPREAD_OUT = {"pattern": UNSTRUCTURED, "budget_scope": "global"}
 def name_errors(settings: Scale) -> Iterator[str]:
     """Models that a scale names: there is such a one; models and methods: no name stands twice."""
     for name in TABLES & set(settings.models):
-        yield f"scales.*.models names a model {shown(name)}; {sorted(TABLES)} are the names of other tables"
+        yield f"scales.*.models names a model {shown(name)}; tables are named {sorted(TABLES)}, so a model may not be"
     evidence = settings.evidence
     for method, models in settings.only_models.items():
         for name in set(models) - set(settings.models):
@@ -66,7 +66,7 @@ def selector_errors(lines: dict[str, Line]) -> Iterator[str]:
             yield f"methods.{name}.selector is {shown(line.selector)}; it must be a one-shot method: {selectors}"
         if "selector" not in declaration(line.module).starts and line.selector is not None:
             takers = _modules("starts", "selector")
-            yield f"methods.{name}.selector is {shown(line.selector)}; only the modules {takers} have one"
+            yield f"methods.{name}.selector is {shown(line.selector)}; only the modules {takers} have it"
 
 
 def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
@@ -85,7 +85,7 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
             yield f"methods.{name}.variant_of is {shown(method.variant_of)}; it must be one of {sorted(methods)}"
         if method.automatic and settings.gpu_memory is None:
             asked = f"methods.{name}.options.{method.automatic[0]} is auto"
-            yield f"{asked}; it needs gpu_memory under the scale, in GB, to be chosen by"
+            yield f"{asked}; this needs gpu_memory, in GB, under the scale"
         stream = settings.mask_training is not None and settings.data.mask_training is not None
         if name not in _asked(settings):
             continue
@@ -103,11 +103,11 @@ def _text_errors(method: Method, settings: Scale) -> Iterator[str]:
     """Whether the scale has the text that a line names, and all of it that the line reads."""
     texts, place = settings.data.texts, f"methods.{method.name}.text is {shown(method.text)}"
     if method.text and not method.tokens:
-        yield f"{place}; it reads none, so leave it out"
+        yield f"{place}; the method reads no text, so leave it out"
     elif method.text and method.text not in texts:
         yield f"{place}; it must be one of the scale's data.texts: {sorted(texts)}"
     elif method.text and method.declaration.trains and texts[method.text].mask_training is None:
-        yield f"{place}, and that has no mask_training, which the line is trained on"
+        yield f"{place}, which has no mask_training, but the method trains on it"
 
 
 def _sample_errors(method: Method, settings: Scale) -> Iterator[str]:
@@ -117,7 +117,8 @@ def _sample_errors(method: Method, settings: Scale) -> Iterator[str]:
     if asked and (settings.mask_training is None or settings.data.mask_training is None):
         yield f"{place}; it needs mask_training under the scale and under its data"
     elif settings.mask_training and asked > settings.mask_training.sequences:
-        yield f"{place}; it may be {settings.mask_training.sequences} at most, as mask_training of the scale has"
+        most = settings.mask_training.sequences
+        yield f"{place}; it may be at most {most}, the sequences of the scale's mask_training"
 
 
 def _own_errors(name: str, method: Method) -> Iterator[str]:
@@ -131,7 +132,7 @@ def _own_errors(name: str, method: Method) -> Iterator[str]:
     for key in ("warm_start", "pattern_start", "parent", "budget_from"):
         start = getattr(method, key)
         if start is not None and key not in method.declaration.starts:
-            yield f"methods.{name}.{key} is {shown(start)}; only the modules {_modules('starts', key)} have one"
+            yield f"methods.{name}.{key} is {shown(start)}; only the modules {_modules('starts', key)} have it"
     if method.hardening not in method.declaration.hardenings:
         chosen = _modules("hardenings", method.hardening)
         yield f"methods.{name}.hardening is {method.hardening!r}; only the modules {chosen} allow it"
@@ -143,7 +144,7 @@ def label_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
         for line, other in combinations(map(methods.__getitem__, settings.methods + further), 2):
             same = line.label.split() == other.label.split()
             if same and _meet(line, other, settings):
-                why = f"{line.name} has it already in the same grid, and tables tell methods by it"
+                why = f"{line.name} has it already in the same grid, and tables identify methods by it"
                 yield f"methods.{other.name}.label is {shown(other.label)}; {why}"
 
 
@@ -159,9 +160,9 @@ def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str
         trained = [methods[name] for name in listed if methods[name].declaration.trains and not methods[name].hardens]
         for line, other in combinations(trained, 2):
             if line.training == other.training and _meet(line, other, settings):
-                logits = f", or let it say `hardens: {line.name}`" if line.declaration.leaves_logits else ""
-                same = f"trains what {line.name} trains: module, options and starts are the same"
-                yield f"methods.{other.name} {same}; leave one of the two out of the grid{logits}"
+                logits = f", or set `hardens: {line.name}`" if line.declaration.leaves_logits else ""
+                same = f"trains the same as {line.name}: module, options and starts are the same"
+                yield f"methods.{other.name} {same}; leave one of them out of the grid{logits}"
 
 
 def _meet(line: Method, other: Method, settings: Scale) -> bool:
@@ -175,10 +176,10 @@ def _hardens_errors(name: str, method: Method, methods: dict[str, Method]) -> It
     other, place = methods.get(method.hardens or ""), f"methods.{name}.hardens is {shown(method.hardens)}"
     trained = sorted(each.name for each in methods.values() if each.declaration.leaves_logits and not each.hardens)
     if other is None or other.name not in trained:
-        yield f"{place}; it must be a line whose training leaves logits: {trained}"
+        yield f"{place}; it must be a method whose training writes logits: {trained}"
     elif method.training != other.training:
         parts = [key for key, value in method.training.items() if value != other.training[key]]
-        yield f"{place}, which trains otherwise; leave out what differs: {parts}"
+        yield f"{place}, which is trained differently; leave out the differences: {parts}"
     elif method.hardening == other.hardening:
         yield f"{place}, whose logits are hardened by the rule {other.hardening!r} already; give it another `hardening`"
     elif other.has_own_sparsities and not set(method.sparsities) <= set(other.sparsities):
@@ -221,7 +222,7 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
     if method.budget_from:
         yield from _budget_errors(name, method, methods)
     if method.selector and method.selector.training_sequences:
-        sample = "it must be a method that is calibrated on the calibration sample, as this line is"
+        sample = "it must be a method that is calibrated on the calibration sample, as this method is"
         yield f"methods.{name}.selector is {shown(method.selector.name)}; {sample}"
     found = {key: methods.get(start) for key, start in method.starts.items()}
     for key, start in (found | {"selector": method.selector}).items():

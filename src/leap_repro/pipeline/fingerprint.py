@@ -159,8 +159,9 @@ def _require_installed(file: Path, packages: set[str]) -> None:
         is_there = (folder / f"{package}.py").exists() or (folder / package).is_dir()
         if is_there and not {"site-packages", "dist-packages"} & set(folder.parts):
             raise UserError(
-                f"{file} imports {package} from {folder}, which is not installed: nobody would notice its edits; a "
-                "method outside leap_repro is one file, or a module of an installed package (docs/extending.md)"
+                f"{file} imports {package} from {folder}, which is not installed, so that its edits would not be "
+                "noticed; a method outside leap_repro is one file, or a module of an installed package "
+                "(docs/extending.md)"
             )
 
 
@@ -200,8 +201,8 @@ def _source_of(node: ast.ImportFrom, module: str, path: Path) -> str:
         return node.module or ""
     if _is_file(module):
         raise UserError(
-            f"{path}, line {node.lineno}: a method in a file of its own belongs to no package: it can "
-            "import nothing by a relative name"
+            f"{path}, line {node.lineno}: a method in a separate file belongs to no package, so "
+            "it cannot use relative imports"
         )
     above = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     kept = above[: len(above) - node.level + 1]

@@ -99,7 +99,7 @@ def groups_of(lines: Lines) -> Groups:
     for name, line in lines.items():
         for group in line.get("groups", []):
             if group in lines:
-                taken = f"groups names {shown(group)}, which is a line; call the group otherwise"
+                taken = f"groups names {shown(group)}, which is a method; give the group another name"
                 raise UserError(f"config: methods.{name}.{taken}")
             found.setdefault(group, []).append(name)
     return found

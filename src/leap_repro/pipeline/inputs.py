@@ -84,8 +84,8 @@ def _check_unique_keys(path: Path, node: yaml.Node, place: str, above: set[int],
 def _refuse_template(path: Path, line: int) -> None:
     """Wherever the key stands, for YAML's << moves it up."""
     raise UserError(
-        f"{path}, line {line}: the key {TEMPLATE} has Snakemake run Python code in the file, and "
-        "has done so already if this is a --configfile; a configuration has values only: remove the key"
+        f"{path}, line {line}: the key {TEMPLATE} makes Snakemake run Python code in the file (if "
+        "this is a --configfile, it has run already); a configuration may have values only: remove the key"
     )
 
 
@@ -139,7 +139,7 @@ def _refuse_braces(key: str, files: Iterable[Path]) -> None:
     """UserError for a file that Snakemake would not find: a brace always begins a wildcard."""
     for file in files:
         if set("{}") & set(str(file)):
-            why = "Snakemake takes braces for wildcards: rename it, or give a link without any"
+            why = "Snakemake reads braces as wildcards: rename it, or give a link without braces"
             raise UserError(f"config: {key} is {shown(str(file))}; {why}")
 
 

@@ -25,7 +25,7 @@ def check() -> None:
     wrong = {name: took for name, took in found.items() if took not in ("AVX2", LIBRARIES["OPENBLAS_CORETYPE"])}
     if wrong or len(found) == 1:
         took = ", ".join(f"{name} to be for {kind}" for name, kind in wrong.items()) or "no OpenBLAS"
-        raise UserError(f"portable bits cannot be had: this process found {took}; {HOW}")
+        raise UserError(f"portable bits are not available: this process found {took}; {HOW}")
 
 
 def promised(bits: Bits, dtype: str) -> Bits:

@@ -169,7 +169,7 @@ def _solve_triangular(
 ) -> Tensor:
     """x with A x = right (or x A = right) for one triangular A [n, n]."""
     if matrix.dim() != 2:
-        raise NotImplementedError("stacks of triangular matrices are solved by no method: solve them one by one")
+        raise NotImplementedError("stacks of triangular matrices are not supported: solve them one by one")
     a, b = matrix.detach().contiguous().numpy(), right.detach().contiguous().numpy()
     trsm: Any = blas.get_blas_funcs("trsm", (a, b))
     return torch.from_numpy(trsm(1.0, a.T, b.T, side=int(left), lower=int(upper), diag=int(unitriangular)).T)

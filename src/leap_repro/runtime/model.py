@@ -28,7 +28,9 @@ class RunsPacked:
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:
         """UserError: its matrices are no parameters."""
-        raise UserError(f"a model that runs packed is not saved, its export is the folder it came from: {DENSE}")
+        raise UserError(
+            f"a model that runs packed cannot be saved; its export is the folder that it was loaded from: {DENSE}"
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What `.to`, `.cuda`, `.half` and their like come to: UserError unless the model is there and in that type

@@ -101,7 +101,9 @@ def read_pruned(pruned: Artifact) -> dict[str, Mapping[str, Tensor]]:
     """
     kinds: dict[str, Mapping[str, Tensor]] = dict(split_by_kind(TensorFiles(map(pruned.file, logit_files(pruned)))))
     if kinds["keep"] or kinds["values"]:
-        raise UserError(f"{pruned.folder} has masks or values as an earlier release left them: delete it and run again")
+        raise UserError(
+            f"{pruned.folder} has masks or values in the form of an earlier release: delete it and run again"
+        )
     if MASK_FILE in pruned.files:
         kinds["keep"] = unpack_masks(pruned)
     return kinds

@@ -106,7 +106,7 @@ def check_sets(files: Iterable[Path], further: Iterable[str] = ()) -> dict[str, 
         if name not in known | subjects:
             raise UserError(
                 f"task set {name} is unknown; the sets are {sorted(known)} and "
-                f"{MMLU}<subject> with a subject of MMLU; another one needs its line under data.tasks.further"
+                f"{MMLU}<subject> with a subject of MMLU; another one needs an entry under data.tasks.further"
             )
     return {
         f"{name}/{split}": rows for name, splits in found.items() for split, rows in _check_set(name, splits).items()

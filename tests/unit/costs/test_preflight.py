@@ -76,7 +76,7 @@ def test_a_gpu_smaller_than_the_one_that_options_were_chosen_for_is_refused_in_o
     """And what that sentence asks for chooses options that fit it."""
     job = ("prune", ("qwen2.5-0.5b", "leap", "0.5", "0"))
     (sentence,) = found(paper, with_gpus(24), job, MAGNITUDE)
-    assert sentence.startswith("gpu_memory is 80, ")
+    assert sentence.startswith("options of these trainings are chosen for gpu_memory, 80 GB, but the largest GPU")
     assert "`gpu_memory: 24` under the scale" in sentence
     smaller = replace(paper, settings=paper.settings.model_copy(update={"gpu_memory": 24.0}))
     assert found(smaller, with_gpus(24), job) == []
@@ -108,7 +108,7 @@ def test_a_full_disk_is_named_with_what_is_needed(paper):
 def test_gated_models_that_must_be_fetched_need_a_token(paper):
     without = replace(LARGE, has_token=False)
     (sentence,) = found(paper, without, GATED, OPEN)
-    assert sentence.startswith("gated and still to be fetched: gemma3-1b; there is no token")
+    assert sentence.startswith("these models are gated, and there is no token to fetch them: gemma3-1b;")
     assert "HF_TOKEN" in sentence
     assert found(paper, without, OPEN, LEAP) == []
 

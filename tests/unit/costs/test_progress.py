@@ -29,5 +29,5 @@ def test_the_screen_shows_the_newest_run_and_how_far_its_jobs_are(tmp_path, capl
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no log of a run"):
+    with pytest.raises(UserError, match="has no log of a run"):
         screen(tmp_path)

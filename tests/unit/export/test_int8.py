@@ -104,7 +104,7 @@ def test_zeros_recounted_from_the_written_file_are_those_of_the_mask_and_of_roun
         assert ((exact - other.weight.float()).abs() <= allowed).all(), one.name
     assert after - before == became > 0
     card = (folder / "small/README.md").read_text()
-    assert f"| kept values that became 0 by it | {became:,} of " in card
+    assert f"| kept values that this rounding set to 0 | {became:,} of " in card
     assert "| values | int8, a scale for each row |" in card
     assert "| values | int8" in (folder / "dense/README.md").read_text()
 
@@ -127,7 +127,7 @@ def test_an_index_that_says_another_layout_is_refused(exports, tmp_path, refused
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "sparse.json").unlink()
     write_sealed(tmp_path / "sparse.json", content)
-    with refused(str(tmp_path), "this reads"):
+    with refused(str(tmp_path), "this version reads"):
         load_pruned(tmp_path)
 
 

@@ -71,7 +71,7 @@ CASES = {
     ),
     "another shape": (
         lambda t: t | {"model.layers.0.self_attn.q_proj.weight": torch.zeros(16, 32)},
-        ("model.layers.0.self_attn.q_proj.weight ([16, 32], config.json asks for [32, 32])",),
+        ("model.layers.0.self_attn.q_proj.weight ([16, 32], config.json requires [32, 32])",),
     ),
 }
 

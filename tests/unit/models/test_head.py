@@ -76,7 +76,7 @@ def test_a_head_that_looks_at_neighbours_is_left_whole_and_said_so(caplog):
     model.lm_head.forward = lambda states: project(states - states.mean(dim=1, keepdim=True))
     with caplog.at_level(logging.WARNING):
         assert Head.of(model) is None
-    assert "LlamaForCausalLM: scores are not made in parts" in caplog.text
+    assert "LlamaForCausalLM: scores over the vocabulary are computed at once" in caplog.text
 
 
 def test_a_model_that_wants_more_of_its_backbone_is_left_whole(caplog):

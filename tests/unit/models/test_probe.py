@@ -91,7 +91,7 @@ def test_what_stays_dense_is_refused_by_name_unless_it_is_allowed(refused):
 def test_layers_that_share_a_weight_are_refused(refused):
     model = Model()
     model.blocks[1].down.weight = model.blocks[0].down.weight
-    with refused("blocks.0.down.weight", "blocks.1.down.weight", "one and the same"):
+    with refused("blocks.0.down.weight", "blocks.1.down.weight", "are the same weight"):
         structure(model)
 
 
@@ -110,7 +110,7 @@ def test_a_layer_that_a_pass_uses_twice_is_refused(refused):
 def test_a_pass_that_cannot_be_run_is_said(refused):
     model = Model()
     model.forward = lambda pixels: pixels.numpy()
-    with refused("Model cannot be pruned", "no pass over tokens"):
+    with refused("Model cannot be pruned", "a pass over tokens alone"):
         structure(model)
 
 

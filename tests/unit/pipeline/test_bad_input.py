@@ -410,7 +410,7 @@ def test_a_file_that_would_run_code_is_refused_by_every_command_that_reads_it(pl
 def test_a_name_that_snakemake_cannot_look_for_is_refused(place, refused, name):
     (place / name).rename(place / f"{{x}}&$HOME-{name}")
     (place / "config.yaml").write_text(CONFIG.replace(f"path: {name}}}", f'path: "{{x}}&$HOME-{name}"}}'))
-    with refused(f"{{x}}&$HOME-{name}", "Snakemake takes braces for wildcards"):
+    with refused(f"{{x}}&$HOME-{name}", "Snakemake reads braces as wildcards"):
         read(place)
 
 

@@ -128,7 +128,7 @@ def test_another_parameter_is_refused_at_every_link(root, refused, folder, name)
     made = read_sealed(path)
     made["parameters"][name] = "another"
     write_sealed(path, made)
-    with refused(f"cell {LEAP}: {root / folder} was made with {name} 'another', the workflow asks for"):
+    with refused(f"cell {LEAP}: {root / folder} was made with {name} 'another', but the workflow requests"):
         check(root, LEAP)
 
 
@@ -136,10 +136,10 @@ def test_an_input_and_a_parameter_that_nobody_asks_for_are_refused(root, refused
     path = root / "prune" / WANDA / PROVENANCE
     made = read_sealed(path)
     write_sealed(path, made | {"inputs": made["inputs"] | {"parent": "0" * 64}})
-    with refused("was made from a parent, which the workflow does not ask for"):
+    with refused("was made from a parent, which the workflow does not request"):
         check(root, WANDA)
     write_sealed(path, made | {"parameters": made["parameters"] | {"options": {"damping": 0.1}}})
-    with refused("was made with options.damping 0.1, the workflow asks for None"):
+    with refused("was made with options.damping 0.1, but the workflow requests None"):
         check(root, WANDA)
 
 
@@ -147,7 +147,7 @@ def test_forty_steps_under_a_configuration_of_twenty_are_refused(root, refused):
     asked = copy.deepcopy(ASKED)
     asked["methods"]["leap"]["parameters"]["options"]["steps"] = 20
     check(root, WANDA, asked=asked)
-    with refused(f"cell {LEAP}: {root / 'prune' / LEAP} was made with options.steps 40, the workflow asks for 20"):
+    with refused(f"cell {LEAP}: {root / 'prune' / LEAP} was made with options.steps 40, but the workflow requests 20"):
         check(root, LEAP, asked=asked)
 
 
@@ -179,5 +179,5 @@ def test_portable_bits_are_what_a_machine_can_promise(tmp_path, machine):
     if machine:
         check(tmp_path, WANDA)
         return
-    with pytest.raises(UserError, match="with bits 'native', the workflow asks for 'portable'"):
+    with pytest.raises(UserError, match="with bits 'native', but the workflow requests 'portable'"):
         check(tmp_path, WANDA)

@@ -244,4 +244,4 @@ def test_what_is_appended_is_told_before_any_job(place, study, capfd):
     }
     path.write_text(json.dumps(content))
     examine_inputs(study())
-    assert "note: its tokenizer puts <|end|> behind every text, which is left out here" in capfd.readouterr().err
+    assert "note: its tokenizer appends <|end|> to every text, which is left out here" in capfd.readouterr().err

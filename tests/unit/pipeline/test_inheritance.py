@@ -175,15 +175,21 @@ MISTAKES = [
     ({"extends": 3}, "methods.mine.extends is 3"),
     ({"label": "Mine"}, "methods.mine lacks the key 'module'"),
     # what hardens another's logits
-    ({"hardens": "wanda"}, "methods.mine.hardens is 'wanda'; it must be a line whose training leaves logits: ['leap'"),
-    ({"hardens": "elsa"}, "'elsa'; it must be a line whose training leaves logits"),
-    ({"hardens": "leap-threshold", "hardening": "exact"}, "'leap-threshold'; it must be a line whose training leaves"),
+    (
+        {"hardens": "wanda"},
+        "methods.mine.hardens is 'wanda'; it must be a method whose training writes logits: ['leap'",
+    ),
+    ({"hardens": "elsa"}, "'elsa'; it must be a method whose training writes logits"),
+    (
+        {"hardens": "leap-threshold", "hardening": "exact"},
+        "'leap-threshold'; it must be a method whose training writes",
+    ),
     ({"hardens": "leap"}, "'leap', whose logits are hardened by the rule 'exact' already; give it another `hardening`"),
     (
         {"hardens": "leap", "hardening": "threshold", "options": {"steps": 9}},
-        "'leap', which trains otherwise; leave out",
+        "'leap', which is trained differently; leave out",
     ),
-    ({"hardens": "leap", "hardening": "threshold", "warm_start": "admm"}, "leave out what differs: ['starts']"),
+    ({"hardens": "leap", "hardening": "threshold", "warm_start": "admm"}, "leave out the differences: ['starts']"),
     (
         {"hardens": "leap-hard", "hardening": "threshold", "sparsities": [0.5]},
         "'leap-hard', which does not run at every sparsity of mine",
@@ -220,8 +226,8 @@ def test_an_unknown_name_is_refused_with_the_groups_that_there_are(config, refus
 
 def test_two_lines_that_train_the_same_are_refused_in_one_grid(config, refused):
     add(config, "mine", extends="leap", groups=["leap-readings"], hardening="threshold")
-    sentence = "methods.mine trains what leap trains: module, options and starts are the same; leave one of the two out"
-    with refused(sentence, "or let it say `hardens: leap`"):
+    sentence = "methods.mine trains the same as leap: module, options and starts are the same; leave one of them out"
+    with refused(sentence, "or set `hardens: leap`"):
         read_study(config)
     config["methods"]["mine"]["hardens"] = config["methods"]["mine"].pop("extends")
     assert read_study(config).methods["mine"].hardens == "leap"

@@ -43,7 +43,7 @@ def test_a_pin_that_comes_too_late_is_refused_in_one_sentence(library):
     """torch asks at its first computation, OpenBLAS when it is loaded: the environment alone says nothing."""
     before, environment, words = LATE[library]
     said = run(f"{before}\nfrom leap_repro.portable import pin\npin()\n{CHECK}", **environment)[1]
-    assert said.startswith("leap_repro.errors.UserError: portable bits cannot be had")
+    assert said.startswith("leap_repro.errors.UserError: portable bits are not available")
     assert words in said
     assert "native" in said
 

@@ -34,10 +34,10 @@ BROKEN = {
     "METHOD = 'wanda'\n": ": METHOD is of type str; it must be LayerWise",
     TEMPERED.replace("options=Options", "options=dict"): ", line 26: options is <class 'dict'>; it must be a class",
     TEMPERED.replace("options=Options", "options=Options()"): "it must be a class derived from",
-    MASKED: 'line 22 reads statistics.column_norms, but METHOD asks for no statistics: it must say statistics="norms"',
-    TEMPERED.replace("column_norms**", "hessian.diagonal() **"): "reads statistics.hessian, but METHOD asks for "
-    "statistics='norms': it must say statistics=\"gram\"",
-    TEMPERED.replace("column_norms**", "variances**"): 'it must say statistics="moments"',
+    MASKED: 'line 22 reads statistics.column_norms, but METHOD has no statistics: it must have statistics="norms"',
+    TEMPERED.replace("column_norms**", "hessian.diagonal() **"): "reads statistics.hessian, but METHOD has "
+    "statistics='norms': it must have statistics=\"gram\"",
+    TEMPERED.replace("column_norms**", "variances**"): 'it must have statistics="moments"',
 }
 IDS = [f"{number}" for number in range(len(BROKEN))]
 

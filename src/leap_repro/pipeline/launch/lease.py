@@ -173,7 +173,7 @@ def _private(folder: Path) -> int:
 
 
 def _unusable(folder: Path, why: str) -> UserError:
-    way = "take it away, or let TMPDIR name a folder of your own"
+    way = "remove it, or set TMPDIR to a folder of your own"
     return UserError(f"cannot keep the locks of GPUs in {folder}: {why}; {way}")
 
 

@@ -131,7 +131,7 @@ class Inherited:
         if request["stage"] in LONG:
             return f"{request['stage']} is a long job"
         if bits_of(request["arguments"]) != PORTABLE:
-            return "it computes by the processor's own kernels, the server pins them"
+            return "it uses native kernels, but the server has portable ones"
         if request["python"] != self.python:
             return f"the server's Python is {self.python}"
         asked, own = request["environment"], self.environment

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sequences", required=True, type=int)
     parser.add_argument("--length", required=True, type=int, help="tokens per sequence")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--after", type=int, default=0, help="windows: leave out the first so many")
-    parser.add_argument("--scratch", type=Path, help="where a packing pass leaves its shards and a killed one resumes")
+    parser.add_argument("--after", type=int, default=0, help="with windows: number of windows to skip")
+    parser.add_argument("--scratch", type=Path, help="folder of a packing pass's shards, from which it resumes")
     parser.add_argument("--output", required=True, type=Path)
     return parser

@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The stage's arguments."""
     parser = argparse.ArgumentParser(prog="python -m leap_repro.pipeline data", description=__doc__)
-    parser.add_argument("--role", required=True, choices=ROLES, help="what it is for")
+    parser.add_argument("--role", required=True, choices=ROLES, help="what the data are for")
     parser.add_argument("--spec", required=True, type=json_argument, help='e.g. {"source": "path", "path": "my.txt"}')
     parser.add_argument("--lock", type=Path, default=LOCK_FILE, help="the lock file that `leap-repro pin` writes")
     parser.add_argument("--output", required=True, type=Path)

@@ -125,20 +125,24 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leap_repro.pipeline prune", description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="folder of the fetched model")
     parser.add_argument("--tokens", type=Path, help="folder of the token shard (calibration, or mask training)")
-    parser.add_argument("--warm-start", type=Path, help="hardened cell whose mask a learned gate starts from")
-    parser.add_argument("--pattern-start", type=Path, help="hardened cell whose 2:4 mask lies under patch's tiles")
+    parser.add_argument("--warm-start", type=Path, help="hardened cell from whose mask a training starts")
+    parser.add_argument("--pattern-start", type=Path, help="hardened cell whose 2:4 mask is used below patch's tiles")
     parser.add_argument("--parent", type=Path, help="hardened cell whose kept weights get new values")
     parser.add_argument("--budgets", type=Path, help="hardened cell whose share of each matrix a one-shot rule keeps")
     parser.add_argument("--held-out", type=Path, help="token shard for held-out evaluations during a training")
     parser.add_argument("--module", required=True, help="the method: its name, or the path of its file")
     parser.add_argument("--options", type=json_argument, default={}, help="the method's options as a JSON object")
-    parser.add_argument("--selector", type=json_argument, help='optima: {"module": …, "options": {…}} of its masks')
+    parser.add_argument(
+        "--selector",
+        type=json_argument,
+        help='optima: {"module": …, "options": {…}} of the method that chooses the masks',
+    )
     parser.add_argument("--sparsity", required=True, help="share of the prunable weights to drop, in [0, 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument(
         "--bits", default=PORTABLE, choices=CHOICES, help="portable or native kernels: docs/numerics.md"
     )
-    parser.add_argument("--scratch", type=Path, help="where a training leaves checkpoints and a killed one resumes")
+    parser.add_argument("--scratch", type=Path, help="folder of a training's checkpoints, from which it resumes")
     parser.add_argument("--output", required=True, type=Path)
     return parser

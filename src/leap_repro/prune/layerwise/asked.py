@@ -32,7 +32,7 @@ def require_asked_for(rule: Callable[..., Any], asked: str | None) -> None:
         if asked not in GIVEN_BY[name]:
             said = f"statistics={asked!r}" if asked else "no statistics"
             needed = f'statistics="{GIVEN_BY[name][0]}"'
-            raise UserError(f"line {line} reads statistics.{name}, but METHOD asks for {said}: it must say {needed}")
+            raise UserError(f"line {line} reads statistics.{name}, but METHOD has {said}: it must have {needed}")
 
 
 def _statistics_read(tree: ast.Module) -> Iterator[tuple[str, int]]:

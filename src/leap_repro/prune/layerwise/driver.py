@@ -129,11 +129,12 @@ def _refuse_unseen(linear: PrunableLinear, tokens: int, experts: CalibratedOptio
     least = experts.expert_minimum if linear.is_expert else 1
     if tokens >= least:
         return
-    what = f"{linear.name} (block {linear.block}) saw {tokens} of the calibration's tokens"
+    what = f"{linear.name} (block {linear.block}) saw {tokens} calibration tokens"
     if linear.is_expert:
         lower = "lower it, " if least > 1 else ""
         raise UserError(
-            f"{what}, expert_minimum is {least}: calibrate with more sequences, {lower}or let expert_tokens be 'all'"
+            f"{what}, but expert_minimum is {least}: calibrate with more sequences, {lower}or set expert_tokens to "
+            "'all'"
         )
     raise UserError(f"{what}: the model does not use it, so it cannot be pruned by its inputs")
 

@@ -28,7 +28,7 @@ class Layer:
     def statistics(self) -> InputStatistics:
         """Of the inputs; UserError if the method's declaration did not ask for any."""
         if self.collected is None:
-            raise UserError("the rule reads statistics of its inputs: its METHOD must say statistics=…")
+            raise UserError("the rule reads statistics of its inputs: its METHOD must have statistics=…")
         return self.collected
 
 

@@ -47,7 +47,7 @@ class InputStatistics:
     def gram(self) -> Tensor:
         """G = X'X, [in, in] float32; UserError if the method's declaration did not ask for it."""
         if not self.needs_gram:
-            raise UserError('the rule reads the Gram matrix: its METHOD must say statistics="gram"')
+            raise UserError('the rule reads the Gram matrix: its METHOD must have statistics="gram"')
         return self.total
 
     @property
@@ -59,7 +59,7 @@ class InputStatistics:
     def means(self) -> Tensor:
         """The mean of each input feature over all tokens, [in] float64; UserError as for the Gram matrix."""
         if not self.needs_sums:
-            raise UserError('the rule reads means of its inputs: its METHOD must say statistics="moments"')
+            raise UserError('the rule reads means of its inputs: its METHOD must have statistics="moments"')
         return self.sums.double() / max(self.tokens, 1)
 
     @property

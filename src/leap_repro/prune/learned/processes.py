@@ -40,7 +40,7 @@ def join() -> None:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     kinds = sorted(set(devices()))
     if len(kinds) > 1 and rank() == 0:
-        mixed = "their products are rounded differently, so the result is that of no one kind"
+        mixed = "these kinds round differently, so neither kind alone gives the same result"
         log.warning("the processes run on %s: %s", " and ".join(kinds), mixed)
 
 

@@ -94,6 +94,6 @@ def _checked(job: Job) -> Parent:
     """The job's parent; UserError without one, or for one of another model or sparsity."""
     parent = job.parent
     if parent is None:
-        raise UserError("recover goes on from another method's hardened cell: it needs a parent")
+        raise UserError("recover continues from another method's hardened cell: it needs a parent")
     parent.require_fits((linear.name for linear in prunable_linears(job.model)), job.sparsity)
     return parent

@@ -210,4 +210,4 @@ def _refuse_mixed(devices: list[str], source: str) -> None:
     kinds = sorted(set(devices))
     if source == "generator" and len(kinds) > 1:
         why = f"its numbers differ between {' and '.join(kinds)}, on which these processes run"
-        raise UserError(f"noise_source is 'generator': {why}; counter has the same on all")
+        raise UserError(f"noise_source is 'generator': {why}; use counter, whose numbers are the same on all")
