@@ -2,8 +2,8 @@
 
     from leap_repro import evaluate_model, export_model, prune_model
 
-docs/library.md shows the three functions. They are looked up when they are asked for, by names in strings: importing
-this imports nothing heavy and changes nothing, and the code of one stage is not that of all of them (`fingerprint`).
+docs/library.md shows the three functions. They are imported on first use: `import leap_repro` imports nothing heavy,
+and the fingerprint of one stage does not contain the code of all of them (`fingerprint`).
 """
 
 from importlib import import_module

@@ -11,11 +11,11 @@ COMMANDS = {
     "prune": ("leap_repro.own_model", "prune a model of your own and export it"),
     "export": ("leap_repro.export", "write a cell of a run as a checkpoint: dense, packed or 2:4"),
     "unpack": ("leap_repro.export.unpack", "turn a packed or 2:4 export into a dense checkpoint"),
-    "generate": ("leap_repro.export.generate", "let an export write text, packed as it is"),
-    "config": ("leap_repro.pipeline.reading", "print the configuration as a run resolves it"),
-    "plan": ("leap_repro.costs.plan", "say what a grid costs before it runs"),
+    "generate": ("leap_repro.export.generate", "generate text from an export, packed or dense"),
+    "config": ("leap_repro.pipeline.reading", "print the resolved configuration of a run"),
+    "plan": ("leap_repro.costs.plan", "print the cost of a grid before it runs"),
     "pin": ("leap_repro.pipeline.pin", "pin the hub's models and data of a configuration"),
-    "progress": ("leap_repro.costs.progress", "show how far the run in this folder is"),
+    "progress": ("leap_repro.costs.progress", "show the state of the run in this folder"),
     "verify": ("leap_repro.report.verify", "compare a finished run with the published one"),
 }
 

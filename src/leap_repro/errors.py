@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend: its message is a single clear sentence."""
+"""The exception for mistakes that a user can fix; its message is one clear sentence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ class UserError(ValueError):
 
 
 def shown(value: Any, as_text: Callable[[Any], str] = repr) -> str:
-    """The value as a sentence shows it: `as_text` of it, its beginning only if that is long."""
+    """The value in the form of an error sentence: `as_text(value)`, cut to MOST_SHOWN characters."""
     text = as_text(value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def reason(error: BaseException) -> str:
-    """The first line of another library's error message: enough to know why, short enough for one sentence. What only
-    announces a list brings the list along."""
+    """The first line of another library's error message, which fits into a sentence.
+
+    If the first line only introduces a list, the list follows.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(line.strip() for line in lines) if lines[0].rstrip().endswith(":") else lines[0]

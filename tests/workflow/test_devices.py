@@ -66,5 +66,5 @@ def test_more_gpus_than_the_machine_has_are_refused_before_any_job(checkout):
     edit(checkout, "config.yaml", "micro_batch_size: 2", "micro_batch_size: 1")
     edit(checkout, "config.yaml", "    threads: 1\n", "    threads: 1\n    cluster: {gpus: 1}\n    gpus: {leap: 2}\n")
     text = snakemake(checkout, variables={"LEAP_REPRO_PRETEND_DEVICES": "1x80"}, check=False)
-    assert "a cell of leap is trained on 2 GPUs and 1 may be used here: `gpus: {leap: 1}` under the scale" in text
+    assert "a cell of leap is trained on 2 GPUs, but 1 may be used here: set `gpus: {leap: 1}` under the scale" in text
     assert "Finished jobid" not in text

@@ -1,8 +1,8 @@
-"""`leap-repro plan`: what a grid costs before it runs: jobs, memory, hours and disk, rule by rule.
+"""`leap-repro plan`: print the cost of a grid before it runs: jobs, memory, hours and disk of each rule.
 
-Everything comes from the configuration and from which manifests are there already, so it needs no network.
-`snakemake -n` ends with the same table of the jobs that it would run. The estimates are those that a cluster is asked
-by (`resources.py`); docs/plan.md explains them and compares them with what was measured.
+The plan is computed from the configuration and the manifests that exist, so it needs no network. `snakemake -n` ends
+with the same table for the jobs that it would run. Requests to a cluster are the same estimates (`resources.py`);
+docs/plan.md explains them and compares them with measurements.
 """
 
 from __future__ import annotations

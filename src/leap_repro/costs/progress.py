@@ -1,7 +1,7 @@
-"""`leap-repro progress`: one screen of the run in this folder, locally or on a cluster, without touching it.
+"""`leap-repro progress`: show the state of the run in this folder, local or on a cluster, without changing it.
 
-It words what `run_log.py` reads: Snakemake's own log of the newest run, and how far the jobs that are running say they
-are (blocks, steps, windows, questions).
+The screen has what `run_log.py` reads: Snakemake's log of the newest run, and the progress of running jobs (blocks,
+steps, windows, questions).
 """
 
 from __future__ import annotations

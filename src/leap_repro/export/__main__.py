@@ -1,14 +1,13 @@
-"""`python -m leap_repro.export`: take a pruned model home, dense or without its zeros.
+"""`python -m leap_repro.export`: write a pruned model as a checkpoint, dense or without its zeros, with a model card.
 
-The dense export is the base checkpoint with other numbers in its pruned matrices and nothing else changed: the same
-files, tensors under the same names, in the same layout and types, tokenizer and processor byte for byte; and a model
-card. `--format packed` and `--format 2:4` leave the zeros out (docs/export-formats.md). It is written file by file, so
-a model needs no more memory than its largest file. With `--task-yamls` the task definitions are written too, so that
-the plain command
+A dense export equals the base checkpoint except for the numbers in the pruned matrices: files, tensor names, layout and
+types are the same, and tokenizer and processor are the same to the byte. `--format packed` and `--format 2:4` leave out
+zeros (docs/export-formats.md). The export is written file by file, so its memory is that of the largest file. With
+`--task-yamls` the task definitions are written too, so that
 
     lm_eval --model hf --model_args pretrained=<output>,dtype=float32 --include_path <task-yamls> --tasks mmlu,piqa,...
 
-scores a dense export on the same questions.
+evaluates a dense export on the same questions.
 """
 
 from __future__ import annotations

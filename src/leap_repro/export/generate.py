@@ -1,6 +1,6 @@
-"""`leap-repro generate`: let an export write text after a prompt, and say how fast it did.
+"""`leap-repro generate`: generate text from an export after a prompt, and print the speed.
 
-A packed export runs packed: its matrices stay in memory as they lie in the file (docs/serving.md).
+A packed export runs packed: its matrices stay packed in memory (docs/serving.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load an export, in whatever form it is, as the ordinary transformers model that it stands for:
+"""`load_pruned`: load an export of any format as a transformers model.
 
 from leap_repro.export.load import load_pruned
 
@@ -27,14 +27,18 @@ RUNS: tuple[Run, ...] = get_args(Run)
 
 
 def load_pruned(folder: str | Path, dtype: str | None = None, run: Run = "dense") -> PreTrainedModel:
-    """The causal language model in `folder`, on the CPU, in evaluation mode; `dtype` converts its weights, which
-    otherwise have the type that config.json names.
+    """Load the causal language model in `folder`, on the CPU and in evaluation mode.
 
-    `run`: "dense", an ordinary model; or "packed", of an export of format packed: its pruned matrices stay in memory as
-    they are in the file, and it decodes by kernels that skip the zeros. Such a model is for inference on the CPU.
+    Only safetensors are read, and no code in the folder runs.
 
-    Raises UserError for a folder that is none or holds no model, if a file is damaged, or if the weights are not those
-    of config.json. Only safetensors are read, and no code of the folder's runs.
+    Args:
+        folder: The folder of an export of any format, or of another checkpoint.
+        dtype: The type of all weights. Default: the one that config.json names.
+        run: "dense" for an ordinary model; "packed" for an export of format packed, whose pruned matrices stay packed in
+            memory and are multiplied by kernels that skip the zeros. Such a model is for inference on the CPU.
+
+    Raises:
+        UserError: If the folder has no model, a file is damaged, or the weights are not those of config.json.
     """
     from transformers import AutoModelForCausalLM
 

@@ -1,5 +1,6 @@
-"""`python -m leap_repro.export.unpack`: the dense checkpoint of a compressed export, to the byte, for what loads only
-those."""
+"""`python -m leap_repro.export.unpack`: write the dense checkpoint of a compressed export, equal to the dense export to
+the byte.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evaluate_model`: zero-shot tasks and perplexity of a model, the same rows as the pipeline's evaluation writes."""
+"""`evaluate_model`: zero-shot accuracies and perplexity of a model, as rows like those of the pipeline's evaluation."""
 
 from __future__ import annotations
 
@@ -33,9 +33,14 @@ MINIATURE = "miniature"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scores. `rows`: {"task", "metric", "value", "stderr", "n", "protocol"}, accuracies in percent, `n`
-    questions or windows; `outcomes`: a row per question; `bits`: "portable" or "native"; `sources`: where "tasks" and
-    "text" came from, as a configuration says it, if they were files or the miniature's."""
+    """The result of `evaluate_model`.
+
+    Attributes:
+        rows: One row per metric: {"task", "metric", "value", "stderr", "n", "protocol"}. Accuracies are in percent; `n`
+        counts questions or windows. outcomes: One row per question. bits: The kernels that computed it: "portable" or
+        "native". sources: The sources of "tasks" and "text" in the form of a configuration, if they were files or the
+        miniature's.
+    """
 
     rows: tuple[Row, ...]
     outcomes: tuple[Outcome, ...] = field(repr=False)
@@ -44,13 +49,13 @@ class Evaluation:
 
     @property
     def accuracies(self) -> dict[str, tuple[float, float]]:
-        """{task, or "average" of the six: (percent, standard error)}."""
+        """{task, or "average" for the mean of the six: (percent, standard error)}."""
         rows = (row for row in self.rows if row["metric"] == "acc")
         return {row["task"]: (row["value"], row["stderr"]) for row in rows}
 
     @property
     def perplexities(self) -> dict[int, tuple[float, float]]:
-        """{length of a window in tokens: (perplexity, standard error)}."""
+        """{window length in tokens: (perplexity, standard error)}."""
         rows = (row for row in self.rows if row["task"] == "perplexity")
         return {int(row["metric"].partition("@")[2]): (row["value"], row["stderr"]) for row in rows}
 
@@ -68,15 +73,23 @@ def evaluate_model(
     dtype: str | None = None,
     bits: Bits = NATIVE,
 ) -> Evaluation:
-    """Score a model on zero-shot tasks (by lm-eval) and by perplexity (windows without overlap: `evaluate/perplexity`).
+    """Evaluate a model on zero-shot tasks, by lm-eval, and by perplexity, over windows without overlap.
 
-    `model`: what `prune_model` takes, or what it returns; one in memory needs its `tokenizer`. `tasks`: a folder with
-    the six sets, <set>/<split>.parquet in the originals' schemas (docs/extending.md), or "miniature"; `questions`: ask
-    no more of each, a seeded sample. `text`: documents, a file (.parquet with a column text, .jsonl, .txt), or
-    "miniature"; `lengths` of its windows in tokens, default 2,048 or as many as the model has positions for;
-    `windows`: score the first so many. `dtype` and `bits` as in `prune_model`.
+    Args:
+        model: What `prune_model` takes or returns. A model in memory needs its `tokenizer`.
+        tasks: A folder with the six sets as <set>/<split>.parquet in the originals' schemas (docs/extending.md), or
+            "miniature".
+        text: The perplexity text: documents, a file (.parquet with a column `text`, .jsonl, .txt), or "miniature".
+        lengths: Window lengths in tokens. Default: 2,048, or the model's positions if it has fewer.
+        windows: The number of windows of each length to score, from the first. Default: all.
+        questions: The number of questions of each task, a seeded sample. Default: all.
+        batch_size: Questions or windows per forward pass.
+        tokenizer: The tokenizer of a model in memory.
+        dtype: As in `prune_model`.
+        bits: As in `prune_model`.
 
-    Raises UserError, one sentence, if nothing is asked for, or if text, tasks or model cannot be used.
+    Raises:
+        UserError: If neither tasks nor text is given, or if text, tasks or model cannot be used.
     """
     if tasks is None and text is None:
         raise UserError("tasks and text are not given: give at least one of them")

@@ -1,4 +1,4 @@
-"""`export_model`: a pruned model as a checkpoint folder with a model card, as `leap-repro export` writes it."""
+"""`export_model`: write a pruned model as a checkpoint folder with a model card, as `leap-repro export` does."""
 
 from __future__ import annotations
 
@@ -39,16 +39,22 @@ def export_model(
     before: Evaluation | None = None,
     after: Evaluation | None = None,
 ) -> Path:
-    """Write a pruned model into the new folder `folder`, whole or not at all, with a model card; returns the folder.
+    """Write a pruned model into the new folder `folder`, completely or not at all, and return the folder.
 
-    `format`: "dense", which everything loads; "packed" or "2:4", without the zeros (docs/export-formats.md), which
-    `leap_repro.export.load.load_pruned` reads. `values`: "int8" rounds what "packed" keeps to 8 bits, by a scale for
-    each row. The checkpoint is that of the base, with other numbers in the pruned matrices and nothing else changed:
-    the folder that was pruned, or `base`. A model that was pruned in memory has none, so it is saved first, in the type
-    that it has, and needs its `tokenizer` to have one in the folder. `dtype` converts all weights. `license`, `before`
-    and `after` (evaluations of the base and of the result) go into the card.
+    The checkpoint is that of the base, except for the numbers in the pruned matrices. A model that was pruned in memory
+    is saved first, in its own type.
 
-    Raises UserError, one sentence, if the folder is not empty, or the masks are another model's or not of the format.
+    Args:
+        pruned: The result of `prune_model`. folder: The checkpoint folder to write; new or empty. format: "dense",
+        which every library loads; "packed" or "2:4", which leave out zeros (docs/export-formats.md) and which
+        `leap_repro.export.load.load_pruned` reads. values: "int8" rounds the values of "packed" to 8 bits, with a scale
+        for each row. dtype: The type of all weights. Default: each tensor's type in the base. base: The folder of the
+        base's checkpoint. Default: the folder that was pruned. tokenizer: The tokenizer to save with a model that was
+        pruned in memory. license: The licence of the base, for the model card. before: The evaluation of the base, for
+        the model card. after: The evaluation of the pruned model, for the model card.
+
+    Raises:
+        UserError: If the folder is not empty, or if the masks do not fit the base or the format.
     """
     if format not in (DENSE, *FORMS):
         raise UserError(f"format is {format!r}; it must be one of {[DENSE, *FORMS]}")

@@ -1,4 +1,4 @@
-"""`prune_model`: prune a model by any of the methods, without the pipeline and with its code."""
+"""`prune_model`: prune a model with any of the methods, without the pipeline but with its code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ STARTS |= {"budgets": "budget_from"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What decides a result besides model, tokens and starts; `given` are the options as they were asked for."""
+    """The request: everything that decides a result besides model, tokens and starts. `given` are the unchecked
+    options.
+    """
 
     method: Declaration
     options: Options
@@ -74,24 +76,37 @@ def prune_model(
     dtype: str | None = None,
     bits: Bits = NATIVE,
 ) -> PrunedModel:
-    """Prune a causal language model to `sparsity`, the share of its prunable weights that is dropped, in [0, 1).
+    """Prune a causal language model to `sparsity` and return masks and new values.
 
-    `model`: a transformers model in memory, which stays as it is (`PrunedModel.apply` changes it); a folder with a
-    checkpoint, read block by block unless the method trains; or the name of a bundled miniature.
-    `method` and its `options`: docs/methods (arXiv numbers in each method's file). `calibration`: what the methods look
-    at that prune layer by layer; `training`: what the others train on; each token ids [sequences, length] of any
-    integer type, or texts, which are cut into `sequences` of `length` tokens (default 2,048, or as many as the model
-    has positions for) as the pipeline cuts them, by `seed`. `held_out`: for LEAP's option `held_out_evaluations`.
-    What a method starts from: `selector` (optima), a one-shot method's name, or {"module": name, "options": {...}};
-    `parent` (optima, recover), `pattern_start` (patch, 2:4), `budgets` (one-shot methods): another result of this
-    function for the same model; `warm_start` (leap, maskllm, patch, ...): such a result, or the name of a one-shot
-    method, which is run first, on `calibration`, at the same sparsity. `hardening`: how trained logits become a mask:
-    by the integer budget, or "threshold", as released. `dtype`: of a folder's weights, default float32.
-    `bits`: "native", this processor's kernels, or "portable", the pipeline's, with the same results on every processor
-    with AVX2 (docs/numerics.md), for which the process must have been pinned before torch was imported.
+    The function uses the code of the pipeline's prune and harden stages. docs/methods describes each method, its
+    options and its source; docs/library.md has examples.
 
-    Raises UserError, one sentence, for what cannot be done: an unknown method or option, missing or foreign tokens, a
-    sparsity or a start that the method does not take, a model that cannot be pruned, results that miss their budget.
+    Args:
+        model: A transformers model in memory, which is not changed (`PrunedModel.apply` changes a model); a folder with
+        a checkpoint, which is read block by block unless the method trains; or the name of a bundled miniature. method:
+        The name of a method, or the path of a method's file (.py). sparsity: The share of the prunable weights that is
+        dropped, in [0, 1). calibration: Input of layer-wise methods: token ids [sequences, length] of any integer type,
+        or texts. training: Input of methods that train, in the same forms. options: Options of the method. seed: Seed
+        of all random draws: initial logits, noise, and the windows that are cut from texts. selector: For optima: the
+        one-shot method that chooses the masks, as a name or as {"module": name, "options": {...}}. warm_start: For
+        learned masks: an earlier result for the same model, or the name of a one-shot method, which runs first on
+        `calibration` at the same sparsity. pattern_start: For patch: an earlier result with 2:4 masks. parent: For
+        optima and recover: the earlier result from which it continues. budgets: For one-shot methods: an earlier result
+        whose share of each matrix is kept. held_out: Text for LEAP's option `held_out_evaluations`, in the forms of
+        `calibration`. hardening: How trained logits become a mask: "exact" meets the integer budget; "threshold" keeps
+        logits above 0, as released. tokenizer: The tokenizer for texts. Default: the one in the model's folder; a model
+        in memory has none. sequences: The number of sequences that are cut from texts, as the pipeline cuts them.
+        length: Tokens per sequence cut from texts. Default: 2,048, or the model's positions if it has fewer. dtype: The
+        type of a folder's weights. Default: float32. bits: "native" for this processor's kernels, or "portable" for the
+        same results on every processor with AVX2; the process must then have been pinned before torch was imported
+        (docs/numerics.md).
+
+    Returns:
+        The masks, the new values of kept weights, and the log.
+
+    Raises:
+        UserError: For a request that cannot be met: an unknown method or option, missing or foreign tokens, a sparsity
+        or a start that the method does not take, a model that cannot be pruned, or a result that misses its budget.
     """
     declared, checked = load_method(method, dict(options or {}))
     starts = {"selector": selector, "warm_start": warm_start, "pattern_start": pattern_start}

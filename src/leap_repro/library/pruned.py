@@ -1,5 +1,7 @@
-"""A model that was pruned: which weights stay, their new values, and what the pruner said. It holds no model's weights
-but those that a method changed, and lies in files of its own, as a hardened cell of the pipeline does."""
+"""`PrunedModel`: the masks of a pruned model, new values of kept weights, and the log.
+
+It has no weights that the method did not change. Its files have the form of a hardened cell of the pipeline.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,18 @@ def require_fits(cell: Artifact, model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class PrunedModel:
-    """What `prune_model` returns. Its files lie in a temporary folder that is deleted with it: `export_model` makes a
-    checkpoint that stays. `cell` and `pruned` are those files, `base` is what was pruned, `tokens` how many sequences
-    of how many tokens the method read."""
+    """The result of `prune_model`.
+
+    Its files are in a temporary folder that is deleted with the object; `export_model` writes a checkpoint that stays.
+
+    Attributes:
+        cell: The files of the hardened masks.
+        pruned: The files that the method wrote, with its log.
+        base: The model that was pruned.
+        tokens: (sequences, length) of the tokens that the method read, or None.
+        parameters: Method, options and all else that decided the result.
+        folder: The temporary folder of the files.
+    """
 
     cell: Artifact = field(repr=False)
     pruned: Artifact = field(repr=False)
@@ -48,64 +59,65 @@ class PrunedModel:
 
     @cached_property
     def masks(self) -> Mapping[str, Tensor]:
-        """{tensor name: bool [out, in], True where the weight stays}, each unpacked whenever it is asked for."""
+        """{tensor name: bool [out, in], True where the weight is kept}; each mask is unpacked on access."""
         return unpack_masks(self.cell)
 
     @cached_property
     def values(self) -> Mapping[str, Tensor]:
-        """{tensor name: [kept]}: the weights that stay, in the mask's order; empty if the method moved none."""
+        """{tensor name: [kept]}: values of the kept weights in the mask's order; empty if the method changed none."""
         return read_kept_values(self.cell)
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
-        """{tensor name: (weights that stay, weights)}."""
+        """{tensor name: (number of kept weights, number of weights)}."""
         return {row["tensor"]: (row["kept"], row["numel"]) for row in self.cell.facts["tensors"]}
 
     @property
     def kept(self) -> int:
-        """How many prunable weights stay."""
+        """The number of prunable weights that are kept."""
         return self.cell.facts["kept"]
 
     @property
     def prunable(self) -> int:
-        """How many prunable weights there are."""
+        """The number of prunable weights."""
         return self.cell.facts["prunable"]
 
     @property
     def sparsity(self) -> float:
-        """The share of the prunable weights that is dropped, as counted."""
+        """The share of the prunable weights that is dropped, counted from the masks."""
         return 1 - self.kept / self.prunable
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share that is dropped of the prunable weights, of all in the decoder blocks, and of the model's."""
+        """The dropped shares of the prunable weights, of the decoder blocks' weights and of all weights, by name."""
         return dropped_shares(self.base.shares, self.kept)
 
     @property
     def bits(self) -> str:
-        """Whether it was computed with "portable" or "native" kernels."""
+        """The kernels that computed the result: "portable" or "native"."""
         return self.parameters["bits"]
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the manifests say: pattern, budget, rule of hardening, and what the method noted."""
+        """Facts from the manifests: pattern, scope of the budget, hardening rule, and the method's notes."""
         return self.pruned.facts | self.cell.facts
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """A row per matrix, or per step of a training."""
+        """The method's log: a row per matrix, or per training step."""
         return pq.read_table(self.pruned.file(LOG)).to_pylist()
 
     def apply(self, model: PreTrainedModel) -> int:
-        """Write zeros and new values into `model`, in place; returns how many prunable weights stay.
+        """Write zeros and new values into `model`, in place, and return the number of kept prunable weights.
 
-        Raises UserError if the masks were made for another model.
+        Raises:
+            UserError: If the masks were made for another model.
         """
         require_fits(self.cell, model)
         return apply_cell(model, self.cell)
 
     def load(self) -> PreTrainedModel:
-        """The pruned model, dense in memory: its base, loaded or copied, with zeros and new values in it."""
+        """The pruned model, dense in memory: the base, loaded or copied, with zeros and new values."""
         model = self.base.loaded()
         self.apply(model)
         return model

@@ -1,8 +1,8 @@
 """`python -m leap_repro.pipeline STAGE …`: run one stage of the pipeline, in one process or in several.
 
-One process: it leases its GPU and runs the stage; without a GPU it has the run's server fork that process, where there
-is one (`launch/server.py`). Several: it starts torchrun, whose processes get a GPU each. On several nodes of a Slurm
-job: it starts itself on each of them. A job that asked for no GPU sees none.
+One process leases its GPU and runs the stage; without a GPU, the run's server forks the process if there is a server
+(`launch/server.py`). Several processes are started by torchrun, each with its own GPU. On several nodes of a Slurm job,
+the command starts itself on each node. A job that requested no GPU sees none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What of a study's local models and task sets only torch or pyarrow can tell, found before any job, once.
+"""`python -m leap_repro.pipeline.examination`: examine a study's local models and task sets before any job.
 
-A dry run must not pay for those imports, so they happen in a process of its own (`python -m
-leap_repro.pipeline.examination`); a verdict that found nothing wrong is kept until a file, the code or a library
-changes.
+These checks need torch or pyarrow, whose imports a dry run must not pay for, so they run in a separate process. A
+verdict without errors is kept until a file, the code or a library changes.
 """
 
 from __future__ import annotations

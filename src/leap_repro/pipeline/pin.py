@@ -1,4 +1,4 @@
-"""`leap-repro pin`: write commit and sha256s of the config's hub sources into the lock file."""
+"""`leap-repro pin`: write commits and sha256 digests of the configuration's hub sources into the lock file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""`leap-repro config`: print the configuration as a run resolves it: every line with all that it takes over.
+"""`leap-repro config`: print the resolved configuration of a run, each method with everything that it inherits.
 
-The configuration is `config.yaml`, over it the files of `config/` in the order of their names, over those the files
-that the user names (Snakemake's --configfile), and at last single values (its --config). Mapping by mapping: a list
-replaces the other list.
+The files of `config/` are merged over `config.yaml` in the order of their names, then the user's files (Snakemake's
+--configfile), and last single values (its --config). Mappings are merged; a list replaces the other list.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`python -m leap_repro.report.clean_up`: delete what no collected result of a model needs any more.
+"""`python -m leap_repro.report.clean_up`: delete files that no collected result of a model needs any more.
 
-"tokens" are the shards that masks were trained on; text and tokenizer make them again, to the byte. "logits" are those
-of learned masks; only a training makes them again. Manifests, provenance, logs, masks and values stay, so that every
-number is still traced to what made it, and a job that wants a deleted file stops and says how it is made again.
+"tokens" are the shards that masks were trained on; they are made again, to the byte, from text and tokenizer. "logits"
+are those of learned masks; only a training makes them again. Manifests, provenance, logs, masks and values are kept, so
+that every number can still be traced. A job that needs a deleted file stops and says how it is made again.
 """
 
 from __future__ import annotations

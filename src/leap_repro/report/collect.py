@@ -1,7 +1,8 @@
-"""Gather one model's cells into long-form parquet: results, outcomes of every question, densities.
+"""`python -m leap_repro.report.collect`: collect one model's cells into long-form parquet.
 
-`python -m leap_repro.report.collect`. Every row carries what it takes to trace its number to the files that made it,
-and none is taken that was not made as the workflow asks and from what lies there now (`pipeline/chain.py`).
+The files have results, the outcome of every question, and densities. Every row has what is needed to trace its number
+to the files that made it. A row is refused unless it was made as the workflow requests, from the present inputs
+(`pipeline/chain.py`).
 """
 
 from __future__ import annotations

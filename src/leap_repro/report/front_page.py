@@ -1,6 +1,6 @@
-"""The first page of a report: the main table and the forest plot at once, in one piece of HTML that needs nothing else.
+"""`python -m leap_repro.report.front_page`: write the first page of the report, the main table and the forest plot.
 
-`python -m leap_repro.report.front_page`; the report takes it in as it is, by workflow/report/workflow.rst.
+The page is one piece of HTML without other files; workflow/report/workflow.rst includes it.
 """
 
 from __future__ import annotations

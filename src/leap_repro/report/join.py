@@ -1,4 +1,4 @@
-"""`python -m leap_repro.report.join`: all models' results in one long-form parquet, their answers in another."""
+"""`python -m leap_repro.report.join`: join all models' results in one long-form parquet, their answers in another."""
 
 from __future__ import annotations
 

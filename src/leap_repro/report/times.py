@@ -1,5 +1,7 @@
-"""Where the time goes: `python -m leap_repro.report.times` sums up the benchmark files of a run's jobs, without tables
-and figures, which take seconds: which of them are there depends on the order."""
+"""`python -m leap_repro.report.times`: sum up the benchmark files of a run's jobs into the time table.
+
+Jobs of tables and figures are left out: they take seconds, and which of them exist depends on the order of jobs.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""`leap-repro verify`: is a finished run the published one? Cell by cell, mask by mask, number by number.
+"""`leap-repro verify`: compare a finished run with the published one, cell by cell: masks and numbers.
 
-Exit status: 0 all identical, 1 some differ within rounding, 3 some are different, 2 they cannot be compared.
+Exit status: 0 if all are identical, 1 if some differ within rounding, 3 if some are different, 2 if the runs cannot be
+compared.
 """
 
 from __future__ import annotations

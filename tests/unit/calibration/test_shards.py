@@ -97,7 +97,7 @@ def test_too_few_long_documents_are_told_with_the_numbers(tokenizer, texts, refu
 def test_a_text_of_one_document_a_line_is_told_what_ends_a_document(tokenizer, texts, refused):
     lines = ["\n".join(text.replace("\n", " ") for text in texts)]
     for draw in (random_windows, released_windows):
-        with refused("1 documents", "in a .txt a blank line ends a document"):
+        with refused("1 documents", "in a .txt, blank lines separate documents"):
             draw(tokenizer, lines, 32, 10**6, seed=0)
 
 

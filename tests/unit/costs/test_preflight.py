@@ -40,7 +40,7 @@ def test_a_machine_that_has_everything_is_let_through(paper):
 
 def test_no_gpu_is_named_with_the_number_of_jobs_that_need_one(paper):
     (sentence,) = found(paper, replace(LARGE, devices=[]), LEAP, MAGNITUDE)
-    assert sentence.startswith("1 of 2 jobs need a GPU and none is found here")
+    assert sentence.startswith("1 of 2 jobs need a GPU, but none is found here")
     assert found(paper, replace(LARGE, devices=[]), MAGNITUDE) == []
 
 
@@ -87,7 +87,7 @@ def test_a_gpu_smaller_than_the_one_that_options_were_chosen_for_is_refused_in_o
 def test_more_gpus_than_there_are_is_named_with_the_number_that_there_is(paper):
     four = replace(paper, methods=paper.methods | {"leap": replace(paper.methods["leap"], gpus=4)})
     (sentence,) = found(four, with_gpus(1000, 1000), LEAP)
-    assert "a cell of leap is trained on 4 GPUs and 2 may be used here: `gpus: {leap: 2}`" in sentence
+    assert "a cell of leap is trained on 4 GPUs, but 2 may be used here: set `gpus: {leap: 2}`" in sentence
     assert found(four, with_gpus(1000, 1000, 1000, 1000), LEAP) == []
 
 

@@ -190,7 +190,7 @@ def test_a_folder_without_task_sets_is_refused_by_its_path(tmp_path, payload, re
     [
         ("{oops", "line 701, column 2"),
         ('{"content": "a"}', "line 701 is not an object with a key 'text'"),
-        ("[1]", "line 701 is no object"),
+        ("[1]", "line 701 is not an object"),
         ('{"text": 5}', "line 701: its 'text' is 5"),
     ],
 )

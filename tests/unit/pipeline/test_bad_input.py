@@ -102,7 +102,7 @@ CONFIGURATIONS = [
     ("mini: {", '"mini\\n": {', "mini", "folder"),
     ("mini: {", '"..": {', '".."', "folder"),
     ("mini: {", '"mi ni": {', "mi ni", "folder"),
-    ("mini: {", "main: {", "'main'", "other tables"),
+    ("mini: {", "main: {", "'main'", "tables are named"),
     ("  small:\n", "  sm/all:\n", "sm/all", "folder"),
     ("  small:\n", "  '..':\n", '".."', "folder"),
     ("{source: path, path: model}", "{source: bundled, name: ../released/llama3.2-1b-mini}", "models.mini.name", "../"),

@@ -162,7 +162,7 @@ MISTAKES = [
     ({"extends": "lepa"}, "methods.mine.extends is 'lepa'; it must be one of ["),
     ({"hardens": "lepa"}, "methods.mine.hardens is 'lepa'; it must be one of ["),
     ({"extends": "mine"}, "methods.mine.extends is 'mine'; mine extends mine is circular"),
-    ({"extends": "leap", "groups": ["wanda"]}, "methods.mine.groups names 'wanda', which is a line"),
+    ({"extends": "leap", "groups": ["wanda"]}, "methods.mine.groups names 'wanda', which is a method"),
     ({"extends": "leap", "groups": ["a/b"]}, "a/b"),
     ({"extends": "leap", "at": {"mini": {}}}, "methods.mine.at names the unknown scale 'mini'; allowed are ["),
     ({"extends": "leap", "at": {"miniature": {"step": 3}}}, "methods.mine.options has the unknown key 'step'"),
@@ -262,7 +262,9 @@ def test_a_variant_that_a_scale_does_not_run_may_clash_with_the_options_of_its_b
     assert read_study(resolved(config, "paper")).methods == study.methods, "nor is it printed"
     assert study.methods["leap-cosine"].options.gradients_dtype == "bfloat16"
     paper["extended"] = ["leap-noise-per-pass"]
-    with refused("methods.leap-noise-per-pass.options.gradients_dtype is bfloat16; with noise: forward"):
+    with refused(
+        "methods.leap-noise-per-pass.options.gradients_dtype is bfloat16; no gradients are summed with noise: forward"
+    ):
         read_study(config | {"scale": "paper"})
 
 

@@ -58,7 +58,9 @@ def test_an_evaluation_that_counted_other_weights_than_the_mask_keeps_is_refused
     for folder in folders:
         with writing(tmp_path / folder, {}) as (_, facts):
             facts["kept"] = 11 if folder.startswith("evaluate") else 12
-    with refused(f"cell {CELL}: its evaluation counted 11 weights, its mask keeps 12", f"delete {tmp_path}/evaluate"):
+    with refused(
+        f"cell {CELL}: its evaluation counted 11 weights, but its mask keeps 12", f"delete {tmp_path}/evaluate"
+    ):
         result_rows(tmp_path, CELL, "commit", {"leap": {"pruned": "leap"}})
 
 

@@ -1,4 +1,4 @@
-"""`python -m leap_repro.pipeline calibration`: turn text into a shard of token ids for one model's tokenizer."""
+"""`python -m leap_repro.pipeline calibration`: turn text into a shard of token ids, with one model's tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m leap_repro.pipeline data`: bring one text corpus, or the task sets, into the results folder as parquet."""
+"""`python -m leap_repro.pipeline data`: fetch one text, or the task sets, into the results folder as parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m leap_repro.pipeline evaluate`: six zero-shot tasks and perplexity of one hardened cell.
+"""`python -m leap_repro.pipeline evaluate`: evaluate one hardened cell on six zero-shot tasks and by perplexity.
 
 Writes `metrics.parquet` (one row per metric, with its protocol) and `outcomes.parquet` (one row per question).
 """

@@ -1,4 +1,4 @@
-"""`python -m leap_repro.pipeline harden`: from a pruner's output to bit-packed masks, checked against the budget."""
+"""`python -m leap_repro.pipeline harden`: turn a pruner's output into bit-packed masks, checked against the budget."""
 
 from __future__ import annotations
 

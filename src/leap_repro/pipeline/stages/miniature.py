@@ -1,7 +1,7 @@
-"""`python -m leap_repro.pipeline miniature`: the recipe that made the released miniature models.
+"""`python -m leap_repro.pipeline miniature`: train the released miniature models.
 
-Plain next-token training on the `train` pages: AdamW, warm-up and cosine, one thread, one seed. The same machine type
-gives the same bytes again; another CPU may round differently.
+Plain next-token training on the `train` pages: AdamW, warm-up and cosine, one thread, one seed. A machine of the same
+type gives the same bytes; another CPU may round differently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m leap_repro.pipeline models`: bring one model into the results folder."""
+"""`python -m leap_repro.pipeline models`: fetch one model into the results folder."""
 
 from __future__ import annotations
 

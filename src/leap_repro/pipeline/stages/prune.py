@@ -1,4 +1,4 @@
-"""`python -m leap_repro.pipeline prune`: prune one cell (model, method, sparsity, seed); leaves masks or logits."""
+"""`python -m leap_repro.pipeline prune`: prune one cell (model, method, sparsity, seed) into masks or logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a layer-wise rule: what it is given for one matrix and what it gives back."""
+"""The interface of a layer-wise rule: its input and its result for one matrix."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layer:
-    """One matrix to prune. `weight` is [out, in] in float32, a copy that the rule may change; `collected` is what the
-    method asked for of its inputs, if it did."""
+    """One matrix to prune.
+
+    Attributes:
+        name: The name of the tensor.
+        weight: Float32 [out, in], a copy that the rule may change.
+        collected: The statistics of the matrix's inputs that METHOD declares, or None.
+        sparsity: The share of the matrix's weights to drop.
+    """
 
     name: str
     weight: Tensor
@@ -26,7 +32,7 @@ class Layer:
 
     @property
     def statistics(self) -> InputStatistics:
-        """Of the inputs; UserError if the method's declaration did not ask for any."""
+        """The statistics of the matrix's inputs; UserError if the method's declaration has no `statistics`."""
         if self.collected is None:
             raise UserError("the rule reads statistics of its inputs: its METHOD must have statistics=…")
         return self.collected
@@ -34,11 +40,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class PrunedLayer:
-    """A keep-mask [out, in] (bool) and, if the method moves weights, their new values (float32, zero where dropped).
+    """The result of a rule for one matrix.
 
-    `log` holds further columns of the matrix's row in the log, the same ones for every matrix of a method. Columns
-    whose names end in "dampings" hold all dampings that a Cholesky factor was tried with (`cholesky.py`); raised ones
-    also go into the manifest.
+    Attributes:
+        keep: The mask, bool [out, in], True where the weight is kept. values: New values, float32 [out, in] and zero
+        where dropped, or None if the rule changes none. log: Further columns of the matrix's row in the log, the same
+        for every matrix of a method. Columns whose names end in "dampings" hold all dampings that were tried for a
+        Cholesky factor (`cholesky.py`); raised ones also go into the manifest.
     """
 
     keep: Tensor

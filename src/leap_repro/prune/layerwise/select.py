@@ -1,8 +1,8 @@
-"""Choose which weights stay, by score: with integer budgets that are met exactly, or as public code rounds them.
+"""Choose the weights to keep by score, with integer budgets that are met exactly, or as public code rounds them.
 
-All functions take scores [out, in] (larger stays) and return a bool keep-mask of the same shape. Ties go by position:
-of equal scores the earlier one is dropped, so that the result does not depend on a sort's whim. "As released" counts
-multiply floats, because the public codes do: int(0.29 * 100) is 28.
+All functions take scores [out, in], of which the largest are kept, and return a bool mask of the same shape, True where
+the weight is kept. Among equal scores, the earlier one is dropped, so that the result does not depend on a sort.
+Functions for "as released" multiply floats, because the public codes do: int(0.29 * 100) is 28.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ if TYPE_CHECKING:
 
 
 def all_kept(weights: Tensor) -> Tensor:
-    """The mask of a matrix that drops nothing."""
+    """The mask that drops nothing, of the shape of `weights`."""
     import torch
 
     return torch.ones(weights.shape, dtype=torch.bool, device=weights.device)
 
 
 def by_selection(flat: Tensor, count: int) -> Tensor:
-    """The `count`-th smallest number without a full sort: the fast way on a CPU."""
+    """The `count`-th smallest number of `flat` [n] without a full sort, which is fast on a CPU."""
     return flat.kthvalue(count).values
 
 
 def by_sort(flat: Tensor, count: int) -> Tensor:
-    """The same number by a sort: CUDA's `kthvalue` gives a row to one block of threads, so that for a whole matrix it
-    takes about 20 times as long; and strict determinism refuses it, for the place that it returns with the number."""
+    """The `count`-th smallest number of `flat` [n] by a sort.
+
+    On CUDA, `kthvalue` gives a row to one block of threads, so for a whole matrix it takes about 20 times as long; and
+    strict determinism refuses it, because of the index that it returns.
+    """
     return flat.sort().values[count - 1]
 
 
@@ -40,8 +43,10 @@ KTH_SMALLEST = {"cpu": by_selection, "cuda": by_sort}
 
 
 def kth_smallest(flat: Tensor, count: int) -> Tensor:
-    """The `count`-th smallest (from 1) of `flat` [n], a scalar; the same number on every device but for a zero's sign,
-    to which no comparison looks."""
+    """The `count`-th smallest number (from 1) of `flat` [n], a scalar.
+
+    It is the same on every device, except for the sign of a zero, which no comparison sees.
+    """
     return KTH_SMALLEST[flat.device.type](flat, count)
 
 
@@ -59,9 +64,9 @@ def drop_smallest(scores: Tensor, count: int) -> Tensor:
 
 
 def drop_smallest_in_rows(scores: Tensor, sparsity: Fraction) -> Tensor:
-    """Each row drops the floor of its share, and rows whose next score is smallest drop one more.
+    """Drop floor(s * columns) scores of each row, and one more in the rows whose next score is smallest.
 
-    The extra rows are as many as make the matrix's total exactly round(s * numel) (docs/trust.md).
+    The number of extra rows makes the total of the matrix exactly round(s * numel) (docs/trust.md).
     """
     rows, columns = scores.shape
     per_row, extra = divmod(dropped(sparsity, rows * columns), rows)
@@ -81,27 +86,29 @@ def drop_smallest_in_matrix(scores: Tensor, sparsity: Fraction) -> Tensor:
 
 
 def drop_smallest_in_groups(scores: Tensor, pattern: Pattern) -> Tensor:
-    """Of each `pattern.group` consecutive columns of a row the `pattern.dropped` smallest are dropped."""
+    """Drop the `pattern.dropped` smallest of each `pattern.group` consecutive columns of a row."""
     groups = scores.reshape(-1, pattern.group)
     order = groups.sort(dim=1, stable=True).indices
     return _without(groups, order[:, : pattern.dropped]).view_as(scores)
 
 
 def floor_in_rows(scores: Tensor, sparsity: Fraction) -> Tensor:
-    """Each row drops the floor of its share: Wanda as released, below the matrix's budget where rows do not divide."""
+    """Drop int(s * columns) scores of each row, Wanda as released: fewer than the budget if s * columns is not an
+    integer.
+    """
     order = scores.sort(dim=1, stable=True).indices
     return _without(scores, order[:, : released_count(sparsity, scores.shape[1])])
 
 
 def floor_in_matrix(scores: Tensor, sparsity: Fraction) -> Tensor:
-    """The floor of the matrix's share is dropped: ADMM as released."""
+    """Drop the int(s * numel) smallest scores of the matrix: ADMM as released."""
     return drop_smallest(scores, released_count(sparsity, scores.numel()))
 
 
 def up_to_threshold(scores: Tensor, sparsity: Fraction) -> Tensor:
-    """Drop every score up to and with the one at 0-based rank floor(s * numel): magnitude and SparseGPT as released.
+    """Drop every score up to the one at 0-based rank int(s * numel): magnitude and SparseGPT as released.
 
-    That is one more than the floor, and more on ties.
+    That is one more than int(s * numel), and more if scores are equal.
     """
     flat = scores.flatten()
     return scores > kth_smallest(flat, released_count(sparsity, flat.numel()) + 1)

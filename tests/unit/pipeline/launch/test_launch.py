@@ -146,7 +146,7 @@ def test_what_cannot_be_started_is_refused(launch, arguments, sentence):
 
 def test_a_job_that_asked_for_a_gpu_does_not_compute_on_the_cpu_unseen(launch):
     _, errors = ended(launch("--gpus", "1", "stage", pretended="0"), status=2)
-    assert "this job requested GPUs (1), and NVIDIA's driver names none" in errors
+    assert "this job requested GPUs (1), but NVIDIA's driver finds none" in errors
 
 
 def test_processes_of_several_nodes_meet_where_slurms_variables_say(monkeypatch):

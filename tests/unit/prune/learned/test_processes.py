@@ -268,7 +268,7 @@ processes.leave()
 
 def test_processes_on_several_kinds_of_devices_are_told_and_count_their_noise(tmp_path, project):
     said = run_by_two(MIXED, tmp_path, project)
-    assert said.count("the processes run on GPU 0 and GPU 1: their products are rounded differently") == 1
+    assert said.count("the processes run on GPU 0 and GPU 1: these kinds round differently") == 1
 
 
 LEAVES_NOTHING = """

@@ -231,4 +231,4 @@ def test_masks_in_another_bit_order_are_told(plain, tmp_path, caplog):
     imported(plain, npz_by_size(tmp_path, np.packbits))
     assert not caplog.records
     imported(plain, npz_by_size(tmp_path, lambda bits: np.packbits(bits, bitorder="little")))
-    assert "are its bits in this order" in caplog.text
+    assert "the first weight is in the highest bit" in caplog.text

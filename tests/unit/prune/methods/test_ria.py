@@ -103,5 +103,5 @@ def test_a_group_that_a_pattern_would_ignore_is_refused():
 
 
 def test_an_exponent_below_zero_is_refused():
-    with pytest.raises(UserError, match=r"ria: exponent is -0\.5; it must be a number of at least 0"):
+    with pytest.raises(UserError, match=r"ria: exponent is -0\.5; it must be a number from 0 to 1e9"):
         load_method("ria", {"exponent": -0.5})
