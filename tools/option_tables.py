@@ -1,6 +1,7 @@
-"""`python tools/option_tables.py PAGES`: the option tables of docs/methods, from the methods' declarations.
+"""`python tools/option_tables.py PAGES`: write the option tables of docs/methods from the methods' declarations.
 
-In a page, what stands between `<!-- options of NAME -->` and `<!-- /options of NAME -->` is the table of that method.
+The text between `<!-- options of NAME -->` and `<!-- /options of NAME -->` is the table of that method, or of one of the
+SHARED kinds, whose options have one table for all methods, in docs/methods/options.md.
 """
 
 from __future__ import annotations
@@ -15,18 +16,47 @@ from pydantic.fields import FieldInfo
 
 from leap_repro.cli import run_stage
 from leap_repro.prune.declaration import Options
+from leap_repro.prune.layerwise.declaration import CalibratedOptions, SelectorOptions
+from leap_repro.prune.layerwise.grouped import GroupedOptions
+from leap_repro.prune.learned.declaration import LoopOptions, TrainingOptions
 from leap_repro.prune.methods import declaration
 from leap_repro.store.atomic import write_text
 
 BLOCK = re.compile(r"<!-- options of (?P<name>\S+) -->\n.*?<!-- /options of (?P=name) -->", re.DOTALL)
 HEAD = "| option | default | allowed | meaning |\n|---|---|---|---|"
+SHARED = {
+    "layer-wise masks": SelectorOptions,
+    "calibration": CalibratedOptions,
+    "groups": GroupedOptions,
+    "training": LoopOptions,
+    "learned masks": TrainingOptions,
+}
+"""{heading in docs/methods/options.md: the class of these options}"""
 
 
 def table(options: type[Options]) -> str:
-    """A row per option: a method's own first, then those that it shares with others."""
-    own = [name for name in options.model_fields if name in options.__annotations__]
-    names = [*own, *(name for name in options.model_fields if name not in own)]
-    return "\n".join([HEAD, *(_row(name, options.model_fields[name]) for name in names)])
+    """A row for each option of the class's own, and a sentence with links to those that it inherits."""
+    own = _own(options)
+    rows = [HEAD, *(_row(name, options.model_fields[name]) for name in own)] if own else []
+    return "\n".join([*rows, *_inherited(options, own)])
+
+
+def _anchor(heading: str) -> str:
+    return heading.replace(" ", "-")
+
+
+def _own(options: type[Options]) -> list[str]:
+    return [name for name in options.model_fields if name in options.__annotations__]
+
+
+def _inherited(options: type[Options], own: list[str]) -> list[str]:
+    """The names of inherited options, by the heading under which docs/methods/options.md has them."""
+    parts = []
+    for heading, shared in SHARED.items():
+        names = [f"`{name}`" for name in _own(shared) if name not in own]
+        if names and options is not shared and issubclass(options, shared):
+            parts.append(f"[{heading}](options.md#{_anchor(heading)}) ({', '.join(names)})")
+    return ["", f"Shared options: {'; '.join(parts)}."] if parts else []
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -57,7 +87,9 @@ def filled(page: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
-        return f"<!-- options of {name} -->\n{table(declaration(name).options)}\n<!-- /options of {name} -->"
+        shared = {_anchor(heading): options for heading, options in SHARED.items()}
+        options = shared.get(name) or declaration(name).options
+        return f"<!-- options of {name} -->\n{table(options)}\n<!-- /options of {name} -->"
 
     return BLOCK.sub(block, page)
 

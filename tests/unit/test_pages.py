@@ -94,6 +94,16 @@ def test_the_option_table_of_a_methods_page_is_its_declaration(name):
     assert option_tables.filled(text) == text, again
 
 
+def test_every_option_of_a_method_is_on_its_page_or_on_the_page_of_shared_options():
+    shared = (TOP / "docs/methods/options.md").read_text(encoding="utf-8")
+    assert option_tables.filled(shared) == shared, "`python tools/option_tables.py docs/methods/*.md` writes it anew"
+    for name in names():
+        own = option_tables.table(declaration(name).options)
+        for option in declaration(name).options.model_fields:
+            row = f"| `{option}` |"
+            assert row in own or (row in shared and f"`{option}`" in own), (name, option)
+
+
 def test_every_option_says_what_it_is_for():
     for name in names():
         for option, field in declaration(name).options.model_fields.items():
