@@ -1,7 +1,7 @@
 """`python tools/option_tables.py PAGES`: write the option tables of docs/methods from the methods' declarations.
 
-The text between `<!-- options of NAME -->` and `<!-- /options of NAME -->` is the table of that method, or of one of the
-SHARED kinds, whose options have one table for all methods, in docs/methods/options.md.
+The text between `<!-- options of NAME -->` and `<!-- /options of NAME -->` is the table of that method, or of one of
+the SHARED kinds, whose options have one table for all methods, in docs/methods/options.md.
 """
 
 from __future__ import annotations

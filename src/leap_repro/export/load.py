@@ -32,10 +32,10 @@ def load_pruned(folder: str | Path, dtype: str | None = None, run: Run = "dense"
     Only safetensors are read, and no code in the folder runs.
 
     Args:
-        folder: The folder of an export of any format, or of another checkpoint.
-        dtype: The type of all weights. Default: the one that config.json names.
-        run: "dense" for an ordinary model; "packed" for an export of format packed, whose pruned matrices stay packed in
-            memory and are multiplied by kernels that skip the zeros. Such a model is for inference on the CPU.
+        folder: The folder of an export of any format, or of another checkpoint. dtype: The type of all weights.
+        Default: the one that config.json names. run: "dense" for an ordinary model; "packed" for an export of format
+        packed, whose pruned matrices stay packed in memory and are multiplied by kernels that skip the zeros. Such a
+        model is for inference on the CPU.
 
     Raises:
         UserError: If the folder has no model, a file is damaged, or the weights are not those of config.json.
