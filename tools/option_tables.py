@@ -38,7 +38,7 @@ def table(options: type[Options]) -> str:
     """A row for each option of the class's own, and a sentence with links to those that it inherits."""
     own = _own(options)
     rows = [HEAD, *(_row(name, options.model_fields[name]) for name in own)] if own else []
-    return "\n".join([*rows, *_inherited(options, own)])
+    return "\n".join([*rows, *_inherited(options)])
 
 
 def _anchor(heading: str) -> str:
@@ -49,14 +49,11 @@ def _own(options: type[Options]) -> list[str]:
     return [name for name in options.model_fields if name in options.__annotations__]
 
 
-def _inherited(options: type[Options], own: list[str]) -> list[str]:
-    """The names of inherited options, by the heading under which docs/methods/options.md has them."""
-    parts = []
-    for heading, shared in SHARED.items():
-        names = [f"`{name}`" for name in _own(shared) if name not in own]
-        if names and options is not shared and issubclass(options, shared):
-            parts.append(f"[{heading}](options.md#{_anchor(heading)}) ({', '.join(names)})")
-    return ["", f"Shared options: {'; '.join(parts)}."] if parts else []
+def _inherited(options: type[Options]) -> list[str]:
+    """A sentence with links to the tables of the SHARED kinds from which the class inherits options."""
+    kinds = [heading for heading, shared in SHARED.items() if options is not shared and issubclass(options, shared)]
+    links = [f"[{heading}](options.md#{_anchor(heading)})" for heading in kinds]
+    return ["", f"Shared options: {', '.join(links)}."] if links else []
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -97,11 +97,13 @@ def test_the_option_table_of_a_methods_page_is_its_declaration(name):
 def test_every_option_of_a_method_is_on_its_page_or_on_the_page_of_shared_options():
     shared = (TOP / "docs/methods/options.md").read_text(encoding="utf-8")
     assert option_tables.filled(shared) == shared, "`python tools/option_tables.py docs/methods/*.md` writes it anew"
+    rows = {name: option_tables.table(kind) for name, kind in option_tables.SHARED.items()}
     for name in names():
-        own = option_tables.table(declaration(name).options)
-        for option in declaration(name).options.model_fields:
-            row = f"| `{option}` |"
-            assert row in own or (row in shared and f"`{option}`" in own), (name, option)
+        options = declaration(name).options
+        own = option_tables.table(options)
+        linked = "".join(table for heading, table in rows.items() if f"[{heading}](options.md#" in own)
+        for option in options.model_fields:
+            assert f"| `{option}` |" in own + linked, (name, option)
 
 
 def test_every_option_says_what_it_is_for():
