@@ -410,7 +410,7 @@ NONSENSE = [
     ("methods.elsa.options.learning_rate", 3000.0, "from 1e-12 to 10"),
     ("methods.leap.options.norm_weight", 1e300, "to 1e9"),
     ("scales.miniature.sparsities", [1e-300], "either 0 or at least 0.000001"),
-    ("scales.miniature.calibration.length", 10**40, "1000000000 at most"),
+    ("scales.miniature.calibration.length", 10**40, "from 2 to 1000000000"),
     ("scales.miniature.calibration.sequences", 10**40, "to 1000000000"),
     ("scales.miniature.evaluation.perplexity_windows", 10**40, "from 2 to 1000000000"),
     ("scales.open.data.calibration.expect", {"documents": 10**40}, "to 1000000000000000"),
