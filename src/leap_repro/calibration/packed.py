@@ -182,7 +182,7 @@ class Packer:
             for index, sha256 in enumerate(cursor.sha256s):
                 self._verify(self.path(index), sha256)
         except (UserError, TypeError) as error:
-            log.warning("started the packing in %s anew: %s", self.folder, error)
+            log.warning("restarted the packing in %s: %s", self.folder, error)
             return Cursor()
         return cursor
 

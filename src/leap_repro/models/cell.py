@@ -29,7 +29,7 @@ def read_cell(cell: Artifact, names: Iterable[str]) -> tuple[CellMasks, TensorFi
     check_pattern(name, masks, cell.facts["pattern"])
     total = sum(kept for kept, _ in counts.values())
     if total != cell.facts["kept"]:
-        raise UserError(f"cell {name} keeps {total} weights, its manifest says {cell.facts['kept']}")
+        raise UserError(f"cell {name} keeps {total} weights, but its manifest says {cell.facts['kept']}")
     return masks, read_kept_values(cell), total
 
 

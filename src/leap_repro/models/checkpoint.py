@@ -155,7 +155,7 @@ def _header(path: Path) -> dict[str, Entry]:
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not a safetensors file: its header cannot be read") from error
     if size != whole:
-        raise UserError(f"{path} has {size} bytes, its header says {whole}: it is cut short; copy it again")
+        raise UserError(f"{path} has {size} bytes, but its header says {whole}: it is cut short; copy it again")
     _check_places(path, entries, places)
     return entries
 

@@ -220,7 +220,7 @@ def foretells(collected: CollectedTables, relaxed: str, outcome: str) -> Finding
     low, high = found.pearson_low, found.pearson_high
     claimed = verdict(-high, -low) if outcome == "accuracy" else verdict(low, high)
     groups = runs.groupby(BY_SEED).ngroups
-    measured = f"{len(runs)} trainings, of {lines_of(runs)} lines in {counted(groups, 'cell')} and seeds"
+    measured = f"{len(runs)} trainings, of {lines_of(runs)} methods in {counted(groups, 'cell')} and seeds"
     return Finding(found.pearson, low, high, COEFFICIENT, runs["seed"].nunique(), measured, claimed)
 
 

@@ -157,7 +157,7 @@ def test_a_pass_whose_leavings_were_changed_starts_anew_with_one_line(
     damage(tmp_path / "again")
     assert torch.equal(read(pack_sequences(tokenizer, files, 35, LENGTH, 0, tmp_path / "again")), whole)
     (line,) = caplog.messages
-    assert line.startswith(f"started the packing in {tmp_path / 'again'} anew: ")
+    assert line.startswith(f"restarted the packing in {tmp_path / 'again'}: ")
 
 
 def test_one_document_may_fill_several_shards(tokenizer, tmp_path, small_shards):

@@ -85,7 +85,7 @@ def test_a_manifest_that_says_another_count_than_its_masks_have_is_refused(prune
     with writing(cell.folder, {}) as (payload, manifest):
         save_file({name: pack(mask) for name, mask in dict(unpack_masks(cell)).items()}, payload / MASK_FILE)
         manifest |= cell.facts | {"kept": cell.facts["kept"] + 1}
-    with refused(CELL, f"keeps {cell.facts['kept']} weights, its manifest says {cell.facts['kept'] + 1}"):
+    with refused(CELL, f"keeps {cell.facts['kept']} weights, but its manifest says {cell.facts['kept'] + 1}"):
         apply_cell(build_tiny("llama"), Artifact.read(cell.folder))
 
 

@@ -43,7 +43,7 @@ def test_relaxed_loss_foretells_within_model_sparsity_and_seed_each_line_counted
     expected_ends = [math.tanh(math.atanh(r) + sign * reach) for sign in (-1, 1)]
     assert (found.value, found.low, found.high) == pytest.approx((r, *expected_ends), abs=1e-6)
     assert found.verdict == expected
-    assert found.measured == "96 trainings, of 32 lines in 12 cells and seeds"
+    assert found.measured == "96 trainings, of 32 methods in 12 cells and seeds"
 
 
 def test_the_loss_after_a_quarter_of_the_steps_foretells_the_end(drawn):

@@ -62,7 +62,7 @@ class Codes:
         return found.mul_(_spread(scales, codes.shape[-1]))
 
     def write(self, rows: slice, moments: Tensor, chance: Chance | None) -> None:
-        assert chance is not None, "codes are rounded by chance"
+        assert chance is not None, "codes are rounded stochastically"
         codes, scales = (tensor.view(-1, tensor.shape[-1])[rows] for tensor in self.tensors.values())
         missing = scales.shape[-1] * BLOCK - moments.shape[-1]
         filled = nn.functional.pad(moments, (0, missing)) if missing else moments
