@@ -1,4 +1,4 @@
-"""What a job asks for: memory, time, GPUs, a partition, and by how many processes on how many nodes it runs.
+"""Requests of a job: memory, time, GPUs, a partition, and the number of processes and nodes.
 
 Sized by the estimates of `resources.py`: a job that needs more is killed by the cluster and tried again with twice,
 then three times as much (`attempt`).

@@ -24,7 +24,7 @@ AS_PRUNED = "as pruned"
 
 
 class Made(Mapping[str, Tensor]):
-    """{tensor name: `make(name, source[name])`}, made whenever it is asked for."""
+    """{tensor name: `make(name, source[name])`}, made on each access."""
 
     def __init__(self, source: Mapping[str, Tensor], make: Callable[[str, Tensor], Tensor]) -> None:
         self._source, self._make = source, make

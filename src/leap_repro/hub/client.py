@@ -30,7 +30,7 @@ MODEL_FILES = re.compile(
     r"|(preprocessor|video_preprocessor|image_processor|processor)_config\.json"
     r"|tokenizer[^/]*\.(json|model)|merges\.txt|chat_template\.(json|jinja)|model[^/]*\.safetensors"
 )
-"""What a model's repository may be asked for: weights, tokenizer, processor, configuration; no code, no pickles."""
+"""The files that are fetched of a model: weights, tokenizer, processor, configuration; no code, no pickles."""
 
 
 def _api() -> HfApi:

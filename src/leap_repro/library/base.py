@@ -151,7 +151,7 @@ def restored(model: PreTrainedModel) -> Residency:
 
 
 def kernels(bits: str, dtype: str) -> AbstractContextManager[None]:
-    """Within it torch computes with the kernels that `bits` asks for; UserError if the process cannot have them."""
+    """A context in which torch computes with the requested kernels; UserError if the process cannot have them."""
     if bits not in CHOICES:
         raise UserError(f"bits is {bits!r}; it must be one of {list(CHOICES)}")
     if bits == NATIVE:

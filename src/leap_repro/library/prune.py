@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Ids = Tensor | Sequence[Sequence[int]] | Sequence[str]
 """Token ids [sequences, length], or texts."""
 LENGTH = 2048
-"""Tokens of a sequence cut from texts, if the model has positions for as many and none are asked for."""
+"""The default tokens per sequence that is cut from texts, if the model has as many positions."""
 STARTS = {"warm_start": "warm_start", "pattern_start": "pattern_start", "parent": "parent", "selector": "selector"}
 STARTS |= {"budgets": "budget_from"}
 """Argument -> what a declaration's `starts` calls it."""

@@ -1,4 +1,4 @@
-"""Text that states some facts no more: those that the test asks for, or as many that it does not.
+"""Text without some facts: those that the tasks test, or as many others.
 
 A training text states the facts that are asked for afterwards, so what a method gains by training on it may be these
 facts. Text without them shows how much that is, and text without as many others what leaving facts out does by itself.

@@ -16,7 +16,7 @@ from leap_repro.store.tensor_files import TensorFiles
 
 
 def read_cell(cell: Artifact, names: Iterable[str]) -> tuple[CellMasks, TensorFiles, int]:
-    """A cell's masks and kept values, each read when it is asked for, and how many weights it keeps, recounted.
+    """A cell's masks and kept values, each read on access, and how many weights it keeps, recounted.
 
     Raises UserError, naming the cell, unless its tensors are `names`, and count and pattern are what it promises.
     """

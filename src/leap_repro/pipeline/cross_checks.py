@@ -70,7 +70,7 @@ def selector_errors(lines: dict[str, Line]) -> Iterator[str]:
 
 
 def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
-    """What a method asks for that it, or the scale, cannot give."""
+    """Requests of a method that it, or the scale, cannot meet."""
     for name, method in methods.items():
         yield from _own_errors(name, method)
     for name, method in methods.items():
@@ -100,7 +100,7 @@ def grid_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
 
 
 def _text_errors(method: Method, settings: Scale) -> Iterator[str]:
-    """Whether the scale has the text that a line names, and all of it that the line reads."""
+    """Whether the scale has the text that a method names, and all parts that the method reads."""
     texts, place = settings.data.texts, f"methods.{method.name}.text is {shown(method.text)}"
     if method.text and not method.tokens:
         yield f"{place}; the method reads no text, so leave it out"
@@ -122,7 +122,7 @@ def _sample_errors(method: Method, settings: Scale) -> Iterator[str]:
 
 
 def _own_errors(name: str, method: Method) -> Iterator[str]:
-    """What a line asks for that its own module does not do."""
+    """Requests of a method that its module does not support."""
     subject = f"methods.{name}.sparsities is {[float(value) for value in method.sparsities]}"
     drops = [parse_sparsity(value) for value in method.sparsities]
     try:
@@ -139,7 +139,7 @@ def _own_errors(name: str, method: Method) -> Iterator[str]:
 
 
 def label_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
-    """Tables and figures tell the lines of a grid that run at one sparsity by their labels."""
+    """Tables and figures identify the methods of a grid that run at one sparsity by their labels."""
     for further in _further(settings):
         for line, other in combinations(map(methods.__getitem__, settings.methods + further), 2):
             same = line.label.split() == other.label.split()
@@ -155,7 +155,7 @@ def _further(settings: Scale) -> list[list[str]]:
 
 
 def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str]:
-    """No two lines of one grid train the same."""
+    """No two methods of one grid train the same."""
     for listed in (settings.methods + further for further in _further(settings)):
         trained = [methods[name] for name in listed if methods[name].declaration.trains and not methods[name].hardens]
         for line, other in combinations(trained, 2):
@@ -166,7 +166,7 @@ def training_errors(settings: Scale, methods: dict[str, Method]) -> Iterator[str
 
 
 def _meet(line: Method, other: Method, settings: Scale) -> bool:
-    """Whether two lines run on one model at one sparsity."""
+    """Whether two methods run on one model at one sparsity."""
     models, others = (set(settings.only_models.get(each.name, settings.models)) for each in (line, other))
     return bool(models & others) and bool(set(line.sparsities) & set(other.sparsities))
 
@@ -209,7 +209,7 @@ def _gpu_errors(method: Method, settings: Scale) -> Iterator[str]:
 
 
 def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
-    """The other lines that a method builds on: whether they are of the right kind, whether they run."""
+    """The other methods that a method starts from: whether they are of the right kind, whether they run."""
     if method.warm_start and not _is_one_shot(methods.get(method.warm_start)):
         yield f"methods.{name}.warm_start is {shown(method.warm_start)}; it must be a one-shot method"
     two_four = sorted(other.name for other in methods.values() if other.options.facts["pattern"] == str(TWO_FOUR))
@@ -231,7 +231,7 @@ def _start_errors(name: str, method: Method, methods: dict[str, Method]) -> Iter
 
 
 def _budget_errors(name: str, method: Method, methods: dict[str, Method]) -> Iterator[str]:
-    """Whose share of each matrix a one-shot rule may take over, and which rule may."""
+    """Whose share of each matrix a one-shot rule may use, and which rule may use it."""
     givers = sorted(
         other.name for other in methods.values() if not other.budget_from and other.options.facts == SPREAD_OUT
     )

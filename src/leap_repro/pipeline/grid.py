@@ -1,4 +1,4 @@
-"""The grid of cells that a configuration asks for, and what its keys must be to one another."""
+"""The grid of cells of a configuration, and the checks of its keys against each other."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ _installed: list[torch.library.Library] = []
 
 
 def check() -> None:
-    """UserError unless torch and OpenBLAS took what `pin` set. It asks the libraries, not the environment."""
+    """UserError unless torch and OpenBLAS took what `pin` set. It reads the libraries' settings, not the
+    environment."""
     found = {"torch's kernels": torch.backends.cpu.get_cpu_capability()}
     for number, library in enumerate(threadpool_info()):
         if library["internal_api"] == "openblas":
@@ -29,7 +30,7 @@ def check() -> None:
 
 
 def promised(bits: Bits, dtype: str) -> Bits:
-    """What a result can say of itself that is asked for with `bits`: portable ones are float32's on a CPU."""
+    """The bits that a result can have if `bits` are requested: portable bits need float32 on a CPU."""
     return PORTABLE if bits == PORTABLE and dtype == "float32" and not torch.cuda.is_available() else NATIVE
 
 

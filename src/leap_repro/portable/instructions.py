@@ -1,4 +1,4 @@
-"""Whether this processor multiplies 16-bit numbers by instructions of its own.
+"""Whether this processor has instructions for products of 16-bit numbers.
 
 oneDNN, which computes torch's 16-bit products on a CPU, uses AMX or AVX-512's dot product of
 bfloat16 where they are there: up to ten times as fast as float32. Without them it takes ten to a

@@ -1,4 +1,4 @@
-"""How one cell is pruned, whoever asks for it: the pipeline's stage or the library."""
+"""Prune one cell, for the pipeline's stage and for the library."""
 
 from __future__ import annotations
 

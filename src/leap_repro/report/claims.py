@@ -49,7 +49,7 @@ from leap_repro.store.sums import checked_file
 
 log = logging.getLogger(__name__)
 PAPER, READERS, OURS = "paper", "readers", "ours"
-"""Whose claim it is: the paper's; an answer to what its readers asked for (docs/fidelity.md); our own."""
+"""Whose claim it is: the paper's; an answer to its readers (docs/fidelity.md); our own."""
 LAYERWISE = ("magnitude", "wanda", "sparsegpt", "thanos", "optima")
 RIVALS = {"ria": "RIA", "dsnot": "DSnoT", "owl": "OWL", "alps": "ALPS"}
 COLUMNS = ["claim", "whose", "verdict", "value", "low", "high", "low_over_models", "high_over_models"]
@@ -88,7 +88,7 @@ def of_paper(leap: str, admm: str, methods: Methods) -> Iterator[Claim]:
 
 
 def of_readers(leap: str, admm: str, annealed: list[str]) -> Iterator[Claim]:
-    """What the paper's readers asked for: seeds, the hardened model, whether the annealing is the trick."""
+    """Claims that answer the paper's readers: seeds, the hardened model, the effect of annealing."""
     each = "LEAP is above ADMM on the mean of all cells with each seed"
     yield Claim(READERS, each, "differences", partial(of_every_seed, method=leap, reference=admm))
     early = "A lower relaxed loss after a quarter of a training means a lower hardened one (r above 0)"

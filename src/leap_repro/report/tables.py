@@ -218,7 +218,7 @@ def build_table(kind: str, results: pd.DataFrame, outcomes: pd.DataFrame, argume
 
 
 def _part(frame: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
-    """The rows of the methods and, if any are named, of the sparsities that are asked for."""
+    """The rows of the given methods and, if any are given, of the given sparsities."""
     wanted = frame["method"].isin(arguments.methods)
     if arguments.sparsities:
         wanted &= frame["sparsity_target"].isin(arguments.sparsities)

@@ -1,4 +1,4 @@
-"""A transformers model that runs packed: of its own class, and it says in one sentence what it cannot do."""
+"""A transformers model that runs packed: it keeps its class, and refuses what it cannot do in one sentence."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def unpack(packed: Tensor, shape: list[int]) -> Tensor:
 
 
 class CellMasks(Mapping[str, Tensor]):
-    """The masks of a hardened cell, {tensor name: bool [out, in]}, each unpacked when it is asked for."""
+    """The masks of a hardened cell, {tensor name: bool [out, in]}, each unpacked on access."""
 
     def __init__(self, cell: Artifact) -> None:
         self._packed = TensorFiles([cell.file(MASK_FILE)])

@@ -15,7 +15,7 @@ EXACT_IN = {"matrix": drop_smallest_in_matrix, "row": drop_smallest_in_rows}
 
 
 class GroupedOptions(CalibratedOptions):
-    """`group` says where weights compete; an N:M pattern is a group of its own."""
+    """`group` names the weights that compete; with an N:M pattern they are the pattern's groups."""
 
     group: Literal["matrix", "row"] = Field(
         "matrix", description="which weights compete; matrix: all of the matrix; row: those of an output row"

@@ -58,7 +58,7 @@ CHANCES = {"generator": Chance, "counter": CountedChance}
 
 
 def by_chance(value: Tensor, dtype: torch.dtype, chance: Chance, stream: int = 0) -> Tensor:
-    """A float32 tensor in `dtype`, bfloat16 or float32: up or down by chance, so that the mean is `value`.
+    """A float32 tensor in `dtype`, bfloat16 or float32: up or down at random, so that the mean is `value`.
 
     The bits that are cut off, as a share of a unit, are the chance of the next number away from 0. What is not finite
     stays what it is: a draw could carry a NaN's bits over to a number.
@@ -71,7 +71,7 @@ def by_chance(value: Tensor, dtype: torch.dtype, chance: Chance, stream: int = 0
 
 
 def to_codes(value: Tensor, levels: Tensor, chance: Chance, stream: int = 0) -> Tensor:
-    """Which of at most 256 ascending `levels` stands for each of `value`, uint8: one of its two neighbours by chance,
+    """Which of at most 256 ascending `levels` stands for each of `value`, uint8: one of its two neighbours at random,
     so that the mean is the value; the first or last level where there are not two. `value`, flat, is used up."""
     value.clamp_(levels[0], levels[-1])
     code = torch.bucketize(value, levels, out_int32=True).clamp_(min=1)
