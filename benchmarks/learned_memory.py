@@ -3,8 +3,8 @@ speed, and the share of the time that the gates cost.
 
     python benchmarks/learned_memory.py --shape llama3.2-1b --write
 
-prints the parts of the formula and one row, and adds it to `benchmarks/learned_memory.csv`, which `docs/memory.md`
-shows. The model is randomly initialised, the text is random: only sizes matter. Without a GPU the peak is the
+prints the parts of the formula and one row, and adds it to `benchmarks/learned_memory.csv` and its table. The
+model is randomly initialised, the text is random: only sizes matter. Without a GPU the peak is the
 process's resident set above its peak after a tiny training; with one it is the device's. The gates' share is what a
 step takes beyond the same passes over the same micro-batches with the weights as they are: forward, backward, and the
 gradient at every prunable weight.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import add_row, place, show
+from measure import add_row, place
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leap_repro.models.load import DTYPES, best_device
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--length", type=int, default=64, help="tokens of a sequence")
     parser.add_argument("--options", type=json.loads, default={}, help="of the training, over short ones")
-    parser.add_argument("--write", action="store_true", help="add the row to the table and the page")
+    parser.add_argument("--write", action="store_true", help="add the row to the table")
     arguments = parser.parse_args()
     options = {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "gradient_checkpointing": True} | arguments.options
     measure("tiny", arguments.gate, arguments.dtype, arguments.length, options)  # loads code, so that it is not counted
@@ -167,7 +167,6 @@ def main() -> None:
     print(json.dumps(row))
     if arguments.write:
         add_row(TABLE, row, key=("shape", "gate", "dtype", "tokens", "options", "device"))
-        show("docs/memory.md")
 
 
 if __name__ == "__main__":
