@@ -50,7 +50,7 @@ def stream_model(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel,
         stream = _BlockStream(model, files, sources)
         stream.load([name for name in needed if not name.startswith(stream.prefix)])
         return ready(model), stream.resident
-    log.info("%s stores its tensors in another form or type: it is loaded whole", folder)
+    log.info("%s stores its tensors in another form or type, so it is loaded whole", folder)
     return load_model(folder, dtype), always_resident
 
 

@@ -50,10 +50,10 @@ def ask(stage: str, arguments: list[str], benchmark: Path | None, started: float
     try:
         answer = _exchange(os.environ[ADDRESS], request)
     except OSError as error:
-        log.info("no server takes this job (%s): it runs in a process of its own", error)
+        log.info("the server did not take this job (%s): it runs in a separate process", error)
         return None
     if "refused" in answer:
-        log.info("a process of its own runs this job: %s", answer["refused"])
+        log.info("this job runs in a separate process: %s", answer["refused"])
         return None
     status = answer["status"]
     return status if status >= 0 else KILLED - status

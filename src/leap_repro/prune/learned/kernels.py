@@ -32,7 +32,9 @@ def _compiles() -> bool:
     """Tried once a process, on its GPU; a warning says why not."""
     fault = _fault(torch.device("cuda"))
     if fault:
-        log.warning("Triton's kernels do not run on this GPU (%s): masks are made without them, more slowly", fault)
+        log.warning(
+            "Triton's kernels do not run on this GPU (%s): masks are computed without them, which is slower", fault
+        )
     return fault is None
 
 

@@ -221,7 +221,7 @@ def test_a_job_whose_server_is_killed_runs_by_itself(source):
         process = launch("stage", "tell")
         seen, errors = ended(process)
         assert seen["pid"] == process.pid
-        assert "no server takes this job" in errors
+        assert "the server did not take this job" in errors
 
 
 def test_a_row_has_snakemakes_columns_and_the_jobs_own_measures(started):
