@@ -1,8 +1,7 @@
-"""`leap-repro prune MODEL`: prune a model of your own, score it before and after, and take it home.
+"""`leap-repro prune MODEL`: prune your model, score it before and after, and write the pruned checkpoint.
 
-MODEL is a folder, an id on the hub, or one of the bundled miniatures. The command writes the grid that it runs, one
-cell, into the run folder and runs the workflow on it there: what is done already is not done again, and what was
-stopped goes on.
+MODEL is a folder, an id on the hub, or one of the bundled miniatures. The command writes a configuration with one cell
+into the run folder and runs the workflow there. Finished jobs are not repeated, and interrupted jobs continue.
 """
 
 from __future__ import annotations

@@ -53,4 +53,4 @@ def unlock(run: Path) -> str:
         raise UserError(f"--run-folder {run} holds no run")
     with turn(run):
         shutil.rmtree(run / LOCKS_OF_SNAKEMAKE, ignore_errors=True)
-    return f"{run} is unlocked: the same command goes on where it was"
+    return f"{run} is unlocked: run the same command again to continue"
