@@ -25,11 +25,7 @@ def summary(
         ("weight files", _sizes(model, export)),
         ("computed in", _arithmetic(root, cell)),
         *_metrics(model, hardened),
-        *(
-            [("values", f"rounded to {values} in the export; the scores above are of the exact values")]
-            if values
-            else []
-        ),
+        *([("values", f"rounded to {values} in the export, and exact in the scores above")] if values else []),
         ("seconds", f"{seconds:.0f}{_by_stage(root / 'benchmarks', cell)}"),
         ("export", str(export)),
         ("run", f"{run} (its grid: {overlay.name}; what is done there is not done again)"),
