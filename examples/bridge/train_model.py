@@ -1,6 +1,6 @@
 """A Llama of one million weights, trained on real text.
 
-`python examples/real/bridge/train_model.py TRAINING HELD_OUT OUTPUT`. TRAINING and HELD_OUT are
+`python examples/bridge/train_model.py TRAINING HELD_OUT OUTPUT`. TRAINING and HELD_OUT are
 files of `split_text.py`. The recipe is that of the miniature models: one seed, one thread, AdamW,
 warm-up and cosine. The byte-level BPE is learned from TRAINING. Each half epoch the loss on HELD_OUT
 is measured, and the weights with the lowest loss are written. The same versions give the same bytes

@@ -1,8 +1,9 @@
 """LEAP's lead over ADMM in perplexity against training tokens a weight.
 
-`python examples/real/bridge/lead.py RESULTS OUTPUT`. RESULTS is the folder of the bridge's results.
-The tables of its trials, perplexities and verdicts are copied to OUTPUT, and the figure is drawn from
-the last one, with the points of the real models where `examples/real/results/verdict.csv` exists.
+`python examples/bridge/lead.py RESULTS MODEL OUTPUT`. RESULTS is the folder of the bridge's results,
+MODEL that of its model. The tables of trials, perplexities and verdicts and the model's training log
+are copied to OUTPUT. The verdicts are written there as a page's table (`lead.md`) and drawn (`lead.png`,
+`lead.pdf`), in the figure with the real models where `examples/real/results/verdict.csv` exists.
 """
 
 from __future__ import annotations
@@ -26,13 +27,23 @@ from leap_repro.report.figures.style import (
     save,
     use_style,
 )
+from leap_repro.report.render import Table
+from leap_repro.store.atomic import write_text
 
 TABLES = ("trials", "perplexities", "verdict")
 TEXTS = {"wikitext2": "WikiText-2", "c4": "C4"}
 START = {"paper": "the paper's schedule", "cold": "cold start"}
-REAL = Path(__file__).resolve().parents[1] / "results/verdict.csv"
+REAL = Path(__file__).resolve().parents[1] / "real/results/verdict.csv"
 LEAD = "ln(PPL LEAP / PPL ADMM)"
 NOTE = f"{LEAD} on held-out text, with 95 % intervals; below 0 LEAP leads"
+COLUMNS = {
+    "start": "LEAP",
+    "tokens_a_weight": "Tokens a weight",
+    "reference": "ADMM",
+    **TEXTS,
+    "verdict": "Verdict",
+}
+"""Of the page's table."""
 
 
 def points(files: list[Path]) -> pd.DataFrame:
@@ -42,6 +53,26 @@ def points(files: list[Path]) -> pd.DataFrame:
     table["start"] = cold.map({True: "cold", False: "paper"})
     table["tokens_a_weight"] = table["tokens"] / table["weights"]
     return table.sort_values(["model", "sparsity", "start", "tokens_a_weight"], ignore_index=True)
+
+
+def with_interval(row: pd.Series) -> str:
+    """A lead and its interval as the page shows them."""
+    shown = f"{row['difference']:+.4f} [{row['lower']:+.4f}, {row['upper']:+.4f}]"
+    return shown.replace("-", "−")
+
+
+def page(table: pd.DataFrame) -> str:
+    """A Markdown row per budget and start of one model, a column per text."""
+    rows = table.assign(
+        start=table["start"].map(START),
+        tokens_a_weight=table["tokens_a_weight"].map("{:.1f}".format),
+        lead=table.apply(with_interval, axis=1),
+    )
+    of = ["start", "tokens_a_weight", "reference", "verdict"]
+    shown = rows.pivot(index=of, columns="text", values="lead").reset_index()
+    shown = shown[[column for column in COLUMNS if column in shown]].rename(columns=COLUMNS)
+    caption = f"{NOTE} ({table['seeds'].max()} seeds)"
+    return Table(caption, shown, shown, words=len(shown.columns)).markdown()
 
 
 def curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -87,15 +118,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Copy the tables, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="folder with `tables`")
+    parser.add_argument("model", type=Path, help="folder that train_model.py wrote")
     parser.add_argument("output", type=Path, help="folder of tables and figure")
     parser.add_argument("--real", type=Path, default=REAL, help="verdicts of the real models")
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
+    copyfile(given.model / "training.csv", given.output / "training.csv")
     for name in TABLES:
         copyfile(given.results / f"tables/{name}.csv", given.output / f"{name}.csv")
-    files = [file for file in (given.output / "verdict.csv", given.real) if file.is_file()]
+    ours = given.output / "verdict.csv"
+    write_text(given.output / "lead.md", page(points([ours])))
+    table = points([file for file in (ours, given.real) if file.is_file()])
     use_style()
-    table = points(files)
     save(plot(table), table, given.output / "lead")
 
 
