@@ -24,7 +24,7 @@ from leap_repro.report.figures.style import (
     use_style,
 )
 
-BUDGET = re.compile(r"-(\d+k|\d+m)$")
+BUDGET = re.compile(r"-(\d+k|\d+m|\d\.\d)$")
 """The end of a method's name that tells its budget."""
 TEXTS = {"wikitext2": "WikiText-2", "c4": "C4"}
 LABELS = {

@@ -37,7 +37,7 @@ def perplexities(found: pd.DataFrame) -> Table:
             shown[f"ln(PPL / dense), {title}"] = f"{row['over_dense', text]:.3f}"
         rows.append(shown)
     table = pd.DataFrame(rows)
-    caption = "Perplexity of the hardened masks, windows of 2,048 tokens"
+    caption = "Perplexity of the hardened masks"
     notes = "Tokens: of calibration or training. The mean loss over seeds and windows, exponentiated."
     return Table(caption, table, found, notes=notes, words=3)
 
@@ -69,7 +69,7 @@ def trials(found: pd.DataFrame) -> Table:
             "Relaxed": found["held_out_relaxed"].map("{:.3f}".format),
         }
     )
-    caption = "Loss on held-out C4 in nats per token, after 102,400 training tokens at 60 %"
+    caption = "Loss of the trials at their end, on held-out C4 in nats per token"
     return Table(caption, shown, found, words=2)
 
 
