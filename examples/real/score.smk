@@ -51,11 +51,11 @@ rule windows:
         c4="data/real/scoring.parquet",
     output:
         ROOT + "/windows/{cell}.parquet",
+    threads: 1
     params:
         **{name: SCALE["evaluation"][f"perplexity_{name}"] for name in ("lengths", "windows")},
         bits=BITS,
         dtype=SCALE["dtype"],
-    threads: 1
     shell:
         "{ENVIRONMENT} python {input.script} --model $(dirname {input.model}) --cell $(dirname {input.cell})"
         " --held-out $(dirname {input.held_out}) --wikitext {input.wikitext} --c4 {input.c4}"
