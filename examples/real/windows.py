@@ -98,7 +98,7 @@ def main() -> None:
     for name in ("wikitext", "c4", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="parquet file")
     parser.add_argument("--length", type=int, required=True, help="tokens per window")
-    parser.add_argument("--windows", type=int, required=True, help="the most windows of a text")
+    parser.add_argument("--windows", type=int, required=True, help="the most windows of C4")
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--bits", choices=CHOICES, required=True, help="portable: the caller has set LIBRARIES")
     given = parser.parse_args()

@@ -117,6 +117,7 @@ def test_windows_are_of_the_scale_s_length(project, trained, tmp_path):
     assert found.shape == (5, 32)
     assert facts[0] == {"window": 0, "article": 0}
     assert facts == sorted(facts, key=lambda fact: fact["article"])
+    assert windows.of_every_article([0, 0, 0, 1, 3, 3, 3, 4], 2) == [0, 1, 3, 4, 5, 7]
 
 
 def test_its_page_shows_the_files_of_its_run(project, example):
