@@ -29,11 +29,13 @@ REFERENCES = r"admm(-[^+]*)?"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference in nats per token, its standard error and degrees of freedom."""
+    """A mean difference in nats per token, its standard error and degrees of freedom, and how many
+    seeds it is over."""
 
     value: float
     stderr: float
     dof: float
+    seeds: int
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -53,7 +55,7 @@ def difference(differences_SW: np.ndarray, articles_W: np.ndarray) -> Estimate:
         parts.append((differences_SW.mean(axis=1).var(ddof=1) / seeds, seeds - 1))
     variance = sum(part for part, _ in parts)
     dof = variance**2 / sum(part**2 / degrees for part, degrees in parts) if variance else math.inf
-    return Estimate(float(mean), math.sqrt(variance), dof)
+    return Estimate(float(mean), math.sqrt(variance), dof, seeds)
 
 
 def read_windows(folder: Path) -> pd.DataFrame:
@@ -116,12 +118,12 @@ def verdicts(windows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """A row per model, sparsity, line of LEAP and text."""
     rows = []
     lines = windows[windows["method"].str.startswith("leap")]
-    for (model, sparsity, method), group in lines.groupby(["model", "sparsity", "method"]):
+    for model, sparsity, method in lines.groupby(["model", "sparsity", "method"]).groups:
         other = reference(found, model, sparsity)
         here = windows[(windows["model"] == model) & (windows["sparsity"] == sparsity)]
         estimates = {text: compared(here[here["text"] == text], method, other) for text in TEXTS} if other else {}
         estimates = {text: estimate for text, estimate in estimates.items() if estimate}
-        seeds = group["seed"].nunique()
+        seeds = min((estimate.seeds for estimate in estimates.values()), default=0)
         words = verdict({text: estimate.interval for text, estimate in estimates.items()}, seeds)
         for text, estimate in estimates.items():
             lower, upper = estimate.interval

@@ -111,6 +111,15 @@ def test_one_seed_decides_nothing():
     assert set(found["verdict"]) == {"not decided by one seed"}
 
 
+def test_one_seed_in_common_decides_nothing():
+    verdict = import_module("verdict")
+    windows = frame({"dense": everywhere(3.0), "admm": everywhere(4.0), "leap": everywhere(3.0)})
+    windows = windows[(windows["method"] != "admm") | (windows["seed"] == 1)]
+    found = verdict.verdicts(windows, verdict.perplexities(windows))
+    assert set(found["verdict"]) == {"not decided by one seed"}
+    assert set(found["seeds"]) == {1}
+
+
 def test_windows_begin_in_the_article_that_holds_their_first_token():
     windows = import_module("windows")
     rows = ["", " = One = \n", "text", " = = Part = = \n", "more", " = Two = \n", "end"]
