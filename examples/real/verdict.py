@@ -94,6 +94,14 @@ def reference(found: pd.DataFrame, model: str, sparsity: float) -> str | None:
     return None if here.empty else str(here.loc[here["loss"].idxmin(), "method"])
 
 
+def has_equal_tokens(found: pd.DataFrame, model: str, sparsity: float, method: str) -> bool:
+    """Whether an ADMM was calibrated on the tokens that the method was trained on, or more, with as many seeds."""
+    here = found[(found["model"] == model) & (found["sparsity"] == sparsity)]
+    ours = here[here["method"] == method].iloc[0]
+    theirs = here[here["method"].str.fullmatch(REFERENCES) & here["tokens"].ge(ours["tokens"])]
+    return bool((theirs["seeds"] >= ours["seeds"]).any())
+
+
 def compared(windows: pd.DataFrame, method: str, other: str) -> Estimate | None:
     """`method` less `other` on one text of one model at one sparsity, seeds paired; None without a common one."""
     ours, theirs = pivot(windows, method), pivot(windows, other)
@@ -105,17 +113,21 @@ def compared(windows: pd.DataFrame, method: str, other: str) -> Estimate | None:
     return difference(paired.to_numpy(), articles[paired.columns].to_numpy())
 
 
-def verdict(intervals: dict[str, tuple[float, float]], seeds: int) -> str:
-    """In words; one seed decides nothing."""
-    if seeds < 2 or set(intervals) != set(TEXTS):
-        return "not decided by one seed" if seeds < 2 else "not scored on both texts"
+def verdict(intervals: dict[str, tuple[float, float]], seeds: int, has_equal_tokens: bool = True) -> str:
+    """In words. One seed decides nothing, and neither does an ADMM that read fewer tokens than LEAP alone."""
+    if seeds < 2:
+        return "not decided by one seed"
+    if set(intervals) != set(TEXTS):
+        return "not scored on both texts"
+    if not has_equal_tokens:
+        return "open: no ADMM on LEAP's tokens yet"
     if all(upper < 0 for _, upper in intervals.values()):
         return "LEAP leads"
     return "LEAP is behind" if all(lower > 0 for lower, _ in intervals.values()) else "undecided"
 
 
 def verdicts(windows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """A row per model, sparsity, line of LEAP and text."""
+    """A row per model, sparsity, schedule of LEAP and text. `found` has the tokens of each method."""
     rows = []
     lines = windows[windows["method"].str.startswith("leap")]
     for model, sparsity, method in lines.groupby(["model", "sparsity", "method"]).groups:
@@ -124,7 +136,8 @@ def verdicts(windows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
         estimates = {text: compared(here[here["text"] == text], method, other) for text in TEXTS} if other else {}
         estimates = {text: estimate for text, estimate in estimates.items() if estimate}
         seeds = min((estimate.seeds for estimate in estimates.values()), default=0)
-        words = verdict({text: estimate.interval for text, estimate in estimates.items()}, seeds)
+        intervals = {text: estimate.interval for text, estimate in estimates.items()}
+        words = verdict(intervals, seeds, has_equal_tokens(found, model, sparsity, method))
         for text, estimate in estimates.items():
             lower, upper = estimate.interval
             facts = {"model": model, "sparsity": sparsity, "method": method, "reference": other, "text": text}
@@ -167,10 +180,9 @@ def main() -> None:
     given = parser.parse_args()
     study = read_study(read_config([given.config]))
     windows = read_windows(given.windows)
-    found = perplexities(windows)
+    found = with_tokens(perplexities(windows), study)
     decided = with_tokens(verdicts(windows, found), study)
     decided["weights"] = [prunable(given.results, model) for model in decided["model"]]
-    found = with_tokens(found, study)
     (given.results / "tables").mkdir(parents=True, exist_ok=True)
     windows.to_parquet(given.results / "windows.parquet", index=False)
     found.to_csv(given.results / "tables/perplexities.csv", index=False, float_format="%.6g")

