@@ -226,7 +226,7 @@ def test_a_format_that_is_none_is_refused(trial, form):
     folder, _, again = trial
     sign(folder, json.loads((folder / INDEX_FILE).read_text()) | {"format": form})
     _, sentence = again()
-    assert f"says format {form!r}" in sentence
+    assert f"has format {form!r}" in sentence
 
 
 def test_a_weight_file_that_the_index_does_not_name_is_refused(trial):
