@@ -85,7 +85,7 @@ def test_a_packed_export_of_8_bits_writes_text(pruned):
     folder, arguments, _ = pruned
     words, status = prune(folder, *arguments, "--format", "packed", "--values", "int8", "--output", "rounded")
     assert status == 0, words
-    assert "rounded to int8 for the export" in words
+    assert "rounded to int8 in the export" in words
     card = (folder / "rounded/README.md").read_text()
     assert "--values int8" in card
     assert "Measured before the kept values were rounded to int8." in card

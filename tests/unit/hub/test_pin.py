@@ -28,7 +28,8 @@ def config(tmp_path, monkeypatch):
 
     def write(**models):
         config = read_config(project=PROJECT)
-        del config["scales"]["paper"], config["scales"]["open"]
+        for scale in ("paper", "open", "cpu"):
+            del config["scales"][scale]
         config["scales"]["miniature"]["models"] |= {"tiny": SPEC} | models
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
 
