@@ -7,6 +7,7 @@ one figure with the published verdicts of the real models where there are any.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +25,11 @@ from leap_repro.report.figures.style import (
     save,
     use_style,
 )
+from leap_repro.report.layout import format_sparsity
 
-TEXTS = {"wikitext2": "WikiText-2", "c4": "C4"}
+sys.path.append(str(Path(__file__).resolve().parents[1] / "real"))
+from verdict import TEXTS
+
 START = {False: "the paper's schedule", True: "cold start"}
 REAL = Path(__file__).resolve().parents[1] / "real/published/verdict.csv"
 LEAD = "ln(PPL LEAP / PPL ADMM)"
@@ -44,7 +48,7 @@ def points(files: list[Path]) -> pd.DataFrame:
 def curves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """{label: rows}: a curve per model, sparsity and start."""
     return {
-        f"{model}, {100 * sparsity:g} %, {start}": rows
+        f"{model}, {format_sparsity(sparsity)}, {start}": rows
         for (model, sparsity, start), rows in table.groupby(["model", "sparsity", "start"])
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from verdict import TEXTS
 
 from leap_repro.report.figures.style import (
     ADMM_LOOK,
@@ -23,10 +24,10 @@ from leap_repro.report.figures.style import (
     save,
     use_style,
 )
+from leap_repro.report.layout import format_sparsity
 
 BUDGET = re.compile(r"-(\d+k|\d+m|\d\.\d)$")
 """The end of a method's name that tells its budget."""
-TEXTS = {"wikitext2": "WikiText-2", "c4": "C4"}
 LABELS = {
     "leap-cold-start": "LEAP, cold start",
     "leap": "LEAP, the paper's schedule",
@@ -71,7 +72,7 @@ def main() -> None:
         for name in [name for name in LABELS if name in set(here["family"])]:
             curve = here[here["family"] == name].sort_values("tokens")
             axis.plot(curve["tokens"], curve["over_dense"], label=LABELS[name], **LOOKS[name])
-        axis.set_title(f"{model}, {100 * given.sparsity:g} %, {TEXTS[text]}")
+        axis.set_title(f"{model}, {format_sparsity(given.sparsity)}, {TEXTS[text]}")
         logarithmic(axis.xaxis)
     legend_below(figure, entries_of(*axes))
     save(figure, rows, given.output)

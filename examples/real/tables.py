@@ -10,17 +10,13 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+from verdict import TEXTS
 
+from leap_repro.report.layout import format_sparsity
 from leap_repro.report.render import Table
 from leap_repro.store.atomic import write_text
 
-TEXTS = {"wikitext2": "WikiText-2", "c4": "C4"}
 PLACE = ["model", "sparsity", "method"]
-
-
-def percent(share: float) -> str:
-    """0.6 as "60 %"."""
-    return f"{100 * share:g} %"
 
 
 def perplexities(found: pd.DataFrame) -> Table:
@@ -30,7 +26,7 @@ def perplexities(found: pd.DataFrame) -> Table:
     )
     rows = []
     for (model, sparsity, method, tokens, seeds), row in wide.iterrows():
-        shown = {"Model": model, "Sparsity": percent(sparsity), "Method": method}
+        shown = {"Model": model, "Sparsity": format_sparsity(sparsity), "Method": method}
         shown |= {"Tokens": f"{tokens:,}", "Seeds": str(seeds)}
         for text, title in TEXTS.items():
             shown[f"PPL {title}"] = f"{row['perplexity', text]:.2f}"
@@ -47,7 +43,7 @@ def verdicts(found: pd.DataFrame) -> Table:
     rows = []
     for (model, sparsity, method), group in found.groupby(PLACE, sort=False):
         first = group.iloc[0]
-        shown = {"Model": model, "Sparsity": percent(sparsity), "Method": method}
+        shown = {"Model": model, "Sparsity": format_sparsity(sparsity), "Method": method}
         shown |= {"Tokens": f"{first['tokens']:,}", "Seeds": str(first["seeds"])}
         for text, title in TEXTS.items():
             row = group[group["text"] == text].iloc[0]

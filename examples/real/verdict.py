@@ -21,7 +21,8 @@ from leap_repro.pipeline.grid import Study, read_study
 from leap_repro.pipeline.reading import read_config
 from leap_repro.report.statistics import student_ends
 
-TEXTS = ("wikitext2", "c4")
+TEXTS = {"wikitext2": "WikiText-2", "c4": "C4"}
+"""{text: its name}: those that the rule decides on."""
 SETTINGS_TEXT = "held_out"
 REFERENCES = r"admm(-[^+]*)?"
 """ADMM by the tokens of its calibration: the best one on held-out C4 is the reference."""
@@ -149,10 +150,9 @@ def verdicts(windows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
 def tokens_read(study: Study, method: str) -> int:
     """How many tokens a method is calibrated or trained on; 0 for one that reads none."""
     line, settings = study.methods[method], study.settings
-    options = line.options.model_dump()
-    if line.declaration.trains:
+    if line.trained_sequences:
         assert settings.mask_training, "the study's own check"
-        return options["steps"] * options["batch_size"] * settings.mask_training.length
+        return line.trained_sequences * settings.mask_training.length
     if not line.tokens:
         return 0
     return (line.training_sequences or settings.calibration.sequences) * settings.calibration.length

@@ -24,7 +24,7 @@ def notes(study: Study, jobs: Iterable[Estimate], gpu_bytes: float | None) -> It
         line = study.methods[name.removeprefix("prune ")]
         shard = study.settings.mask_training
         assert shard is not None, "no study trains without one"
-        tokens = line.options.steps * line.options.batch_size * shard.length
+        tokens = line.trained_sequences * shard.length
         several = " to ".join(dict.fromkeys(f"{end:.1f}" for end in (hours[0], hours[-1])))
         yield f"A cell of {line.name}: {several} GPU-hours for {tokens / 1e6:,.0f} million tokens."
     if trainings:

@@ -6,7 +6,6 @@ The estimates are upper bounds for ordinary cases, not promises.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from leap_repro.pipeline.grid import Method, Study
 from leap_repro.prune.learned.declaration import DTYPE_BYTES, LoopOptions, TrainingOptions
 from leap_repro.prune.learned.memory import training_bytes
 from leap_repro.sparsity.budget import parse_sparsity
+from leap_repro.store.machine import cpu_flags
 
 GPU_FLOPS = 2e14  # per second, sustained: a fifth of an H100's bfloat16 peak
 FLOAT32_COST = 15  # a GPU's float32 operation in bfloat16 ones, TF32 off: an H100's peaks, 989 and 67 x 10^12 a second
@@ -186,7 +186,7 @@ def _training(study: Study, sizes: Sizes, weight: int, method: Method) -> Need:
     if shard is None or not isinstance(options, LoopOptions):
         raise TypeError(f"{method.name} is no training that can run")  # the study's checks refused it
     length, device = shard.length, "cuda" if study.settings.cluster.gpus else "cpu"
-    tokens = options.steps * options.batch_size * length
+    tokens = method.trained_sequences * length
     step = step_seconds(parts(sizes, options, way_of(sizes, options, dtype), length, method.gpus))
     found = Need(
         host_bytes=3 * weight * sizes.parameters + sizes.prunable,  # reading the model; writing its values and masks
@@ -225,9 +225,4 @@ def _bfloat16_on_cpu(study: Study) -> bool:
 @cache
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products in bfloat16."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return bool(flags and BFLOAT16_FLAGS & set(flags[1].split()))
+    return bool(BFLOAT16_FLAGS & cpu_flags())

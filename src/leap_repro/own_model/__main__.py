@@ -92,7 +92,9 @@ def prune(arguments: argparse.Namespace, config: dict[str, Any], run: Path, lock
     (model,) = written["scales"][SCALE]["models"]
     path = run / f"{model}-{arguments.method}-{arguments.sparsity}.yaml"
     study = saved(path, written, home)
-    study = saved(path, refined(arguments, written, study, on_gpu), home)
+    whole = refined(arguments, written, study, on_gpu)
+    if whole != written:
+        study = saved(path, whole, home)
     cell = only_cell(study, arguments.method)
     refuse_form(study, arguments.method, arguments.format)
     check_inputs(study, outputs=(str(run),))
@@ -118,14 +120,13 @@ def saved(path: Path, written: dict[str, Any], home: Path) -> Study:
 def in_words(study: Study, cell: Cell, root: Path) -> str | None:
     """What a training reads and how long it will take; None for a method that does not train by steps."""
     method, shard = study.methods[cell.method], study.settings.mask_training
-    options = method.options.model_dump()
-    if not method.declaration.trains or shard is None or "batch_size" not in options:
+    if not method.trained_sequences or shard is None:
         return None
-    tokens = options["steps"] * options["batch_size"] * shard.length
+    tokens = method.trained_sequences * shard.length
     estimate = need("prune", study, model_sizes(study, root, cell.model), cell.method, cell.model)
     minutes = estimate.seconds(study, bool(study.settings.cluster.gpus), 1) / 60
     return (
-        f"{cell.method} trains on {tokens:,} tokens in {options['steps']} steps, in {study.settings.dtype}: "
+        f"{cell.method} trains on {tokens:,} tokens in {method.options.steps} steps, in {study.settings.dtype}: "
         f"{minutes:.0f} minutes by estimate (docs/plan.md); --steps changes the budget"
     )
 

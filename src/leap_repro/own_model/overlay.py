@@ -93,12 +93,10 @@ def refined(asked: Namespace, written: dict[str, Any], study: Study, on_gpu: boo
     """The overlay with what depends on whether the method trains: a text of the user's is cut into as many sequences
     as the training reads, and a processor that multiplies bfloat16 trains in it."""
     line, scale = study.methods[asked.method], dict(written["scales"][SCALE])
-    options = line.options.model_dump()
-    if not line.declaration.trains or not {"steps", "batch_size"} <= options.keys():
+    if not line.trained_sequences:
         return written
     if asked.text:
-        needed = options["steps"] * options["batch_size"]
-        scale["mask_training"] = scale["mask_training"] | {"sequences": needed}
+        scale["mask_training"] = scale["mask_training"] | {"sequences": line.trained_sequences}
     native = scale.get("bits") == "native" and not on_gpu
     if asked.dtype is None and native and multiplies_bfloat16():
         scale["dtype"] = "bfloat16"

@@ -22,6 +22,7 @@ from leap_repro.pipeline.inheritance import needed, resolve, with_data
 from leap_repro.pipeline.roles import role_on
 from leap_repro.prune.declaration import Declaration
 from leap_repro.prune.learned.automatic import chosen
+from leap_repro.prune.learned.declaration import LoopOptions
 from leap_repro.prune.methods import declaration
 
 DEFAULT, EXTENDED, EVIDENCE = "", "extended", "evidence"
@@ -92,6 +93,12 @@ class Method:
         """How many sequences of the mask-training text it is calibrated on; 0: none, as of a method without the
         option."""
         return getattr(self.options, "training_sequences", 0)
+
+    @property
+    def trained_sequences(self) -> int:
+        """How many sequences its training reads, batch by batch; 0 for a method that does not train."""
+        options = self.options
+        return options.steps * options.batch_size if isinstance(options, LoopOptions) else 0
 
     @property
     def trains_weights(self) -> bool:

@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str | int]:
     """{"cpu", "instructions", "threads"}, and "gpu" where torch is loaded and has one. No import, some file reads."""
     text = _cpuinfo()
-    flags = set((re.search(r"^flags\s*:(.*)$", text, re.MULTILINE) or ["", ""])[1].split())
+    flags = cpu_flags()
     name = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
     found: dict[str, str | int] = {
         "cpu": name[1].strip() if name else platform.machine(),
@@ -40,6 +40,12 @@ def machine() -> dict[str, str | int]:
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this processor has, in the kernel's words; empty where the kernel does not say."""
+    found = re.search(r"^flags\s*:(.*)$", _cpuinfo(), re.MULTILINE)
+    return frozenset(found[1].split() if found else ())
 
 
 def _cpuinfo() -> str:
